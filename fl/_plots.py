@@ -55,12 +55,12 @@ def plots(rounds: Rounds, min_survivors: int | None) -> list[Plot]:
     """Metrics, epsilon, survivors and cost over the rounds.
 
     Args:
-        rounds: one mapping per attempted round, as `fl.report.write_report` takes them.
+        rounds: one mapping per attempted round, at least one, as `fl.report.write_report` takes them.
         min_survivors: below this a round releases nothing; None where there is no such number.
 
     Returns:
         The figures in the order of reading. Epsilon and upload keep their place with an empty
-        `svg` where there is no figure to draw.
+        `svg`, and a caption that says why, where there is nothing to draw.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -76,8 +76,9 @@ def plots(rounds: Rounds, min_survivors: int | None) -> list[Plot]:
     ]
 
 
-def _svg(title: str, draw: Draw) -> str:
+def _svg(title: str, rounds: Rounds, draw: Draw) -> str:
     """One axes drawn by `draw`, as an <svg> element; the same input gives the same bytes."""
+    numbers = [int(entry["round"]) for entry in rounds]
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -91,6 +92,7 @@ def _svg(title: str, draw: Draw) -> str:
         axes = figure.add_subplot()
         draw(axes)
         axes.set_xlabel("round")
+        axes.set_xlim(min(numbers) - 0.6, max(numbers) + 0.6)  # the same in every figure
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         buffer = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -108,13 +110,22 @@ def _series(
     return [index for index, _ in kept], [number for _, number in kept]
 
 
-def _marker(points: Sequence[object]) -> str:
-    return "o" if len(points) <= 40 else ""
+def _marker(points: Sequence[object], most: int = 40) -> str:
+    """Dots while there are few of them; a line through one point would not be seen."""
+    return "o" if len(points) <= most else ""
 
 
 def _legend(axes: "Axes") -> None:
     """Above the axes, where it hides no point."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0.2)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=4,
+        borderaxespad=0.2,
+        handlelength=1.4,
+        handletextpad=0.5,
+        columnspacing=1.1,
+    )
 
 
 def _metric(rounds: Rounds, name: str) -> Plot:
@@ -126,18 +137,19 @@ def _metric(rounds: Rounds, name: str) -> Plot:
         axes.set_ylabel("test accuracy (%)" if name == "accuracy" else name)
 
     caption = "On the public test set, after each evaluated round."
-    return Plot(name.capitalize(), caption, _svg(name, draw))
+    return Plot(name.capitalize(), caption, _svg(name, rounds, draw))
 
 
 def _epsilon(rounds: Rounds) -> Plot:
     worst = _series(rounds, lambda entry: entry["epsilon_worst_case"])
     realised = _series(rounds, lambda entry: entry["epsilon"])
     if not worst[0] and not realised[0]:
-        return Plot("Epsilon so far", "No epsilon may be stated for this run.", "")
+        return Plot("Epsilon so far", "no epsilon may be stated for this run.", "")
 
     def draw(axes: "Axes") -> None:
         if worst[0]:
-            axes.plot(*worst, color=_RED, linestyle="--", label="worst case")
+            mark = _marker(worst[0], most=1)
+            axes.plot(*worst, color=_RED, linestyle="--", marker=mark, label="worst case")
         if realised[0]:
             mark = _marker(realised[0])
             axes.plot(*realised, color=_BLUE, marker=mark, markersize=3, label="so far")
@@ -146,7 +158,7 @@ def _epsilon(rounds: Rounds) -> Plot:
         _legend(axes)
 
     caption = "Spent after each round: what the run has spent, and the guarantee's worst case."
-    return Plot("Epsilon so far", caption, _svg("epsilon", draw))
+    return Plot("Epsilon so far", caption, _svg("epsilon", rounds, draw))
 
 
 def _survivors(rounds: Rounds, min_survivors: int | None) -> Plot:
@@ -155,7 +167,7 @@ def _survivors(rounds: Rounds, min_survivors: int | None) -> Plot:
     aborted = [entry for entry in rounds if entry["status"] != "released"]
 
     def draw(axes: "Axes") -> None:
-        axes.plot(*invited, color=_GREY, label="invited")
+        axes.plot(*invited, color=_GREY, marker=_marker(rounds, most=1), label="invited")
         axes.plot(*survived, color=_BLUE, marker=_marker(rounds), markersize=3, label="survivors")
         if aborted:
             xs = [int(entry["round"]) for entry in aborted]
@@ -169,7 +181,7 @@ def _survivors(rounds: Rounds, min_survivors: int | None) -> Plot:
         _legend(axes)
 
     caption = "Clients whose update is in the sum; below the minimum a round releases nothing."
-    return Plot("Survivors", caption, _svg("survivors", draw))
+    return Plot("Survivors", caption, _svg("survivors", rounds, draw))
 
 
 def _seconds(rounds: Rounds) -> Plot:
@@ -187,7 +199,9 @@ def _seconds(rounds: Rounds) -> Plot:
         axes.set_ylabel("seconds")
         _legend(axes)
 
-    return Plot("Time per round", "Wall clock of the whole cohort, by stage.", _svg("time", draw))
+    return Plot(
+        "Time per round", "Wall clock of the whole cohort, by stage.", _svg("time", rounds, draw)
+    )
 
 
 def _upload(rounds: Rounds) -> Plot:
@@ -197,7 +211,7 @@ def _upload(rounds: Rounds) -> Plot:
 
     xs, ys = _series(rounds, per_client)
     if not xs:
-        return Plot("Upload per client", "No bytes were sent: the clients were not simulated.", "")
+        return Plot("Upload per client", "no protocol was run, so no bytes were sent.", "")
 
     def draw(axes: "Axes") -> None:
         if len(xs) > _MAX_BARS:
@@ -207,4 +221,4 @@ def _upload(rounds: Rounds) -> Plot:
         axes.set_ylabel("kB per invited client")
 
     caption = "All messages of a round to the server, over the clients invited."
-    return Plot("Upload per client", caption, _svg("upload", draw))
+    return Plot("Upload per client", caption, _svg("upload", rounds, draw))

@@ -118,12 +118,16 @@ def _context(summary: Summary, rounds: Rounds) -> dict[str, Any]:
 
 def _subtitle(summary: Summary) -> str:
     parts = [
-        f"{summary['num_clients']:,} clients",
-        f"{summary['rounds']:,} rounds",
+        _count(summary["num_clients"], "client"),
+        _count(summary["rounds"], "round"),
         f"aggregation {summary['aggregation']}",
         f"mechanism {summary['mechanism']}",
     ]
     return " · ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _notices(summary: Summary, rounds: Rounds) -> list[str]:
@@ -132,10 +136,7 @@ def _notices(summary: Summary, rounds: Rounds) -> list[str]:
         lines.append(f"Stopped early: {summary['stopped_early']}")
     aborted = sum(entry["status"] != "released" for entry in rounds)
     if aborted:
-        lines.append(
-            f"{aborted} of {len(rounds)} attempted rounds released nothing: too few clients "
-            "survived. They count against the clients' releases."
-        )
+        lines.append(f"{aborted} of {_count(len(rounds), 'attempted round')} released nothing.")
     return lines
 
 
@@ -162,7 +163,7 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
 def _epsilon_tile(summary: Summary) -> dict[str, str]:
     row = _against_row(summary)
     if row is None:
-        note = "no noise was added: see the table"
+        note = "the plan names no adversary: see the table"
         return {"label": "Epsilon", "value": "none", "note": note}
     label = f"Epsilon against {row['adversary']}"
     if row["epsilon"]["worst_case"] is None:
