@@ -1,0 +1,55 @@
+# Everything runs inside .venv, which the first target that needs it creates.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# XLA and BLAS thread pools slow small models down and make timings noisy.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+export JAX_PLATFORMS ?= cpu
+export XLA_FLAGS ?= --xla_cpu_multi_thread_eigen=false
+
+.PHONY: help demo test test-slow lint bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+demo: $(VENV)/.demo ## train on digits: private, masked, with dropouts; writes runs/
+	$(BIN)/python -m fl train --preset digits-demo
+
+test: $(VENV)/.dev ## the whole suite except the slow tests, on every core
+	$(BIN)/python -m pytest -n auto -m "not slow and not gpu and not deploy"
+	$(BIN)/python -m pytest --doctest-glob='*.md' README.md
+
+test-slow: $(VENV)/.dev ## the tests marked slow
+	$(BIN)/python -m pytest -n auto -m slow
+
+lint: $(VENV)/.dev ## format, lint rules and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev ## seconds per round of Plain, Ideal and Secure
+	$(BIN)/python -m benchmarks.aggregation
+
+clean: ## remove the environment and caches, keep runs/
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The interpreter is checked first, so that a machine without a piece is told the one package
+# to install instead of failing half way. A half-made environment is removed and made again.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo 'Python 3.11 or newer is needed: install python3 (Debian, Ubuntu: apt-get install python3)'; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo 'The venv module is missing: install python3-venv (Debian, Ubuntu: apt-get install python3-venv)'; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,test,lint]'
+	touch $@
