@@ -1,6 +1,7 @@
 """The plots of a run over its rounds, as inline SVG. Needs matplotlib, the extra `report`."""
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,7 +56,7 @@ def plots(rounds: Rounds, min_survivors: int | None) -> list[Plot]:
     """Metrics, epsilon, survivors and cost over the rounds.
 
     Args:
-        rounds: one mapping per attempted round, at least one, as `fl.report.write_report` takes them.
+        rounds: at least one of the mappings that `fl.report.write_report` takes.
         min_survivors: below this a round releases nothing; None where there is no such number.
 
     Returns:
@@ -93,7 +94,7 @@ def _svg(title: str, rounds: Rounds, draw: Draw) -> str:
         draw(axes)
         axes.set_xlabel("round")
         axes.set_xlim(min(numbers) - 0.6, max(numbers) + 0.6)  # the same in every figure
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         buffer = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
@@ -149,11 +150,14 @@ def _epsilon(rounds: Rounds) -> Plot:
     def draw(axes: "Axes") -> None:
         if worst[0]:
             mark = _marker(worst[0], most=1)
-            axes.plot(*worst, color=_RED, linestyle="--", marker=mark, label="worst case")
+            axes.plot(
+                *worst, color=_RED, linestyle="--", marker=mark, markersize=3, label="worst case"
+            )
         if realised[0]:
             mark = _marker(realised[0])
             axes.plot(*realised, color=_BLUE, marker=mark, markersize=3, label="so far")
-        axes.set_ylim(bottom=0)
+        top = max((y for y in worst[1] + realised[1] if math.isfinite(y)), default=1.0)
+        axes.set_ylim(0, 1.08 * (top or 1.0))
         axes.set_ylabel("epsilon (upper end)")
         _legend(axes)
 
@@ -167,7 +171,9 @@ def _survivors(rounds: Rounds, min_survivors: int | None) -> Plot:
     aborted = [entry for entry in rounds if entry["status"] != "released"]
 
     def draw(axes: "Axes") -> None:
-        axes.plot(*invited, color=_GREY, marker=_marker(rounds, most=1), label="invited")
+        axes.plot(
+            *invited, color=_GREY, marker=_marker(rounds, most=1), markersize=3, label="invited"
+        )
         axes.plot(*survived, color=_BLUE, marker=_marker(rounds), markersize=3, label="survivors")
         if aborted:
             xs = [int(entry["round"]) for entry in aborted]
