@@ -1,0 +1,60 @@
+"""Secure aggregation: integer vectors of n clients in, their sum over the survivors out.
+
+The protocol of Bonawitz et al. (CCS 2017) on the complete graph and of Bell et al. (CCS 2020) on a
+sparse one, for a server that follows the protocol. docs/protocol.md is its specification.
+
+>>> import numpy as np
+>>> import secureagg
+>>> params = secureagg.choose_params(
+...     5, {"counts": (3, 16)}, corrupt=0.2, dropout=0.2, server="semi_honest", rounds=1
+... )
+>>> inputs = {i: np.array([i, 1, 0]) for i in range(5)}
+>>> result = secureagg.run_round(params, inputs, dropouts={"mask_input": [4]})
+>>> result.sums["counts"].tolist(), result.survivors
+([6, 4, 0], (0, 1, 2, 3))
+"""
+
+from secureagg.cost import RoundCost
+from secureagg.errors import (
+    FaultyClientError,
+    FaultyClientOrServerError,
+    FaultyServerError,
+    MessageError,
+    MisuseError,
+    ParamsError,
+    ProtocolError,
+    SecureAggError,
+    TooFewClientsError,
+)
+from secureagg.once import MemoryOnce, once_key
+from secureagg.params import STAGES, Params, Segment, choose_params
+from secureagg.prg import byte_stream
+from secureagg.server import Aggregate
+from secureagg.session import ClientSession, ServerSession
+from secureagg.simulate import RoundResult, outcome, run_round
+
+__all__ = [
+    "STAGES",
+    "Aggregate",
+    "ClientSession",
+    "FaultyClientError",
+    "FaultyClientOrServerError",
+    "FaultyServerError",
+    "MemoryOnce",
+    "MessageError",
+    "MisuseError",
+    "Params",
+    "ParamsError",
+    "ProtocolError",
+    "RoundCost",
+    "RoundResult",
+    "SecureAggError",
+    "Segment",
+    "ServerSession",
+    "TooFewClientsError",
+    "byte_stream",
+    "choose_params",
+    "once_key",
+    "outcome",
+    "run_round",
+]

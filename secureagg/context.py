@@ -1,0 +1,97 @@
+"""One round as both roles see it: parameters, roster, context hash and graph."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import starmap
+
+import numpy as np
+
+from secureagg import graph
+from secureagg._codec import prefixed, u32
+from secureagg.errors import MisuseError
+from secureagg.graph import Flags, Graph
+from secureagg.params import Params
+from secureagg.primitives import Usage, digest, sha256
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """What every party of a round can compute beforehand.
+
+    Attributes:
+        params: the parameters.
+        ids: invited client ids, ascending; a client's rank here is its roster position.
+        ctx: 32 bytes that bind parameters, roster, session, round and attempt.
+        graph: over roster positions.
+        position: client id to roster position.
+    """
+
+    params: Params
+    ids: tuple[int, ...]
+    ctx: bytes
+    graph: Graph
+    position: Mapping[int, int] = field(repr=False)
+
+    @property
+    def index(self) -> int:
+        """The round index that errors carry."""
+        return self.params.round_index
+
+    def mask_neighbours(self, client_id: int) -> tuple[int, ...]:
+        """Returns the ascending ids this client shares pairwise masks with."""
+        found = self.graph.mask_neighbours(self.position[client_id])
+        return tuple([self.ids[p] for p in found.tolist()])
+
+    def holders(self, client_id: int) -> tuple[int, ...]:
+        """Returns the ascending ids that hold this client's shares."""
+        found = self.graph.holders(self.position[client_id])
+        return tuple([self.ids[p] for p in found.tolist()])
+
+    def flags(self, client_ids: frozenset[int] | set[int]) -> Flags:
+        """Returns [n] booleans over roster positions."""
+        found = np.zeros(len(self.ids), dtype=np.bool_)
+        found[[self.position[i] for i in client_ids]] = True
+        return found
+
+    def members(self, flags: Flags) -> frozenset[int]:
+        """Undoes `flags`."""
+        return frozenset([self.ids[p] for p in np.flatnonzero(flags).tolist()])
+
+
+def open_round(params: Params, roster: Mapping[int, bytes]) -> Round:
+    """Fixes a round's context.
+
+    Args:
+        params: the parameters.
+        roster: the invited clients' ids, 0..2^32 - 1, each with its identity key: b"" with a
+            semi-honest server.
+
+    Returns:
+        The round; ctx = SHA-256 over the canonical parameters (session, round index and attempt
+        among them) and the roster in ascending order of ids.
+
+    Raises:
+        MisuseError: the roster does not have num_clients entries of that form.
+    """
+    ids = tuple(sorted(roster))
+    if len(ids) != params.num_clients:
+        raise MisuseError("roster", f"{len(ids)} clients, takes num_clients={params.num_clients}")
+    if any(isinstance(i, bool) or not isinstance(i, int) for i in ids) or not (
+        ids[0] >= 0 and ids[-1] < 1 << 32
+    ):
+        raise MisuseError("roster", "client ids are integers in 0..2^32 - 1")
+    if any(roster[i] != b"" for i in ids):
+        raise MisuseError("roster", "a semi-honest server's roster maps ids to b''")
+    listed = b"".join(starmap(_entry, ((i, roster[i]) for i in ids)))
+    return Round(
+        params=params,
+        ids=ids,
+        # both are hashed by themselves: they may pass the 64 KiB of a labelled field
+        ctx=digest(Usage.CONTEXT, sha256(params.to_bytes()), sha256(listed)),
+        graph=graph.build(params.num_clients, params.degree, params.graph_seed),
+        position={client_id: position for position, client_id in enumerate(ids)},
+    )
+
+
+def _entry(client_id: int, key: bytes) -> bytes:
+    return u32(client_id) + prefixed(key)

@@ -1,0 +1,123 @@
+"""Exceptions: who is to blame, and what each error proves.
+
+::
+
+    SecureAggError
+      ParamsError                  caller, before any message              field, got, takes
+      MisuseError                  caller: wrong step, bad input, reuse    step
+      TooFewClientsError           server or client: an abort, no blame    round, have, need
+      ProtocolError                a peer's bytes, never raised directly
+        MessageError               malformed                               sender, round
+        FaultyClientError          raised by the server                    client_id
+        FaultyServerError          raised by a client                      round
+        FaultyClientOrServerError  raised by a client; suspicion only      client_id
+
+A message that raises has changed no state: the session still takes the right one.
+No exception text holds a secret.
+"""
+
+
+class SecureAggError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class ParamsError(SecureAggError):
+    """A parameter is out of range or does not fit the others.
+
+    Attributes:
+        field: name of the offending parameter.
+        got: what was given.
+        takes: what is accepted, in words.
+    """
+
+    def __init__(self, field: str, got: object, takes: str) -> None:
+        super().__init__(f"{field}={got!r}: takes {takes}")
+        self.field = field
+        self.got = got
+        self.takes = takes
+
+
+class MisuseError(SecureAggError):
+    """The caller used this package wrongly; no peer is involved.
+
+    Attributes:
+        step: the stage or call that was misused.
+    """
+
+    def __init__(self, step: str, reason: str) -> None:
+        super().__init__(f"{step}: {reason}")
+        self.step = step
+
+
+class TooFewClientsError(SecureAggError):
+    """Too few clients are left, so the round releases nothing. Nobody is to blame.
+
+    Attributes:
+        round: round index.
+        have: clients (or shares of one secret) there are.
+        need: how many it takes.
+    """
+
+    def __init__(self, round_index: int, have: int, need: int, what: str = "clients") -> None:
+        super().__init__(f"round {round_index}: {have} {what}, needs {need}; nothing is released")
+        self.round = round_index
+        self.have = have
+        self.need = need
+
+
+class ProtocolError(SecureAggError):
+    """A peer's bytes are wrong. Only its subclasses are raised."""
+
+
+class MessageError(ProtocolError):
+    """A message is malformed or does not belong here. The transport may be at fault.
+
+    Attributes:
+        sender: client id the message came from; None for the server.
+        round: round index.
+    """
+
+    def __init__(self, sender: int | None, round_index: int, reason: str) -> None:
+        who = "the server" if sender is None else f"client {sender}"
+        super().__init__(f"round {round_index}, message from {who}: {reason}")
+        self.sender = sender
+        self.round = round_index
+
+
+class FaultyClientError(ProtocolError):
+    """A well-formed message breaks the protocol. Raised by the server.
+
+    While shares carry no commitments, a secret that rebuilds wrongly names its dealer, but one of
+    the holders may have sent a wrong share instead; the message says so.
+
+    Attributes:
+        client_id: the client named.
+    """
+
+    def __init__(self, client_id: int, reason: str) -> None:
+        super().__init__(f"client {client_id}: {reason}")
+        self.client_id = client_id
+
+
+class FaultyServerError(ProtocolError):
+    """The server asks for what the protocol forbids, or relayed what it had to refuse.
+
+    Attributes:
+        round: round index.
+    """
+
+    def __init__(self, round_index: int, reason: str) -> None:
+        super().__init__(f"round {round_index}: {reason}")
+        self.round = round_index
+
+
+class FaultyClientOrServerError(ProtocolError):
+    """Either a client or the server that relayed for it is faulty: suspicion, not proof.
+
+    Attributes:
+        client_id: the client whose bytes these claim to be.
+    """
+
+    def __init__(self, client_id: int, reason: str) -> None:
+        super().__init__(f"client {client_id} or the server: {reason}")
+        self.client_id = client_id

@@ -1,0 +1,346 @@
+"""What a round is: Segment, Params, their canonical bytes, and choose_params."""
+
+import math
+import operator
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from secureagg import _tails
+from secureagg._codec import prefixed, u16, u32, u64
+from secureagg._tails import Failure
+from secureagg.errors import ParamsError
+
+STAGES = ("advertise_keys", "share_keys", "mask_input", "check_consistency", "unmask")
+
+Rate = float | str | Decimal | Fraction
+
+_FORMAT = 1  # of the canonical bytes
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A named part of every client's vector, with its own modulus.
+
+    Attributes:
+        name: 1..255 UTF-8 bytes.
+        length: elements, at least 1.
+        modulus_bits: elements are residues mod 2^modulus_bits, 1..62.
+
+    Raises:
+        ParamsError: a field is out of range.
+    """
+
+    name: str
+    length: int
+    modulus_bits: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not 1 <= len(self.name.encode()) <= 255:
+            raise ParamsError("segments.name", self.name, "a string of 1..255 UTF-8 bytes")
+        _check_int(self, "length", 1, (1 << 32) - 1, "segments.length")
+        _check_int(self, "modulus_bits", 1, 62, "segments.modulus_bits")
+
+
+@dataclass(frozen=True, repr=False)
+class Params:
+    """Everything the parties of one round agree on beforehand, ids aside.
+
+    The constructor refuses a privacy failure probability above 2^-security_bits over the run;
+    `security_bits=0` switches that off for measuring and shows in the repr. A weak correctness
+    only costs aborts, so it is reported by `failure` and not refused.
+
+    Attributes:
+        num_clients: n, invited clients, 2..2^30.
+        segments: at least one, names distinct.
+        degree: neighbours of each client: n - 1 (complete graph), or even and below n - 1.
+        threshold: shares that rebuild a secret, 1..degree.
+        min_survivors: below this many survivors nothing is released, 1..n.
+        corrupt: fraction of clients that may side with the server, exact decimal in [0, 1).
+        dropout: fraction that may be gone at any stage, exact decimal in [0, 1).
+        rounds: rounds of the run that the failure probabilities cover, at least 1.
+        server: "semi_honest".
+        security_bits: the failure of privacy is at most 2^-security_bits over the run.
+        correctness_bits: what the failure of correctness was chosen for, over the run.
+        session_id: 1..255 bytes, different for every run.
+        round_index: 0..rounds - 1.
+        attempt: repetitions of this round before this one.
+        graph_seed: 1..255 public bytes that shuffle the sparse graph; None: complete graph.
+
+    Raises:
+        ParamsError: naming the field.
+    """
+
+    num_clients: int
+    segments: tuple[Segment, ...]
+    degree: int
+    threshold: int
+    min_survivors: int
+    corrupt: Rate
+    dropout: Rate
+    rounds: int
+    server: str
+    security_bits: int
+    correctness_bits: int
+    session_id: bytes
+    round_index: int
+    attempt: int
+    graph_seed: bytes | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "segments", _checked_segments(self.segments))
+        n = _check_int(self, "num_clients", 2, 1 << 30)
+        _check_int(self, "degree", 1, n - 1)
+        if self.degree != n - 1 and (self.degree % 2 or self.graph_seed is None):
+            takes = f"{n - 1}, or with a graph_seed an even number below it"
+            raise ParamsError("degree", self.degree, takes)
+        _check_int(self, "threshold", 1, self.degree)
+        _check_int(self, "min_survivors", 1, n)
+        _check_rate("dropout", self.dropout)
+        if n - floor_of(_check_rate("corrupt", self.corrupt), n) < 2:
+            raise ParamsError("corrupt", self.corrupt, "at least 2 honest clients left")
+        _check_int(self, "rounds", 1, (1 << 32) - 1)
+        _check_server(self.server)
+        _check_int(self, "security_bits", 0, 256)
+        _check_int(self, "correctness_bits", 0, 256)
+        _check_bytes("session_id", self.session_id)
+        _check_int(self, "round_index", 0, self.rounds - 1)
+        _check_int(self, "attempt", 0, (1 << 32) - 1)
+        if self.graph_seed is not None:
+            _check_bytes("graph_seed", self.graph_seed)
+        if self.failure.privacy > 2.0**-self.security_bits:
+            takes = f"privacy failure {self.failure.privacy:.3g} at most 2^-{self.security_bits}"
+            field = "degree" if self.failure.disconnected > self.failure.exposed else "threshold"
+            raise ParamsError(field, getattr(self, field), takes)
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__dataclass_fields__)
+        warning = "" if self.security_bits else "; MEASURING ONLY: claims no privacy"
+        return f"Params({fields}{warning})"
+
+    @property
+    def max_corrupt(self) -> int:
+        """C = floor(corrupt n)."""
+        return floor_of(self.corrupt, self.num_clients)
+
+    @property
+    def max_dropped(self) -> int:
+        """D = floor(dropout n)."""
+        return floor_of(self.dropout, self.num_clients)
+
+    @property
+    def required_survivors(self) -> int:
+        """Survivors below which nothing is released: min_survivors, and 2 honest ones."""
+        return max(self.min_survivors, self.max_corrupt + 2)
+
+    @property
+    def failure(self) -> Failure:
+        """Failure probabilities over the run of `rounds` rounds."""
+        return _tails.failure(
+            self.num_clients,
+            self.max_corrupt,
+            self.max_dropped,
+            self.degree,
+            self.threshold,
+            self.rounds,
+        )
+
+    def to_bytes(self) -> bytes:
+        """Returns the canonical bytes: equal exactly for parameters that mean the same."""
+        segments = (
+            prefixed(s.name.encode()) + u32(s.length) + bytes([s.modulus_bits])
+            for s in self.segments
+        )
+        rates = (Fraction(str(rate)) for rate in (self.corrupt, self.dropout))
+        return b"".join(
+            (
+                bytes([_FORMAT]),
+                u32(self.num_clients),
+                u16(len(self.segments)),
+                *segments,
+                *(u32(v) for v in (self.degree, self.threshold, self.min_survivors)),
+                *(prefixed(f"{r.numerator}/{r.denominator}".encode()) for r in rates),
+                u32(self.rounds),
+                prefixed(self.server.encode()),
+                u16(self.security_bits),
+                u16(self.correctness_bits),
+                prefixed(self.session_id),
+                u64(self.round_index),
+                u64(self.attempt),
+                prefixed(self.graph_seed or b""),
+            )
+        )
+
+
+def floor_of(rate: Rate, num_clients: int) -> int:
+    """Returns floor(rate * num_clients) with the rate read as the decimal it prints as.
+
+    0.1 means one tenth, not the binary number next to it: floor_of(0.29, 100) == 29.
+    """
+    return math.floor(Fraction(str(rate)) * num_clients)
+
+
+def choose_params(
+    num_clients: int,
+    segments: Sequence[Segment] | Mapping[str, tuple[int, int]],
+    *,
+    corrupt: Rate,
+    dropout: Rate,
+    server: str,
+    security_bits: int = 40,
+    correctness_bits: int = 30,
+    rounds: int,
+    session_id: bytes | None = None,
+    graph_seed: bytes | None = None,
+    rule: str = "default",
+) -> Params:
+    """Chooses degree and threshold for a run, for round 0, attempt 0.
+
+    Args:
+        num_clients: n.
+        segments: Segments, or {name: (length, modulus_bits)}.
+        corrupt: fraction of clients that may side with the server.
+        dropout: fraction that may be gone at any stage.
+        server: "semi_honest".
+        security_bits: privacy fails with probability at most 2^-security_bits over the run.
+        correctness_bits: so do aborts within the dropout allowed.
+        rounds: rounds of the run.
+        session_id: None draws 16 fresh bytes.
+        graph_seed: None takes the complete graph; else the smallest even degree that leaves a
+            threshold, or the complete graph where none below n - 1 does.
+        rule: "default" takes the largest threshold, with probabilities over the whole run;
+            "published" the papers' conditions for one round and the smallest threshold. Where
+            that falls short over the run, security_bits and correctness_bits of the result say
+            what is attained.
+
+    Returns:
+        The parameters, with min_survivors = n - floor(dropout n).
+
+    Raises:
+        ParamsError: naming the field; where nothing is feasible, which of corrupt, dropout and
+            num_clients is to blame.
+    """
+    if rule not in ("default", "published"):
+        raise ParamsError("rule", rule, "'default' or 'published'")
+    n = _as_int("num_clients", num_clients, 2, 1 << 30)
+    _as_int("rounds", rounds, 1, (1 << 32) - 1)
+    _check_server(server)
+    c, dropped = _feasible_counts(n, corrupt, dropout)
+    bits = (
+        _as_int("security_bits", security_bits, 0, 256),
+        _as_int("correctness_bits", correctness_bits, 0, 256),
+    )
+    union = 1 if rule == "published" else rounds
+    degree, low, high = n - 1, c + 1, n - dropped - 1
+    if graph_seed is not None:
+        degree, low, high = _smallest_degree(n, c, dropped, bits, union) or (degree, low, high)
+    threshold = low if rule == "published" else high
+    if rule == "published":
+        reached = _tails.failure(n, c, dropped, degree, threshold, rounds)
+        bits = (_attained(bits[0], reached.privacy), _attained(bits[1], reached.correctness))
+    return Params(
+        num_clients=n,
+        segments=_checked_segments(segments),
+        degree=degree,
+        threshold=threshold,
+        min_survivors=n - dropped,
+        corrupt=corrupt,
+        dropout=dropout,
+        rounds=rounds,
+        server=server,
+        security_bits=bits[0],
+        correctness_bits=bits[1],
+        session_id=os.urandom(16) if session_id is None else session_id,
+        round_index=0,
+        attempt=0,
+        graph_seed=graph_seed,
+    )
+
+
+def _feasible_counts(n: int, corrupt: Rate, dropout: Rate) -> tuple[int, int]:
+    """(c, D), where at least two honest survivors and so a complete-graph threshold remain."""
+    c = floor_of(_check_rate("corrupt", corrupt), n)
+    dropped = floor_of(_check_rate("dropout", dropout), n)
+    if c + dropped + 2 > n:
+        takes = f"c + D + 2 <= n; here {c} + {dropped} + 2 > {n}"
+        field, got = ("corrupt", corrupt) if c >= dropped else ("dropout", dropout)
+        raise ParamsError(field, got, takes)
+    return c, dropped
+
+
+def _smallest_degree(
+    n: int, c: int, dropped: int, bits: tuple[int, int], rounds: int
+) -> tuple[int, int, int] | None:
+    """(degree, smallest, largest threshold) of the sparsest ring, None if there is none.
+
+    With k + 2 draws instead of k, each end of the threshold range moves by 0, 1 or 2. So a range
+    that misses by m stays empty for the next m/2 - 1 even degrees, which are skipped.
+    """
+    log_union = math.log(rounds)
+    log_privacy = -(bits[0] + 1) * math.log(2) - log_union
+    log_correctness = -bits[1] * math.log(2) - log_union
+    k = 2
+    while k < n - 1:
+        low, high = _tails.threshold_range(
+            n, c, dropped, k, log_privacy=log_privacy, log_correctness=log_correctness
+        )
+        if low <= high and _tails.log_disconnected(n, c + dropped, k) <= log_privacy:
+            return k, low, high
+        k += 2 * max(1, (low - high + 1) // 2)
+    return None
+
+
+def _attained(bits: int, probability: float) -> int:
+    return bits if probability <= 2.0**-bits else math.floor(-math.log2(probability))
+
+
+def _checked_segments(
+    segments: Sequence[Segment] | Mapping[str, tuple[int, int]],
+) -> tuple[Segment, ...]:
+    if isinstance(segments, Mapping):
+        segments = [Segment(name, *shape) for name, shape in segments.items()]
+    found = tuple(segments)
+    if not 1 <= len(found) <= 255 or not all(isinstance(s, Segment) for s in found):
+        raise ParamsError("segments", segments, "1..255 of Segment")
+    if len({s.name for s in found}) != len(found):
+        raise ParamsError("segments", [s.name for s in found], "distinct names")
+    return found
+
+
+def _check_server(server: str) -> None:
+    if server != "semi_honest":
+        raise ParamsError("server", server, "'semi_honest'")
+
+
+def _check_rate(field: str, rate: Rate) -> Rate:
+    try:
+        fine = not isinstance(rate, bool) and 0 <= Fraction(str(rate)) < 1
+    except (ValueError, ZeroDivisionError):
+        fine = False
+    if not fine:
+        raise ParamsError(field, rate, "a decimal number in [0, 1)")
+    return rate
+
+
+def _check_bytes(field: str, value: bytes) -> None:
+    if not isinstance(value, bytes) or not 1 <= len(value) <= 255:
+        raise ParamsError(field, value, "1..255 bytes")
+
+
+def _as_int(field: str, value: int, low: int, high: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = low - 1
+    if isinstance(value, bool) or not low <= number <= high:
+        raise ParamsError(field, value, f"an integer in {low}..{high}")
+    return number
+
+
+def _check_int(owner: object, field: str, low: int, high: int, shown: str | None = None) -> int:
+    """Checks an integer field and stores it as a plain int."""
+    number = _as_int(shown or field, getattr(owner, field), low, high)
+    object.__setattr__(owner, field, number)
+    return number

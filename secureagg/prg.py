@@ -1,0 +1,111 @@
+"""Seeds to uniform words of Z_2^b, and to a byte source, by AES-128-CTR."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from secureagg._codec import Words, low_bits, word_dtype
+from secureagg.primitives import CIPHER_BYTES, KEY_BYTES, Usage, hkdf, key_stream, label
+
+RandomBytes = Callable[[int], bytes]
+"""os.urandom's meaning: a number of bytes to that many bytes."""
+
+BLOCK_BYTES = 1 << 19
+"""Key stream made at a time: stays in the second-level cache."""
+
+BATCH = 64
+"""Streams open at a time: bounds memory while blocks are walked stream by stream."""
+
+_ZEROS = bytes(BLOCK_BYTES)
+
+Stream = tuple[bytes, bytes, bool]
+"""(key, counter, add): 16 bytes, 16 bytes, and whether it is added or subtracted."""
+
+
+def expand(key: bytes, counter: bytes, length: int, modulus_bits: int) -> Words:
+    """Expands a key to uniform residues.
+
+    Words of 2, 4 or 8 bytes for modulus_bits <= 16, 32, 62 are read from the key stream in
+    little-endian order; their low modulus_bits bits are kept.
+
+    Args:
+        key: 16 bytes.
+        counter: 16 bytes, the first 128-bit big-endian counter block.
+        length: words.
+        modulus_bits: b, 1..62.
+
+    Returns:
+        [length] words below 2^b.
+    """
+    words = np.zeros(length, dtype=word_dtype(modulus_bits))
+    accumulate(words, [(key, counter, True)])
+    return low_bits(words, modulus_bits)
+
+
+def accumulate(words: Words, streams: Iterable[Stream]) -> None:
+    """Adds or subtracts key streams in place, modulo the word size.
+
+    As 2^b divides the word size, reducing the result mod 2^b afterwards is exact.
+
+    Args:
+        words: [length] contiguous unsigned words.
+        streams: what to add; no list of expanded masks is ever held.
+    """
+    batch: list[Stream] = []
+    for stream in streams:
+        batch.append(stream)
+        if len(batch) == BATCH:
+            _accumulate_batch(words, batch)
+            batch.clear()
+    _accumulate_batch(words, batch)
+
+
+def _accumulate_batch(words: Words, batch: list[Stream]) -> None:
+    # update_into wants room for one block more than it writes
+    room = bytearray(min(words.nbytes, BLOCK_BYTES) + CIPHER_BYTES)
+    zeros = memoryview(_ZEROS)
+    step = BLOCK_BYTES // words.itemsize
+    contexts = [(key_stream(key, counter), add) for key, counter, add in batch]
+    for start in range(0, len(words), step):
+        block = words[start : start + step]
+        mask = np.frombuffer(room, dtype=words.dtype, count=len(block))
+        for context, add in contexts:
+            context.update_into(zeros[: block.nbytes], room)
+            (np.add if add else np.subtract)(block, mask, out=block)
+
+
+def byte_stream(seed: bytes) -> RandomBytes:
+    """Makes a deterministic byte source with os.urandom's signature.
+
+    The bytes depend on how many were asked for in total, not on how requests are cut. As secret
+    as its seed; not safe to share between threads.
+
+    Args:
+        seed: 32 bytes.
+
+    Returns:
+        A callable: number of bytes to that many next bytes of the stream.
+
+    Raises:
+        ValueError: the seed is not 32 bytes.
+    """
+    if len(seed) != KEY_BYTES:
+        raise ValueError(f"seed of {len(seed)} bytes, takes {KEY_BYTES}")
+    return stream_of(hkdf(seed, 2 * CIPHER_BYTES, label(Usage.BYTE_STREAM)))
+
+
+def stream_of(material: bytes) -> RandomBytes:
+    """Makes a byte source from 16 key bytes and 16 counter bytes of a KDF's output."""
+    context = key_stream(material[:CIPHER_BYTES], material[CIPHER_BYTES:])
+    zeros = memoryview(_ZEROS)
+
+    def draw(size: int) -> bytes:
+        if size <= BLOCK_BYTES:
+            return context.update(zeros[:size])
+        room = bytearray(size + CIPHER_BYTES)
+        view = memoryview(room)
+        for start in range(0, size, BLOCK_BYTES):
+            context.update_into(zeros[: min(BLOCK_BYTES, size - start)], view[start:])
+        return bytes(view[:size])
+
+    return draw

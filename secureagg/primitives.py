@@ -1,0 +1,149 @@
+"""X25519, HKDF-SHA256, AES-128-GCM, AES-128-CTR and SHA-256, each under a numbered usage tag.
+
+The only file that imports `cryptography`. Every derivation, commitment and box goes through
+`label`, so no two uses can meet on the same input.
+"""
+
+from enum import IntEnum
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from secureagg._codec import prefixed
+
+KEY_BYTES = 32
+"""Private key, public key, agreement, seed, digest."""
+
+CIPHER_BYTES = 16
+"""AES key, and AES-CTR initial counter."""
+
+BOX_OVERHEAD = 16
+"""GCM tag."""
+
+_PROTOCOL = b"secureagg/1"
+_PRIME = (1 << 255) - 19
+# The u-coordinates below p of the points of order 1, 2, 4 and 8 on Curve25519 and its twist
+# (Bernstein, https://cr.yp.to/ecdh.html#validate).
+_SMALL_ORDER = {
+    0,
+    1,
+    _PRIME - 1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+}
+
+
+class Usage(IntEnum):
+    """What a hash, key or seed is for. Numbers are never reused."""
+
+    CONTEXT = 1
+    CLIENT_KEYS = 2
+    SHARE_COEFFICIENTS = 3
+    SELF_SEED_COMMITMENT = 4
+    BOX_KEY = 5
+    BOX_DATA = 6
+    PAIRWISE_MASK = 7
+    SELF_MASK = 8
+    GRAPH = 9
+    BYTE_STREAM = 10
+
+
+def label(usage: Usage, *fields: bytes) -> bytes:
+    """Returns the protocol name, the usage number and the fields, each behind its length."""
+    return b"".join((_PROTOCOL, bytes([usage]), *map(prefixed, fields)))
+
+
+def digest(usage: Usage, *fields: bytes) -> bytes:
+    """Returns SHA-256 of the label, 32 bytes."""
+    return sha256(label(usage, *fields))
+
+
+def sha256(data: bytes) -> bytes:
+    """Returns SHA-256, 32 bytes."""
+    state = hashes.Hash(hashes.SHA256())
+    state.update(data)
+    return state.finalize()
+
+
+def hkdf(secret: bytes, length: int, info: bytes, salt: bytes | None = None) -> bytes:
+    """HKDF-SHA256 (RFC 5869).
+
+    Args:
+        secret: input keying material.
+        length: output bytes, at most 8160.
+        info: from `label`.
+        salt: none in this protocol.
+    """
+    return HKDF(hashes.SHA256(), length, salt, info).derive(secret)
+
+
+def public_key(private_key: bytes) -> bytes:
+    """Returns the X25519 public key (32 bytes) of 32 private bytes (RFC 7748)."""
+    return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+
+
+def agree(private_key: bytes, peer: bytes) -> bytes:
+    """X25519 (RFC 7748).
+
+    Args:
+        private_key: 32 bytes, clamped here.
+        peer: 32-byte public key.
+
+    Returns:
+        The 32-byte shared secret.
+
+    Raises:
+        ValueError: the agreement is all zero, so the peer's point has small order.
+    """
+    key = X25519PrivateKey.from_private_bytes(private_key)
+    return key.exchange(X25519PublicKey.from_public_bytes(peer))
+
+
+def is_proper_public_key(key: bytes) -> bool:
+    """Tells whether 32 bytes are a canonical X25519 public key that is not of small order."""
+    number = int.from_bytes(key, "little")
+    return len(key) == KEY_BYTES and number < _PRIME and number not in _SMALL_ORDER
+
+
+def seal(key: bytes, plaintext: bytes, data: bytes) -> bytes:
+    """AES-128-GCM under a key that is used for this box only, so the nonce is zero.
+
+    Args:
+        key: 16 bytes.
+        plaintext: what to hide.
+        data: associated data.
+
+    Returns:
+        Ciphertext and tag, len(plaintext) + 16 bytes.
+    """
+    return AESGCM(key).encrypt(bytes(12), plaintext, data)
+
+
+def open_box(key: bytes, box: bytes, data: bytes) -> bytes | None:
+    """Undoes `seal`; None where the box was not made with this key and data."""
+    try:
+        return AESGCM(key).decrypt(bytes(12), box, data)
+    except InvalidTag:
+        return None
+
+
+def fingerprint(data: bytes) -> bytes:
+    """A fast 16-byte digest to recognise a repeated message; not collision resistant (GMAC)."""
+    return AESGCM(bytes(CIPHER_BYTES)).encrypt(bytes(12), b"", data)
+
+
+def key_stream(key: bytes, counter: bytes) -> CipherContext:
+    """AES-128-CTR (NIST SP 800-38A) with a 128-bit big-endian counter.
+
+    Args:
+        key: 16 bytes.
+        counter: 16 bytes, the first counter block.
+
+    Returns:
+        A context whose update methods encrypt; feed it zeros for the key stream itself.
+    """
+    return Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()

@@ -1,0 +1,347 @@
+"""ClientSession and ServerSession: bytes in, bytes out; a table says which step is legal now.
+
+No sockets, clocks, threads or logging. A message that raises has changed no state.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from secureagg import client, masking, messages, server
+from secureagg._codec import Words
+from secureagg.context import Round, open_round
+from secureagg.errors import (
+    FaultyClientError,
+    FaultyClientOrServerError,
+    FaultyServerError,
+    MessageError,
+    MisuseError,
+)
+from secureagg.masking import Vectors
+from secureagg.messages import Kind
+from secureagg.once import Once, once_key
+from secureagg.params import Params
+from secureagg.prg import RandomBytes
+from secureagg.primitives import KEY_BYTES, fingerprint
+
+
+@dataclass(frozen=True)
+class ClientStep:
+    """What a client does with the server's next message.
+
+    Attributes:
+        stage: the stage whose message it produces.
+        kind: the message it takes.
+        read: parses that message; ValueError if malformed.
+        act: the pure stage function.
+        once: the step that must never happen twice, if it is one.
+    """
+
+    stage: str
+    kind: Kind
+    read: Callable[..., Any]
+    act: Callable[..., tuple[Any, bytes]]
+    once: str | None
+
+
+CLIENT_STEPS: Mapping[type, ClientStep] = {
+    client.Advertised: ClientStep(
+        "share_keys", Kind.NEIGHBOUR_KEYS, client.read_bundles, client.share_keys, None
+    ),
+    client.Shared: ClientStep(
+        "mask_input", Kind.NEIGHBOUR_SHARES, client.read_shares, client.mask_input, "mask"
+    ),
+    client.Masked: ClientStep(
+        "unmask", Kind.STATUSES, client.read_statuses, client.unmask, "unmask"
+    ),
+}
+
+
+class ClientSession:
+    """One client's part in one round (or one attempt at it).
+
+    Args:
+        params: from the client's own plan, never from the wire.
+        client_id: this client, one of the roster.
+        identity_key: None with a semi-honest server.
+        roster: invited ids, each with b"" with a semi-honest server.
+        inputs: integer arrays in [0, 2^b) by segment, or a bare array where there is one
+            segment; None if `set_inputs` comes later.
+        once: true the first time it sees a key; asked with `once_key(ctx, client_id, step)` for
+            "start", "mask" and "unmask" before the bytes of that step are handed out.
+        rand: os.urandom's meaning; asked for 32 bytes here, and never again.
+
+    Raises:
+        MisuseError: the arguments do not fit together.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        client_id: int,
+        identity_key: None,
+        roster: Mapping[int, bytes],
+        inputs: Vectors | None = None,
+        *,
+        once: Once,
+        rand: RandomBytes = os.urandom,
+    ) -> None:
+        if identity_key is not None:
+            raise MisuseError("advertise_keys", "a semi-honest server takes identity_key=None")
+        self._open(open_round(params, roster), client_id, once, rand)
+        if inputs is not None:
+            self.set_inputs(inputs)
+
+    @classmethod
+    def in_round(
+        cls, round_: Round, client_id: int, *, once: Once, rand: RandomBytes
+    ) -> "ClientSession":
+        """Joins a round whose context is computed already, as many clients in one process do."""
+        session = cls.__new__(cls)
+        session._open(round_, client_id, once, rand)
+        return session
+
+    def _open(self, round_: Round, client_id: int, once: Once, rand: RandomBytes) -> None:
+        if client_id not in round_.position:
+            raise MisuseError("advertise_keys", f"client {client_id} is not in the roster")
+        secret = rand(KEY_BYTES)
+        if len(secret) != KEY_BYTES:
+            raise MisuseError("advertise_keys", f"rand gave {len(secret)} bytes, not {KEY_BYTES}")
+        self._round = round_
+        self._id = client_id
+        self._once = once
+        self._state: Any = client.Invited(round_, client_id, secret)
+        self._inputs: tuple[Words, ...] | None = None
+        self._taken: dict[int, bytes] = {}
+        self._suspicions: tuple[FaultyClientOrServerError, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"ClientSession(client_id={self._id}, state={type(self._state).__name__})"
+
+    @property
+    def suspicions(self) -> tuple[FaultyClientOrServerError, ...]:
+        """Boxes that did not open: reported, while the round goes on."""
+        return self._suspicions
+
+    def set_inputs(self, inputs: Vectors) -> None:
+        """Fixes the input, by copy. It cannot be changed afterwards.
+
+        Raises:
+            MisuseError: already fixed, or not integers of the right names, shapes and ranges.
+        """
+        if self._inputs is not None or isinstance(self._state, client.Masked | client.Revealed):
+            raise MisuseError("mask_input", "the inputs are fixed already")
+        checked = masking.check_vectors(self._round.params, inputs)
+        self._inputs = masking.to_words(self._round.params, checked)
+
+    def start(self) -> bytes:
+        """Opens the round.
+
+        Returns:
+            The advertise_keys message.
+
+        Raises:
+            MisuseError: started before, here or by the record that `once` keeps.
+        """
+        if not isinstance(self._state, client.Invited):
+            raise MisuseError("advertise_keys", "the session has started")
+        state, message = client.advertise_keys(self._state)
+        self._ask_once("start", "advertise_keys")
+        self._state = state
+        return message
+
+    def receive(self, message: bytes) -> bytes | None:
+        """Takes the server's next message.
+
+        Args:
+            message: as it came.
+
+        Returns:
+            The answer; None where these bytes were taken before.
+
+        Raises:
+            MessageError: malformed, or not for this client, context or stage.
+            FaultyServerError: the server asks for what the protocol forbids.
+            TooFewClientsError: too few neighbours or clients are left.
+            MisuseError: not started, no inputs yet, or `once` says this step was taken.
+        """
+        index = self._round.index
+        try:
+            kind, body = messages.open_header(message, self._id, self._round.ctx)
+        except ValueError as error:
+            raise MessageError(None, index, str(error)) from error
+        mark = fingerprint(message)
+        if kind in self._taken:
+            if self._taken[kind] == mark:
+                return None
+            raise FaultyServerError(index, "a second, different message of one stage")
+        step = CLIENT_STEPS.get(type(self._state))
+        if step is None:
+            raise self._nothing_expected(kind)
+        if kind != step.kind:
+            raise MessageError(None, index, f"kind {kind}, takes {int(step.kind)} at this stage")
+        try:
+            inbound = step.read(self._state, body)
+        except ValueError as error:
+            raise MessageError(None, index, str(error)) from error
+        return self._take(step, inbound, mark)
+
+    def _take(self, step: ClientStep, inbound: object, mark: bytes) -> bytes:
+        arguments: tuple[object, ...] = (inbound,)
+        if step.stage == "mask_input":
+            if self._inputs is None:
+                raise MisuseError("mask_input", "set_inputs comes before this message is received")
+            arguments = (inbound, self._inputs)
+        # a stage function is pure, so nothing has happened yet when `once` refuses
+        state, answer = step.act(self._state, *arguments)
+        if step.once is not None:
+            self._ask_once(step.once, step.stage)
+        self._state = state
+        self._taken[step.kind] = mark
+        if isinstance(state, client.Masked):
+            self._inputs = None
+            self._suspicions = state.suspicions
+        return answer
+
+    def _nothing_expected(self, kind: int) -> Exception:
+        if isinstance(self._state, client.Invited):
+            return MisuseError("advertise_keys", "start comes before receive")
+        return MessageError(None, self._round.index, f"kind {kind} after the last stage")
+
+    def _ask_once(self, step: str, stage: str) -> None:
+        if not self._once(once_key(self._round.ctx, self._id, step)):
+            raise MisuseError(stage, f"{step!r} was taken before in this context")
+
+
+_SERVER_KINDS: Mapping[type, tuple[str, Kind]] = {
+    server.CollectKeys: ("advertise_keys", Kind.KEYS),
+    server.CollectShares: ("share_keys", Kind.SHARES),
+    server.CollectVectors: ("mask_input", Kind.MASKED_VECTOR),
+    server.CollectUnmask: ("unmask", Kind.UNMASK_SHARES),
+}
+
+
+class ServerSession:
+    """The server's part in one round.
+
+    Args:
+        params: the parameters.
+        roster: invited ids, each with b"" with a semi-honest server.
+    """
+
+    def __init__(self, params: Params, roster: Mapping[int, bytes]) -> None:
+        self._open(open_round(params, roster))
+
+    @classmethod
+    def in_round(cls, round_: Round) -> "ServerSession":
+        """Serves a round whose context is computed already."""
+        session = cls.__new__(cls)
+        session._open(round_)
+        return session
+
+    def _open(self, round_: Round) -> None:
+        self._round = round_
+        self._state: Any = server.CollectKeys(round_, frozenset(round_.ids))
+        self._received: dict[int, Any] = {}
+        self._keys: set[bytes] = set()
+        self._sums = masking.zero_words(round_.params)
+        self._taken: dict[tuple[int, int], bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"ServerSession(stage={self.stage!r}, answered={len(self._received)})"
+
+    @property
+    def stage(self) -> str | None:
+        """The stage whose messages are being collected; None when the sum is out."""
+        found = _SERVER_KINDS.get(type(self._state))
+        return found[0] if found else None
+
+    def receive(self, client_id: int, message: bytes) -> None:
+        """Takes one client's message.
+
+        Bytes taken before are ignored; so is whatever comes from a client that was declared
+        dropped, or after the end.
+
+        Args:
+            client_id: who sent it, by the transport's word.
+            message: as it came.
+
+        Raises:
+            MessageError: malformed, or not of this client, context or stage.
+            FaultyClientError: well-formed, and against the protocol.
+        """
+        index = self._round.index
+        if client_id not in self._round.position:
+            raise MessageError(client_id, index, "is not in the roster")
+        try:
+            kind, body = messages.open_header(message, client_id, self._round.ctx)
+        except ValueError as error:
+            raise MessageError(client_id, index, str(error)) from error
+        mark = fingerprint(message)
+        if (client_id, kind) in self._taken:
+            if self._taken[client_id, kind] == mark:
+                return
+            raise FaultyClientError(client_id, "a second, different message of one stage")
+        if client_id not in self._state.expected:
+            return
+        expected = _SERVER_KINDS[type(self._state)][1]
+        if kind != expected:
+            raise MessageError(
+                client_id, index, f"kind {kind}, takes {int(expected)} at this stage"
+            )
+        try:
+            self._received[client_id] = self._accept(client_id, body)
+        except ValueError as error:
+            raise MessageError(client_id, index, str(error)) from error
+        self._taken[client_id, kind] = mark
+
+    def _accept(self, client_id: int, body: memoryview) -> object:
+        state = self._state
+        if isinstance(state, server.CollectKeys):
+            bundle = server.accept_keys(state, client_id, body, self._keys)
+            self._keys |= {bundle.enc_public_key, bundle.mask_public_key}
+            return bundle
+        if isinstance(state, server.CollectShares):
+            return server.accept_shares(state, client_id, body)
+        if isinstance(state, server.CollectVectors):
+            server.accept_vector(state, body, self._sums)
+            return None
+        return server.accept_unmask(state, client_id, body)
+
+    def close_stage(self) -> dict[int, bytes]:
+        """Declares everybody who has not answered dropped, and goes on.
+
+        Returns:
+            The next message for each client that is left; empty after the last stage.
+
+        Raises:
+            TooFewClientsError: nothing is released; the stage stays open.
+            FaultyClientError: a secret does not rebuild; nothing is released.
+            MisuseError: the round is over.
+        """
+        state, received = self._state, self._received
+        outbound: dict[int, bytes] = {}
+        if isinstance(state, server.CollectKeys):
+            self._state, outbound = server.close_keys(state, received)
+        elif isinstance(state, server.CollectShares):
+            self._state, outbound = server.close_shares(state, received)
+        elif isinstance(state, server.CollectVectors):
+            self._state, outbound = server.close_vectors(state, frozenset(received), self._sums)
+        elif isinstance(state, server.CollectUnmask):
+            self._state = server.close_unmask(state, received)
+        else:
+            raise MisuseError("unmask", "the round is over")
+        self._received = {}
+        return outbound
+
+    @property
+    def result(self) -> server.Aggregate:
+        """The sums and survivors.
+
+        Raises:
+            MisuseError: the last stage has not closed.
+        """
+        if not isinstance(self._state, server.Finished):
+            raise MisuseError("unmask", f"no result yet: collecting {self.stage}")
+        return self._state.aggregate

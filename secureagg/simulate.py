@@ -1,0 +1,176 @@
+"""A whole round in one process, with real sessions that exchange bytes, and its outcome."""
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secureagg import masking
+from secureagg.context import Round, open_round
+from secureagg.cost import Meter, RoundCost
+from secureagg.errors import MisuseError, TooFewClientsError
+from secureagg.graph import Flags
+from secureagg.masking import Vectors
+from secureagg.once import MemoryOnce
+from secureagg.params import STAGES, Params
+from secureagg.prg import RandomBytes
+from secureagg.server import needed_dealers
+from secureagg.session import ClientSession, ServerSession
+
+Inputs = Mapping[int, Vectors] | Callable[[int], Vectors]
+Dropouts = Mapping[str, Collection[int]]
+
+_RUNNING = tuple(stage for stage in STAGES if stage != "check_consistency")
+_NOBODY: Dropouts = {}
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What a round released and cost.
+
+    Attributes:
+        sums: uint64 [length] by segment: the survivors' sum mod 2^modulus_bits.
+        survivors: ascending ids.
+        cost: CPU seconds and bytes by role and stage.
+    """
+
+    sums: dict[str, NDArray[np.uint64]]
+    survivors: tuple[int, ...]
+    cost: RoundCost
+
+
+def run_round(
+    params: Params,
+    inputs: Inputs,
+    *,
+    dropouts: Dropouts = _NOBODY,
+    client_ids: Collection[int] | None = None,
+    rand: RandomBytes = os.urandom,
+) -> RoundResult:
+    """Runs one round: every invited client and the server, in this process.
+
+    Args:
+        params: the parameters.
+        inputs: by client id, for every invited id: integer arrays in [0, 2^b) by segment, or a
+            bare array where there is one segment. Or a callable from id to that, asked when the
+            client masks; then `client_ids` says who is invited.
+        dropouts: stage to the clients that never answer from that stage on.
+            "check_consistency" has no effect with a semi-honest server.
+        client_ids: the invited ids, num_clients of them; None takes the keys of `inputs`.
+        rand: os.urandom's meaning; asked for 32 bytes per invited client in ascending order.
+
+    Returns:
+        Sums, survivors and cost.
+
+    Raises:
+        MisuseError: the arguments do not fit; an input is missing or out of range.
+        TooFewClientsError: too few clients are left; nothing is released.
+    """
+    ids = _invited(params, inputs, client_ids)
+    gone = _gone(dropouts, ids)
+    round_ = open_round(params, dict.fromkeys(ids, b""))
+    vectors_of = _checked_inputs(params, inputs)
+    clients = {
+        i: ClientSession.in_round(round_, i, once=MemoryOnce(), rand=rand) for i in round_.ids
+    }
+    server, meter = ServerSession.in_round(round_), Meter(_RUNNING)
+    outbound: Mapping[int, bytes] = dict.fromkeys(round_.ids, b"")
+    for stage in _RUNNING:
+        for client_id, message in outbound.items():
+            if client_id in gone[stage]:
+                continue
+            session = clients[client_id]
+            if stage == "mask_input":
+                meter.client(stage, partial(session.set_inputs, vectors_of(client_id)))
+            step = partial(session.receive, message) if message else session.start
+            answer = meter.client(stage, step)
+            if answer is not None:
+                meter.upload(stage, answer)
+                meter.server(stage, partial(server.receive, client_id, answer))
+        outbound = meter.server(stage, server.close_stage)
+        for message in outbound.values():
+            meter.download(stage, message)
+    result = server.result
+    return RoundResult(result.sums, result.survivors, meter.total(len(ids)))
+
+
+def outcome(
+    params: Params, dropouts: Dropouts, *, client_ids: Collection[int] | None = None
+) -> tuple[int, ...]:
+    """Tells who would survive `run_round`, without any cryptography.
+
+    Args:
+        params: the parameters.
+        dropouts: stage to the clients that never answer from that stage on.
+        client_ids: the invited ids; None takes 0..num_clients - 1.
+
+    Returns:
+        The survivors, ascending.
+
+    Raises:
+        TooFewClientsError: `run_round` would raise it, with the same numbers.
+        MisuseError: the arguments do not fit.
+    """
+    ids = range(params.num_clients) if client_ids is None else client_ids
+    round_ = open_round(params, dict.fromkeys(ids, b""))
+    gone = {stage: round_.flags(out) for stage, out in _gone(dropouts, frozenset(ids)).items()}
+    alive = np.ones(params.num_clients, dtype=np.bool_)
+    for stage in ("advertise_keys", "share_keys"):
+        alive = round_.graph.core(alive & ~gone[stage], params.threshold)
+        _check(round_, int(alive.sum()), params.required_survivors)
+    survivors = alive & ~gone["mask_input"]
+    _check(round_, int(survivors.sum()), params.required_survivors)
+    _check_shares(round_, alive, survivors, survivors & ~gone["unmask"])
+    return tuple(sorted(round_.members(survivors)))
+
+
+def _check_shares(round_: Round, shared: Flags, survivors: Flags, revealed: Flags) -> None:
+    needed = needed_dealers(round_, shared, survivors)
+    have = int(round_.graph.count_neighbours(revealed)[needed].min())
+    _check(round_, have, round_.params.threshold, "shares of one secret")
+
+
+def _check(round_: Round, have: int, need: int, what: str = "clients") -> None:
+    if have < need:
+        raise TooFewClientsError(round_.index, have, need, what)
+
+
+def _invited(params: Params, inputs: Inputs, client_ids: Collection[int] | None) -> frozenset[int]:
+    if isinstance(inputs, Mapping):
+        ids = frozenset(inputs)
+        if client_ids is not None and frozenset(client_ids) != ids:
+            raise MisuseError("run_round", "inputs and client_ids name different clients")
+    elif client_ids is None:
+        raise MisuseError("run_round", "callable inputs take client_ids")
+    else:
+        ids = frozenset(client_ids)
+    if len(ids) != params.num_clients:
+        takes = f"takes num_clients={params.num_clients}"
+        raise MisuseError("run_round", f"inputs for {len(ids)} clients, {takes}")
+    return ids
+
+
+def _checked_inputs(params: Params, inputs: Inputs) -> Callable[[int], Vectors]:
+    """Checks a mapping's inputs at once, so that a bad one costs nobody a round."""
+    if not isinstance(inputs, Mapping):
+        return inputs
+    for vectors in inputs.values():
+        masking.check_vectors(params, vectors)
+    return inputs.__getitem__
+
+
+def _gone(dropouts: Dropouts, ids: frozenset[int]) -> dict[str, set[int]]:
+    """Who has left by each stage."""
+    if unknown := [stage for stage in dropouts if stage not in STAGES]:
+        raise MisuseError("dropouts", f"stages {unknown}, takes some of {STAGES}")
+    out: set[int] = set()
+    gone = {}
+    for stage in _RUNNING:
+        out = out | set(dropouts.get(stage, ()))
+        gone[stage] = out
+    if strangers := sorted(out - ids):
+        raise MisuseError("dropouts", f"clients {strangers} are not invited")
+    return gone
