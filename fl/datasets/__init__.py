@@ -68,7 +68,7 @@ def describe() -> list[Description]:
 def load(
     name: str,
     *,
-    data_dir: Path | None,
+    data_dir: Path | str | None,
     clients: int | None,
     partition: str | None,
     seed: int,
@@ -105,9 +105,10 @@ def load(
     return fashion_mnist(directory, clients=clients, partition=partition, seed=seed)
 
 
-def _needed_dir(name: str, data_dir: Path | None) -> Path:
+def _needed_dir(name: str, data_dir: Path | str | None) -> Path:
     if data_dir is None:
         raise DataError("data_dir", data_dir, f"a folder with the files of {name}")
-    if not data_dir.is_dir():
-        raise DataError("data_dir", f"{data_dir}, not a folder", f"a folder with {name}'s files")
-    return data_dir
+    folder = Path(data_dir)
+    if not folder.is_dir():
+        raise DataError("data_dir", f"{folder}, not a folder", f"a folder with {name}'s files")
+    return folder
