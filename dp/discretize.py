@@ -1,0 +1,296 @@
+"""From a float vector to a bounded integer vector and back, and into Z_{2^b} and back.
+
+clip > rotate > scale > round conditionally (one client), wrap > sum > unwrap > decode (server).
+The bounds and why they hold: docs/privacy.md, "Rotation", "Conditional rounding", "Modulus".
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dp import _validate
+from dp._hadamard import hadamard
+from dp.clipping import clip_l2
+from dp.errors import ModulusError, ParameterError, RoundingError
+from dp.events import isqrt_product
+from dp.random import RandomBytes, random_halfwords
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+MAX_MODULUS_BITS = 62
+_MAX_L2_SQ = 2.0**52  # sums of squares stay exact integers in float64, in any order
+_MAX_ROUNDING_BIAS = 0.99
+_COIN = 2.0**32  # rounding coins have 32 bits: the bias per coordinate is below 2^-32
+_SIGN_TAG = b"dp/rotation/signs/1"
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """A public orthonormal map that spreads a vector over its coordinates; length unchanged.
+
+    With p the largest power of two <= dim: signs and a Hadamard block on the first p
+    coordinates, then signs and a Hadamard block on the last p. The signs are public; privacy
+    rests on orthonormality alone.
+
+    Attributes:
+        dim: length of the vectors.
+        seed: what the signs expand from (SHAKE-256); public.
+    """
+
+    dim: int
+    seed: bytes
+    _signs: FloatArray = field(repr=False, compare=False)  # [2, p], each sign / sqrt(p)
+
+    @classmethod
+    def from_seed(cls, dim: int, seed: bytes) -> Rotation:
+        """The rotation of `dim` coordinates that every party derives from a public `seed`.
+
+        Raises:
+            ParameterError: dim < 1, or seed is no bytes.
+        """
+        dim = _validate.integer("dim", dim, 1)
+        if not isinstance(seed, bytes):
+            raise ParameterError("seed", type(seed).__name__, "bytes")
+        block = 1 << (dim.bit_length() - 1)
+        name = _SIGN_TAG + dim.to_bytes(8, "little") + seed
+        raw = hashlib.shake_256(name).digest((2 * block + 7) // 8)
+        bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), bitorder="little")
+        signs: FloatArray = 1.0 - 2.0 * bits[: 2 * block].reshape(2, block).astype(np.float64)
+        signs /= math.sqrt(block)
+        signs.setflags(write=False)
+        return cls(dim, seed, signs)
+
+    def apply(self, x: FloatArray) -> FloatArray:
+        """Rotate float64[dim]; a new array, the same bits on every machine."""
+        y = _validate.vector("x", x, self.dim)
+        block = self._signs.shape[1]
+        y[:block] = hadamard(y[:block] * self._signs[0])
+        y[self.dim - block :] = hadamard(y[self.dim - block :] * self._signs[1])
+        return y
+
+    def invert(self, y: FloatArray) -> FloatArray:
+        """The inverse of `apply`, up to rounding."""
+        x = _validate.vector("y", y, self.dim)
+        block = self._signs.shape[1]
+        x[self.dim - block :] = hadamard(x[self.dim - block :]) * self._signs[1]
+        x[:block] = hadamard(x[:block]) * self._signs[0]
+        return x
+
+
+@dataclass(frozen=True)
+class Discretizer:
+    """How one client's vector becomes a bounded integer vector.
+
+    Guarantees, for every input and every outcome of the coins, with z = encode(x):
+        sum z_j^2 <= l2_sq, sum |z_j| <= l1, max |z_j| <= linf, all exact integers;
+        encode(0) = 0;
+        the number of tries is neither returned nor stored.
+
+    Attributes:
+        dim: length of the vectors.
+        clip_norm: l2 norm to which inputs are clipped (again, in float64).
+        granularity: what one integer step is worth; gamma of Kairouz, Liu, Steinke 2021.
+        rounding_bias: beta there, in (0, 0.99]; smaller is less biased and a wider bound.
+        max_tries: roundings tried before rounding toward zero.
+    """
+
+    dim: int
+    clip_norm: float
+    granularity: float
+    rounding_bias: float
+    max_tries: int
+
+    def __post_init__(self) -> None:
+        _validate.integer("dim", self.dim, 1)
+        _validate.real("clip_norm", self.clip_norm, 1e-100, 1e100)
+        _validate.real("granularity", self.granularity, 1e-100, 1e100)
+        _validate.real("rounding_bias", self.rounding_bias, 0.0, _MAX_ROUNDING_BIAS, open_low=True)
+        _validate.integer("max_tries", self.max_tries, 1)
+        largest = (self.clip_norm / self.granularity + math.sqrt(self.dim)) ** 2
+        if largest >= _MAX_L2_SQ:
+            raise ParameterError(
+                "granularity",
+                self.granularity,
+                "a granularity with (clip_norm / granularity + sqrt(dim))^2 < 2^52",
+            )
+
+    @functools.cached_property
+    def l2_sq(self) -> int:
+        """Bound on the squared l2 norm of an encoded vector."""
+        c = self.clip_norm / self.granularity
+        return math.floor(rounded_l2_sq(c, self.dim, self.rounding_bias))
+
+    @property
+    def linf(self) -> int:
+        """Bound on every coordinate of an encoded vector."""
+        return math.isqrt(self.l2_sq)
+
+    @property
+    def l1(self) -> int:
+        """Bound on the l1 norm: sqrt(dim) l2, and for integers also l2^2."""
+        return min(self.l2_sq, isqrt_product(self.dim, self.l2_sq))
+
+    def encode(self, x: ArrayLike, rotation: Rotation, rng: RandomBytes) -> IntArray:
+        """Clip, rotate, scale and round; docs/privacy.md, "Conditional rounding".
+
+        Args:
+            x: real vector [dim], any dtype.
+            rotation: of the same dim.
+            rng: rounding coins, 4 dim bytes per try; they need not be secret.
+
+        Returns:
+            int64[dim] within the bounds.
+
+        Raises:
+            NonFiniteError: x holds NaN or an infinity; send the zero vector instead.
+            ParameterError: wrong length or kind.
+        """
+        self._check_rotation(rotation)
+        _validate.vector("x", x, self.dim)
+        scaled = rotation.apply(clip_l2(x, self.clip_norm)) / self.granularity
+        floor = np.floor(scaled)
+        chance = (scaled - floor) * _COIN
+        for _ in range(self.max_tries):
+            rounded = floor + (random_halfwords(rng, self.dim) < chance)
+            # Integers whose squares sum below 2^53: the dot product is exact in any order.
+            if float(rounded @ rounded) <= self.l2_sq:
+                return rounded.astype(np.int64)
+        rounded = np.trunc(scaled)
+        if float(rounded @ rounded) > self.l2_sq:
+            raise RoundingError("rounding toward zero exceeded the norm bound")
+        return rounded.astype(np.int64)
+
+    def decode(self, total: NDArray[np.int64], rotation: Rotation) -> FloatArray:
+        """Undo scale and rotation of a sum of encoded vectors (and noise).
+
+        Divides by nothing but the scale: means are the caller's matter.
+
+        Args:
+            total: int64[dim], after `unwrap`.
+            rotation: the one that the vectors were encoded with.
+
+        Returns:
+            float64[dim].
+
+        Raises:
+            ParameterError: wrong length or kind.
+        """
+        self._check_rotation(rotation)
+        _validate.integer_vector("total", total, self.dim)
+        return rotation.invert(total.astype(np.float64) * self.granularity)
+
+    def _check_rotation(self, rotation: Rotation) -> None:
+        if rotation.dim != self.dim:
+            raise ParameterError("rotation.dim", rotation.dim, f"dim={self.dim}")
+
+
+def rounded_l2_sq(c: float, dim: int, rounding_bias: float) -> float:
+    """Squared norm bound after rounding a vector of norm c; grid units squared.
+
+    Kairouz, Liu, Steinke 2021, Proposition 22: a rounding stays below
+    c^2 + d/4 + sqrt(2 ln(1/beta)) (c + sqrt(d)/2) with probability at least 1 - beta, and
+    always below (c + sqrt d)^2.
+    """
+    spread = math.sqrt(2.0 * math.log(1.0 / rounding_bias))
+    likely = c * c + dim / 4.0 + spread * (c + math.sqrt(dim) / 2.0)
+    return min(likely, (c + math.sqrt(dim)) ** 2)
+
+
+def default_granularity(
+    dim: int, clip_norm: float, *, rounding_bias: float, inflation: float
+) -> float:
+    """Coarsest granularity whose rounding inflates the l2 bound by at most `inflation`.
+
+    Solves c^2 + d/4 + s (c + sqrt(d)/2) = (1 + inflation)^2 c^2 for c = clip_norm / granularity,
+    s = sqrt(2 ln(1/rounding_bias)). It does not depend on the noise, so that epsilon is monotone
+    in the noise during calibration.
+
+    Args:
+        dim: length of the vectors.
+        clip_norm: l2 norm of one client.
+        rounding_bias: in (0, 0.99].
+        inflation: fraction in (0, 1], e.g. 0.01 for one per cent.
+
+    Returns:
+        The granularity, in the units of clip_norm.
+
+    Raises:
+        ParameterError: an argument out of range.
+    """
+    dim = _validate.integer("dim", dim, 1)
+    clip_norm = _validate.real("clip_norm", clip_norm, 1e-100, 1e100)
+    bias = _validate.real("rounding_bias", rounding_bias, 0.0, _MAX_ROUNDING_BIAS, open_low=True)
+    inflation = _validate.real("inflation", inflation, 0.0, 1.0, open_low=True)
+    spread = math.sqrt(2.0 * math.log(1.0 / bias))
+    excess = (1.0 + inflation) ** 2 - 1.0
+    constant = dim / 4.0 + spread * math.sqrt(dim) / 2.0
+    c = (spread + math.sqrt(spread**2 + 4.0 * excess * constant)) / (2.0 * excess)
+    return clip_norm / (c * (1.0 + 2.0**-40))  # rounding must not push past the fraction
+
+
+def wrap(x: NDArray[np.int64], modulus_bits: int) -> NDArray[np.uint64]:
+    """Residues of x modulo 2^modulus_bits, as uint64 in [0, 2^modulus_bits).
+
+    Raises:
+        ParameterError: x is no int64 array, or modulus_bits is not in [1, 62].
+    """
+    bits = _validate.integer("modulus_bits", modulus_bits, 1, MAX_MODULUS_BITS)
+    _validate.integer_vector("x", x, None)
+    if x.dtype != np.int64:
+        raise ParameterError("x", f"dtype {x.dtype}", "int64")
+    return x.astype(np.int64).view(np.uint64) & np.uint64((1 << bits) - 1)
+
+
+def unwrap(u: NDArray[np.uint64], modulus_bits: int) -> IntArray:
+    """The representative of u in [-2^(modulus_bits - 1), 2^(modulus_bits - 1)), int64.
+
+    Raises:
+        ParameterError: u is no uint64 array, holds a value >= 2^modulus_bits, or
+            modulus_bits is not in [1, 62].
+    """
+    bits = _validate.integer("modulus_bits", modulus_bits, 1, MAX_MODULUS_BITS)
+    _validate.integer_vector("u", u, None)
+    if u.dtype != np.uint64:
+        raise ParameterError("u", f"dtype {u.dtype}", "uint64")
+    if u.size and int(u.max()) >> bits:
+        raise ParameterError("u", int(u.max()), f"values below 2^{bits}")
+    spare = np.int64(64 - bits)
+    # Shift the top bit of the residue into the sign and back: arithmetic, no branch.
+    return (u << spare.astype(np.uint64)).view(np.int64) >> spare
+
+
+def choose_modulus_bits(
+    num_clients: int, linf: int, noise_tail: int, modulus_bits: int | None = None
+) -> int:
+    """Smallest b with num_clients linf + noise_tail <= 2^(b-1) - 1: nothing wraps.
+
+    Args:
+        num_clients: vectors summed at most.
+        linf: bound on a coordinate of one vector.
+        noise_tail: bound on a coordinate of all noise together.
+        modulus_bits: use this many bits instead, if they suffice.
+
+    Raises:
+        ModulusError: more than 62 bits are needed, or more than `modulus_bits`.
+        ParameterError: an argument out of range.
+    """
+    num_clients = _validate.integer("num_clients", num_clients, 1)
+    linf = _validate.integer("linf", linf, 0)
+    noise_tail = _validate.integer("noise_tail", noise_tail, 0)
+    needed = max(1, (num_clients * linf + noise_tail).bit_length() + 1)
+    if needed > MAX_MODULUS_BITS:
+        takes = f"at most {MAX_MODULUS_BITS} bits; take a coarser granularity"
+        raise ModulusError(needed, takes, needed)
+    if modulus_bits is None:
+        return needed
+    given = _validate.integer("modulus_bits", modulus_bits, 1, MAX_MODULUS_BITS)
+    if given < needed:
+        raise ModulusError(given, f"at least {needed} bits for the worst case", needed)
+    return given

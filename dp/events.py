@@ -1,0 +1,236 @@
+"""What was released, as frozen data that states its mathematics; accountants analyse it.
+
+An event never changes its meaning; a new mechanism is a new class. Vector events carry exact
+integer bounds, in grid units, on how far one client can move the sum: `l2_sq` (squared
+Euclidean norm), `l1`, `linf`, and the length `dim`. They are bounds for one client's vector
+against the zero vector; `shifted` alone knows what a neighbouring relation makes of them.
+See docs/privacy.md, "Neighbouring relations" and "Events".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dp import _validate
+from dp.errors import LedgerMismatchError, ParameterError, UnsupportedEventError
+
+
+class NeighboringRelation(enum.Enum):
+    """Which pairs of inputs must look alike.
+
+    ADD_REMOVE: one client is absent in one of them.
+    ZERO_OUT: one client takes part in both, with the zero vector in one of them.
+    REPLACE_ONE: one client's vector is any other in one of them; twice the shift.
+    """
+
+    ADD_REMOVE = "add_remove"
+    REPLACE_ONE = "replace_one"
+    ZERO_OUT = "zero_out"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval that contains the true value: lower <= truth <= upper."""
+
+    lower: float
+    upper: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.lower <= self.upper:  # also refuses NaN
+            raise ParameterError(
+                "Interval", (self.lower, self.upper), "0 <= lower <= upper, without NaN"
+            )
+
+
+@dataclass(frozen=True)
+class GaussianEvent:
+    """A vector plus N(0, (noise_multiplier * S)^2 I), where one client's l2 norm is at most S."""
+
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        _validate.positive("noise_multiplier", self.noise_multiplier)
+
+
+def _check_bounds(l2_sq: int, l1: int, linf: int, dim: int) -> None:
+    """Integer bounds that some nonzero integer vector of length dim can meet."""
+    _validate.integer("dim", dim, 1)
+    _validate.integer("l2_sq", l2_sq, 1)
+    _validate.integer("l1", l1, 1)
+    _validate.integer("linf", linf, 1)
+
+
+@dataclass(frozen=True)
+class DiscreteGaussianEvent:
+    """An integer vector plus independent N_Z(0, sigma^2) in each coordinate (grid units)."""
+
+    sigma: float
+    l2_sq: int
+    l1: int
+    linf: int
+    dim: int
+
+    def __post_init__(self) -> None:
+        _validate.positive("sigma", self.sigma)
+        _check_bounds(self.l2_sq, self.l1, self.linf, self.dim)
+
+
+@dataclass(frozen=True)
+class DiscreteGaussianSumEvent:
+    """An integer vector plus, per coordinate, the sum of `shares` draws of N_Z(0, share_sigma^2).
+
+    The sum is not a discrete Gaussian; the law is that of the convolution.
+    """
+
+    share_sigma: float
+    shares: int
+    l2_sq: int
+    l1: int
+    linf: int
+    dim: int
+
+    def __post_init__(self) -> None:
+        _validate.positive("share_sigma", self.share_sigma)
+        _validate.integer("shares", self.shares, 1)
+        _check_bounds(self.l2_sq, self.l1, self.linf, self.dim)
+
+
+@dataclass(frozen=True)
+class SkellamEvent:
+    """An integer vector plus, per coordinate, the difference of two Poisson(variance / 2).
+
+    Skellam noise is closed under sums: `variance` is the total of the honest shares.
+    """
+
+    variance: float
+    l2_sq: int
+    l1: int
+    linf: int
+    dim: int
+
+    def __post_init__(self) -> None:
+        _validate.positive("variance", self.variance)
+        _check_bounds(self.l2_sq, self.l1, self.linf, self.dim)
+
+
+@dataclass(frozen=True)
+class SelfComposedEvent:
+    """`count` adaptive releases, each described by `event`."""
+
+    event: Event
+    count: int
+
+    def __post_init__(self) -> None:
+        _check_event("event", self.event)
+        _validate.integer("count", self.count, 1)
+
+
+@dataclass(frozen=True)
+class ComposedEvent:
+    """Adaptive releases described by `events`, in order."""
+
+    events: tuple[Event, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.events, tuple) or not self.events:
+            raise ParameterError("events", self.events, "a non-empty tuple of events")
+        for event in self.events:
+            _check_event("events", event)
+
+
+Event = (
+    GaussianEvent
+    | DiscreteGaussianEvent
+    | DiscreteGaussianSumEvent
+    | SkellamEvent
+    | SelfComposedEvent
+    | ComposedEvent
+)
+
+_VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent)
+_CLASSES = {c.__name__: c for c in (GaussianEvent, *_VECTOR, SelfComposedEvent, ComposedEvent)}
+
+
+def _check_event(field: str, value: object) -> None:
+    if type(value) not in _CLASSES.values():
+        raise ParameterError(field, value, "an event of dp.events")
+
+
+def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
+    """The event whose bounds are those of the difference of two neighbouring inputs.
+
+    Replace-one doubles the shift here and nowhere else (docs/privacy.md, "Neighbouring
+    relations"): x - x' has at most twice the norms of x - 0.
+
+    Raises:
+        ParameterError: `neighboring` is not a NeighboringRelation.
+        UnsupportedEventError: the event is not one of this module.
+    """
+    if not isinstance(neighboring, NeighboringRelation):
+        raise ParameterError("neighboring", neighboring, "a NeighboringRelation")
+    if neighboring is not NeighboringRelation.REPLACE_ONE:
+        return event
+    if isinstance(event, SelfComposedEvent):
+        return SelfComposedEvent(shifted(event.event, neighboring), event.count)
+    if isinstance(event, ComposedEvent):
+        return ComposedEvent(tuple(shifted(part, neighboring) for part in event.events))
+    if isinstance(event, GaussianEvent):
+        return GaussianEvent(event.noise_multiplier / 2)
+    if isinstance(event, _VECTOR):
+        return dataclasses.replace(
+            event, l2_sq=4 * event.l2_sq, l1=2 * event.l1, linf=2 * event.linf
+        )
+    raise UnsupportedEventError(event, "takes an event of dp.events")
+
+
+def event_to_dict(event: Event) -> dict[str, object]:
+    """Plain data (str, int, float, list, dict) from which `event_from_dict` rebuilds the event."""
+    _check_event("event", event)
+    fields: dict[str, object] = {"event": type(event).__name__}
+    for field in dataclasses.fields(event):
+        value = getattr(event, field.name)
+        if isinstance(value, tuple):
+            fields[field.name] = [event_to_dict(part) for part in value]
+        elif type(value) in _CLASSES.values():
+            fields[field.name] = event_to_dict(value)
+        else:
+            fields[field.name] = value
+    return fields
+
+
+def event_from_dict(data: Mapping[str, object]) -> Event:
+    """The event written by `event_to_dict`.
+
+    Raises:
+        LedgerMismatchError: unknown event, or fields that are not those of the event.
+        ParameterError: a field outside its range.
+    """
+    kind = data.get("event")
+    cls = _CLASSES.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        raise LedgerMismatchError(f"event={kind!r}: takes one of {sorted(_CLASSES)}")
+    given = {name: value for name, value in data.items() if name != "event"}
+    if set(given) != {field.name for field in dataclasses.fields(cls)}:
+        raise LedgerMismatchError(f"{kind}: fields {sorted(given)} are not its fields")
+    # Any: each class checks the types of its own fields when it is made.
+    made: dict[str, Any] = {name: _rebuilt(value) for name, value in given.items()}
+    return cls(**made)
+
+
+def _rebuilt(value: object) -> object:
+    """A field of `event_from_dict`: nested events, tuples of events, or the value itself."""
+    if isinstance(value, Mapping):
+        return event_from_dict(value)
+    if isinstance(value, list):
+        return tuple(_rebuilt(part) for part in value)
+    return value
+
+
+def isqrt_product(first: int, second: int) -> int:
+    """floor(sqrt(first * second)) in exact integers; an l1 bound from an l2 bound."""
+    return math.isqrt(first * second)

@@ -1,0 +1,237 @@
+"""Mechanisms: how a vector is encoded, which noise is added where, which event that justifies.
+
+`distributed`: every client adds a noise share before masking, so the server only ever sees the
+noised sum. `central_gaussian`: a trusted server adds exact discrete noise to the integer sum.
+Noise is sized for the sum; whoever divides by the number of clients divides signal and noise
+alike. docs/privacy.md, "Noise shares" and "Central noise".
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dp import _laws, _validate, samplers
+from dp.discretize import Discretizer, Rotation, choose_modulus_bits, default_granularity
+from dp.errors import ParameterError
+from dp.events import DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent
+from dp.random import RandomBytes
+
+MechanismName = Literal["skellam", "discrete_gaussian"]
+
+# Utility settings, not privacy parameters: the event states the bound that they lead to.
+_ROUNDING_BIAS = math.exp(-0.5)  # as in the code of Kairouz, Liu, Steinke 2021
+_INFLATION = 0.01
+_MAX_TRIES = 32
+_WRAP_BITS = 100  # a vector of honest inputs wraps with probability at most 2^-100
+
+
+@dataclass(frozen=True)
+class DistributedMechanism:
+    """Bounded integer vectors with one noise share per client; built by `distributed`.
+
+    Attributes:
+        name: "skellam" or "discrete_gaussian".
+        discretizer: encodes one client's vector; its integer bounds are the event's.
+        share_variance: variance parameter of one share, grid units squared.
+        shares: honest shares that the noise multiplier was sized for.
+        num_clients: vectors summed at most.
+        modulus_bits: bits of the modulus in which the sum is taken.
+    """
+
+    name: MechanismName
+    discretizer: Discretizer
+    share_variance: float
+    shares: int
+    num_clients: int
+    modulus_bits: int
+
+    @property
+    def share_sigma(self) -> float:
+        """Scale parameter of one share: sqrt(share_variance), grid units."""
+        return math.sqrt(self.share_variance)
+
+    def event(self, shares: int) -> SkellamEvent | DiscreteGaussianSumEvent:
+        """What a sum with at least `shares` honest noise shares releases.
+
+        Shares beyond these are independent post-processing and cost nothing.
+
+        Raises:
+            ParameterError: shares < 1 or above num_clients.
+        """
+        shares = _validate.integer("shares", shares, 1, self.num_clients)
+        size = self.discretizer
+        if self.name == "skellam":
+            # Rounded down: never more noise than was drawn.
+            variance = math.nextafter(shares * self.share_variance, 0.0)
+            return SkellamEvent(variance, size.l2_sq, size.l1, size.linf, size.dim)
+        return DiscreteGaussianSumEvent(
+            self.share_sigma, shares, size.l2_sq, size.l1, size.linf, size.dim
+        )
+
+    def sample_share(self, rng: RandomBytes) -> NDArray[np.int64]:
+        """One client's noise share, int64[dim]. `rng` must be secret and used for nothing else."""
+        dim = self.discretizer.dim
+        if self.name == "skellam":
+            return samplers.skellam(rng, self.share_variance, dim)
+        return samplers.discrete_gaussian(rng, self.share_sigma, dim)
+
+    def encode(self, x: ArrayLike, rotation: Rotation, rng: RandomBytes) -> NDArray[np.int64]:
+        """`discretizer.encode(x)` plus this client's noise share, int64[dim].
+
+        Raises:
+            NonFiniteError: x holds NaN or an infinity; encode the zero vector instead, so that
+                the noise share is sent like everyone else's.
+            ParameterError: wrong length or kind.
+        """
+        return self.discretizer.encode(x, rotation, rng) + self.sample_share(rng)
+
+    def total_variation(self, shares: int) -> float:
+        """Sampler distance of one release that counts `shares` noise shares."""
+        return samplers.total_variation(shares * self.discretizer.dim)
+
+
+@dataclass(frozen=True)
+class CentralMechanism:
+    """Bounded integer vectors, and exact noise that the server adds to their sum.
+
+    Attributes:
+        discretizer: encodes one client's vector; its integer bounds are the event's.
+        sigma: scale of the noise, grid units.
+        num_clients: vectors summed at most.
+        modulus_bits: bits of the modulus in which the sum is taken.
+    """
+
+    discretizer: Discretizer
+    sigma: float
+    num_clients: int
+    modulus_bits: int
+
+    def event(self) -> DiscreteGaussianEvent:
+        """What the noised sum releases to whoever does not see the sum itself."""
+        size = self.discretizer
+        return DiscreteGaussianEvent(self.sigma, size.l2_sq, size.l1, size.linf, size.dim)
+
+    def encode(self, x: ArrayLike, rotation: Rotation, rng: RandomBytes) -> NDArray[np.int64]:
+        """`discretizer.encode(x)`, int64[dim]; no noise leaves the client."""
+        return self.discretizer.encode(x, rotation, rng)
+
+    def sample_noise(self, rng: RandomBytes) -> NDArray[np.int64]:
+        """The server's noise, int64[dim]. `rng` must be secret and used for nothing else."""
+        return samplers.discrete_gaussian(rng, self.sigma, self.discretizer.dim)
+
+    def total_variation(self) -> float:
+        """Sampler distance of one release."""
+        return samplers.total_variation(self.discretizer.dim)
+
+
+def distributed(
+    name: MechanismName,
+    *,
+    dim: int,
+    clip_norm: float,
+    noise_multiplier: float,
+    num_clients: int,
+    shares: int,
+    granularity: float | None = None,
+    modulus_bits: int | None = None,
+) -> DistributedMechanism:
+    """The distributed mechanism whose `shares` honest shares give the noise multiplier.
+
+    The total of `shares` shares has variance (noise_multiplier clip_norm / granularity)^2 grid
+    units. Rounding widens the l2 bound (by at most 1 % with the default granularity), so the
+    event's own ratio is slightly below the nominal noise multiplier.
+
+    Args:
+        name: "skellam" (sums stay Skellam) or "discrete_gaussian".
+        dim: length of the vectors.
+        clip_norm: l2 norm of one client.
+        noise_multiplier: standard deviation of the counted noise over clip_norm.
+        num_clients: invited clients: the most vectors that can be summed.
+        shares: honest survivors whose noise counts, min_survivors - c.
+        granularity: default: `default_granularity` with one per cent.
+        modulus_bits: default: the fewest bits in which nothing wraps, except with probability
+            2^-100 per vector.
+
+    Raises:
+        ParameterError: an argument out of range, or noise that the samplers do not draw.
+        ModulusError: the modulus cannot hold the worst case.
+    """
+    if name not in ("skellam", "discrete_gaussian"):
+        raise ParameterError("name", name, '"skellam" or "discrete_gaussian"')
+    num_clients = _validate.integer("num_clients", num_clients, 1)
+    shares = _validate.integer("shares", shares, 1, num_clients)
+    discretizer = _discretizer(dim, clip_norm, granularity)
+    variance = _sigma(discretizer, noise_multiplier) ** 2 / shares
+    largest = samplers.MAX_VARIANCE if name == "skellam" else samplers.MAX_SIGMA**2
+    if not 1e-6 <= variance <= largest:
+        raise ParameterError(
+            "noise_multiplier",
+            noise_multiplier,
+            f"a share variance in [1e-06, {largest:g}] grid units, got {variance:g}; "
+            "the granularity scales it",
+        )
+    tail = _noise_tail(name, variance, num_clients, discretizer.dim)
+    bits = choose_modulus_bits(num_clients, discretizer.linf, tail, modulus_bits)
+    return DistributedMechanism(name, discretizer, variance, shares, num_clients, bits)
+
+
+def central_gaussian(
+    *,
+    dim: int,
+    clip_norm: float,
+    noise_multiplier: float,
+    num_clients: int,
+    granularity: float | None = None,
+    modulus_bits: int | None = None,
+) -> CentralMechanism:
+    """Central discrete Gaussian noise of sigma noise_multiplier clip_norm / granularity.
+
+    Args: as `distributed`; the modulus holds the sum of the encoded vectors, which carry no
+        noise, so that it never wraps.
+
+    Raises:
+        ParameterError: an argument out of range, or noise that the sampler does not draw.
+        ModulusError: the modulus cannot hold the worst case.
+    """
+    num_clients = _validate.integer("num_clients", num_clients, 1)
+    discretizer = _discretizer(dim, clip_norm, granularity)
+    sigma = _sigma(discretizer, noise_multiplier)
+    if not 1e-3 <= sigma <= samplers.MAX_SIGMA:
+        raise ParameterError(
+            "noise_multiplier",
+            noise_multiplier,
+            f"a sigma in [0.001, {samplers.MAX_SIGMA:g}] grid units, got {sigma:g}; "
+            "the granularity scales it",
+        )
+    bits = choose_modulus_bits(num_clients, discretizer.linf, 0, modulus_bits)
+    return CentralMechanism(discretizer, sigma, num_clients, bits)
+
+
+def _discretizer(dim: int, clip_norm: float, granularity: float | None) -> Discretizer:
+    if granularity is None:
+        granularity = default_granularity(
+            dim, clip_norm, rounding_bias=_ROUNDING_BIAS, inflation=_INFLATION
+        )
+    return Discretizer(dim, clip_norm, granularity, _ROUNDING_BIAS, _MAX_TRIES)
+
+
+def _sigma(discretizer: Discretizer, noise_multiplier: float) -> float:
+    multiplier = _validate.positive("noise_multiplier", noise_multiplier, 1e9)
+    return multiplier * (discretizer.clip_norm / discretizer.granularity)
+
+
+def _noise_tail(name: MechanismName, variance: float, num_clients: int, dim: int) -> int:
+    """Bound t with P[some coordinate of all clients' noise exceeds t] <= 2^-100.
+
+    Union bound over dim coordinates and two signs; docs/privacy.md, "Modulus".
+    """
+    bits = _WRAP_BITS + math.ceil(math.log2(dim)) + 1  # one bit to spare for rounding
+    total = num_clients * variance
+    if name == "skellam":
+        return _laws.skellam_tail(total, bits)
+    # N_Z(0, s^2) is sub-Gaussian with proxy s^2 (Canonne, Kamath, Steinke 2020, Lemma 23 on
+    # its moment generating function), hence so is the sum with proxy n s^2.
+    return math.ceil(math.sqrt(2.0 * total * (bits + 1) * math.log(2.0)))
