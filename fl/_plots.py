@@ -186,7 +186,8 @@ def _survivors(rounds: Rounds, min_survivors: int | None) -> Plot:
         axes.set_ylabel("clients")
         _legend(axes)
 
-    caption = "Clients whose update is in the sum; below the minimum a round releases nothing."
+    caption = "Clients whose update is in the sum"
+    caption += "." if min_survivors is None else "; below the minimum a round releases nothing."
     return Plot("Survivors", caption, _svg("survivors", rounds, draw))
 
 

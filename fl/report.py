@@ -30,6 +30,7 @@ _ROW_FIELDS = (
     *("adversary", "relation", "delta", "epsilon", "reason", "c", "min_survivors"),
     "max_releases",
 )
+_STAGE_FIELDS = ("client_seconds", "server_seconds", "upload_bytes", "download_bytes")
 _FIGURES = ("planned", "realised", "worst_case")
 _NONE = "—"
 
@@ -83,6 +84,8 @@ def _check(summary: Summary, rounds: Rounds) -> None:
         if row["reason"] is None and any(row["epsilon"][name] is None for name in _FIGURES):
             takes = "a reason, where an epsilon is not stated"
             raise DataError(f"summary.privacy.rows[{number}].reason", None, takes)
+    for stage, cost in summary["cost_by_stage"].items():
+        _check_fields(f"summary.cost_by_stage.{stage}", cost, _STAGE_FIELDS)
     for number, entry in enumerate(rounds):
         _check_fields(f"rounds[{number}]", entry, _ROUND_FIELDS)
         _check_fields(f"rounds[{number}].seconds", entry["seconds"], STAGES)
@@ -257,7 +260,8 @@ def _rounded(value: float, direction: str) -> str:
     """Two decimals, three significant figures below one, rounded in the given direction."""
     digits = 2 if value >= 1 or value <= 0 else 2 - math.floor(math.log10(value))
     step = decimal.Decimal(1).scaleb(-digits)
-    return format(decimal.Decimal(value).quantize(step, rounding=direction), "f")
+    # From the digits that summary.json shows: the binary value of 3.66 would be printed as 3.67.
+    return format(decimal.Decimal(repr(value)).quantize(step, rounding=direction), "f")
 
 
 def _seconds(value: float) -> str:
