@@ -40,7 +40,7 @@ def write_report(out_dir: Path, summary: Summary, rounds: Rounds) -> Path:
 
     Args:
         out_dir: an existing folder.
-        summary: the content of summary.json.
+        summary: the content of summary.json; "details" is shown where there is one.
         rounds: one mapping per attempted round: round, status ("released" | "aborted"), invited,
             survivors, metrics, epsilon, epsilon_worst_case, seconds by stage, upload_bytes (of
             all clients together, or None).
@@ -221,6 +221,7 @@ def _fact_lists(summary: Summary) -> list[tuple[str, list[tuple[str, str]]]]:
     model = {**summary["metrics"], "SHA-256 of the parameters": summary["model_sha256"]}
     lists = [
         ("Final model", model),
+        ("What the plan came to", summary.get("details") or {}),
         ("Parameters of the job", summary["job"] or {}),
         ("Versions", summary["versions"]),
     ]

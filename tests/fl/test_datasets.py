@@ -139,6 +139,14 @@ def test_a_client_out_of_range_is_refused(i: int):
         data.client(i)
 
 
+def test_clients_may_all_be_without_an_example():
+    empty = {"x": np.zeros((0, 4)), "y": np.zeros(0, np.int32)}
+    ids = np.zeros(0, np.int64)
+    data = FederatedDataset.from_arrays(empty, ids, num_clients=2, num_classes=3)
+    assert data.sizes.tolist() == [0, 0]
+    assert data.client(1)["x"].shape == (0, 4)
+
+
 def test_no_classes_are_checked_without_labels():
     data = FederatedDataset.from_arrays({"x": np.zeros(6)}, IDS, num_classes=3)
     assert data.num_classes == 3

@@ -186,6 +186,12 @@ def test_assumptions_costs_job_and_versions_are_shown():
         assert words in text
 
 
+def test_details_are_shown_where_there_are_any():
+    text = _page(_summary(details={"noise_multiplier": 4.0412345678}), _rounds()).text
+    assert "noise_multiplier4.04123" in text
+    assert "What the plan came to" not in _page(_summary(), _rounds()).text
+
+
 def test_every_figure_is_drawn():
     source = render_report(_summary(), _rounds())
     titles = re.findall(r"<figure><h3>([^<]*)</h3><svg", source)
