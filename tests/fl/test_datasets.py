@@ -140,7 +140,7 @@ def test_a_client_out_of_range_is_refused(i: int):
 
 
 def test_clients_may_all_be_without_an_example():
-    empty = {"x": np.zeros((0, 4)), "y": np.zeros(0, np.int32)}
+    empty: dict[str, Any] = {"x": np.zeros((0, 4)), "y": np.zeros(0, np.int32)}
     ids = np.zeros(0, np.int64)
     data = FederatedDataset.from_arrays(empty, ids, num_clients=2, num_classes=3)
     assert data.sizes.tolist() == [0, 0]
