@@ -1,0 +1,65 @@
+"""Federated training whose server learns a noised sum and nothing else.
+
+plan = fl.Plan(rounds=..., cohort=fl.cohort.full(), algorithm=fl.fedavg(...),
+               privacy=fl.Privacy(...), aggregation=fl.Secure(...), seed=0)
+print(fl.resolve(plan, data).privacy)
+for r in fl.rounds(plan, model, data): ...
+"""
+
+from fl import cohort, datasets, models
+from fl.aggregate import Ideal, Plain, Secure
+from fl.algorithms import Algorithm, Batching, ServerState, fedavg
+from fl.datasets import FederatedDataset
+from fl.errors import (
+    ChecksumError,
+    DataError,
+    FlError,
+    MissingExtraError,
+    MissingFileError,
+    PlanError,
+    StoreError,
+)
+from fl.job import Job
+from fl.models import Model
+from fl.plan import Plan, Resolved, resolve
+from fl.presets import PRESETS
+from fl.privacy import NotPrivate, Privacy, Row
+from fl.report import write_report
+from fl.statement import Statement
+from fl.train import Round, Run, rounds, train
+
+__all__ = [
+    "PRESETS",
+    "Algorithm",
+    "Batching",
+    "ChecksumError",
+    "DataError",
+    "FederatedDataset",
+    "FlError",
+    "Ideal",
+    "Job",
+    "MissingExtraError",
+    "MissingFileError",
+    "Model",
+    "NotPrivate",
+    "Plain",
+    "Plan",
+    "PlanError",
+    "Privacy",
+    "Resolved",
+    "Round",
+    "Row",
+    "Run",
+    "Secure",
+    "ServerState",
+    "Statement",
+    "StoreError",
+    "cohort",
+    "datasets",
+    "fedavg",
+    "models",
+    "resolve",
+    "rounds",
+    "train",
+    "write_report",
+]

@@ -1,0 +1,173 @@
+"""The command line: train, resume, report, datasets, privacy.
+
+    python -m fl train --preset digits-demo
+    python -m fl train --dataset mnist-writers --data-dir DATA
+    python -m fl train --job job.toml --epsilon 2
+    python -m fl resume RUN       continue a run that was interrupted
+    python -m fl report RUN       write summary.json and report.html again
+    python -m fl datasets         list the data sets
+    python -m fl privacy --job job.toml   the privacy statement, without training
+
+Every value of a Job is a flag; flags win over the job file, which wins over the preset. Without
+--job or --preset, the data set's own preset gives the values.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+from tqdm import tqdm
+
+import dp
+from fl import datasets
+from fl.console import cost_table, privacy_table, round_note
+from fl.errors import FlError, MissingExtraError, PlanError, fault
+from fl.job import Job, from_dict, from_toml
+from fl.plan import resolve
+from fl.presets import PRESETS, preset_of
+from fl.report import write_report
+from fl.store import Store, next_run_directory
+from fl.summary import read_summary
+from fl.train import Training, conclude, start
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status: 0, or 2 for what the caller can mend."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = words.pop(0) if words else "--help"
+    commands = {
+        "train": _train,
+        "resume": _resume,
+        "report": _report,
+        "datasets": _datasets,
+        "privacy": _privacy,
+    }
+    if command not in commands:
+        print(__doc__)
+        return 0 if command in ("-h", "--help") else 2
+    try:
+        commands[command](words)
+    except (FlError, dp.DpError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; `python -m fl resume` continues the run", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _job(words: list[str], command: str) -> Job:
+    """Reads a Job: flags over a job file, or over a preset."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--job", "--preset", "--dataset"):
+        parser.add_argument(flag)
+    chosen, rest = parser.parse_known_args(words)
+    if chosen.job is not None:
+        default = from_toml(chosen.job)
+    else:
+        helping = "-h" in rest or "--help" in rest
+        default = _preset(chosen.preset, chosen.dataset, any_will_do=helping)
+    if chosen.dataset is not None:
+        default = dataclasses.replace(default, dataset=chosen.dataset)
+    return tyro.cli(
+        Job,
+        prog=f"python -m fl {command}",
+        description="Also: --job FILE.toml or --preset NAME for the values not given here.",
+        default=default,
+        args=rest,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def _preset(preset: str | None, dataset: str | None, *, any_will_do: bool) -> Job:
+    if preset is not None and preset not in PRESETS:
+        raise PlanError((fault("preset", preset, " | ".join(PRESETS)),))
+    name = preset or preset_of(dataset or "") or (next(iter(PRESETS)) if any_will_do else None)
+    if name is None:
+        takes = " | ".join(datasets.DATASETS)
+        raise PlanError((fault("dataset", dataset, f"{takes}; or give --preset or --job FILE"),))
+    print(f"Preset {name}; it was tuned on the test data.")
+    return PRESETS[name]
+
+
+def _train(words: list[str]) -> None:
+    job = _job(words, "train")
+    print(job.describe() + "\n")
+    plan, model, data = job.build()
+    resolved = resolve(plan, data, model=model)
+    print(privacy_table(resolved.privacy) + "\n")
+    out = Path(job.out) if job.out else next_run_directory(Path("runs"), job.dataset)
+    training = start(plan, model, data, out=out)
+    training.store.set_meta({"job": dataclasses.asdict(job)})
+    _run(training, out)
+
+
+def _resume(words: list[str]) -> None:
+    out = _directory(words, "resume")
+    store = Store.open(out)
+    values = store.meta().get("job")
+    store.close()
+    if values is None:
+        raise PlanError((fault("job", None, "a run that the command line began"),))
+    plan, model, data = from_dict({k: v for k, v in values.items() if v is not None}).build()
+    _run(start(plan, model, data, out=out, resume=True), out)
+
+
+def _run(training: Training, out: Path) -> None:
+    total = training.resolved.plan.rounds
+    quiet = not sys.stderr.isatty()
+    with tqdm(total=total, initial=training.next_round, unit="round", disable=None) as bar:
+        while (finished := training.step()) is not None:
+            note = round_note(finished)
+            bar.set_postfix_str(note)
+            bar.update()
+            if finished.reason is not None or (quiet and (finished.index + 1) % 10 == 0):
+                bar.write(f"round {finished.index}: {finished.reason or note}")
+    summary = conclude(training, out)
+    _write_report(out)
+    print("\n" + cost_table(summary))
+    print(privacy_table(training.statement()))
+    if training.stopped_early:
+        print(f"\nstopped early: {training.stopped_early}")
+    accuracy = summary["accuracy"]
+    shown = "not evaluated" if accuracy is None else f"{accuracy:.2%}"
+    print(f"\naccuracy {shown} after {summary['rounds']} rounds; run in {out}")
+
+
+def _write_report(out: Path) -> None:
+    store = Store.open(out)
+    rows = store.rounds()
+    store.close()
+    try:
+        print(f"report: {write_report(out, read_summary(out), rows)}")
+    except MissingExtraError as error:
+        print(f"no report.html: {error}")
+
+
+def _report(words: list[str]) -> None:
+    _write_report(_directory(words, "report"))
+
+
+def _directory(words: list[str], command: str) -> Path:
+    parser = argparse.ArgumentParser(prog=f"python -m fl {command}")
+    parser.add_argument("run", type=Path, help="run directory")
+    run: Path = parser.parse_args(words).run
+    return run
+
+
+def _datasets(words: list[str]) -> None:
+    argparse.ArgumentParser(prog="python -m fl datasets").parse_args(words)
+    for description in datasets.describe():
+        print(f"{description.name}\n  {description.summary}\n  needs {description.needs}")
+
+
+def _privacy(words: list[str]) -> None:
+    plan, model, data = _job(words, "privacy").build()
+    print(privacy_table(resolve(plan, data, model=model).privacy))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

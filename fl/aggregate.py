@@ -1,0 +1,210 @@
+"""Three ways to a mean, one contract: Plain, Ideal, Secure.
+
+`Plain` sums in the open. `Ideal` sums the very integers that the protocol would carry, mod 2^b,
+over the very clients that would survive. `Secure` runs the protocol. Ideal and Secure give the
+same sums bit for bit, and release or abort alike.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl import secure
+from fl.privacy import choice_fault, floor_fraction, number_fault
+from fl.types import Purpose, RandomBytes, generator
+
+Dropouts = Mapping[str, Collection[int]]
+SegmentValues = Mapping[str, NDArray[np.uint64]]
+GRAPHS = ("sparse", "complete")
+
+
+@dataclass(frozen=True)
+class Plain:
+    """No masking: the aggregator sees every update. Takes NotPrivate or a central mechanism."""
+
+    def faults(self) -> tuple[str, ...]:
+        """Returns what is wrong with the values: there are none."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ideal:
+    """The protocol's sum without the protocol: what Secure would compute, computed in the clear.
+
+    Attributes:
+        corrupt: fraction of every cohort that may collude or add no noise.
+        dropout: fraction of every cohort that may leave; below that a round still releases.
+        expected_dropout: for the planned privacy figures; at most dropout, None for the same.
+        simulate_dropout: stage -> rate at which clients leave there, drawn from the run seed.
+        beyond: let simulate_dropout lose more than `dropout` allows.
+        graph: "sparse" or "complete": who masks with whom.
+        server: the protocol that it stands for.
+        security_bits: failure to hide at most 2^-security_bits per run.
+        correctness_bits: failure to finish within `dropout` at most 2^-correctness_bits per run.
+    """
+
+    corrupt: float
+    dropout: float
+    expected_dropout: float | None = None
+    simulate_dropout: Mapping[str, float] = field(default_factory=dict)
+    beyond: bool = False
+    graph: str = "sparse"
+    server: str = "semi_honest"
+    security_bits: int = 40
+    correctness_bits: int = 30
+
+    def faults(self) -> tuple[str, ...]:
+        """Returns what is wrong with the values."""
+        return _masked_faults(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secure:
+    """Real pairwise masking between real clients and a real server, in one process.
+
+    Attributes: as Ideal, but `server` has no default: "semi_honest" or "malicious".
+    """
+
+    corrupt: float
+    dropout: float
+    server: str
+    expected_dropout: float | None = None
+    simulate_dropout: Mapping[str, float] = field(default_factory=dict)
+    beyond: bool = False
+    graph: str = "sparse"
+    security_bits: int = 40
+    correctness_bits: int = 30
+
+    def faults(self) -> tuple[str, ...]:
+        """Returns what is wrong with the values."""
+        return _masked_faults(self)
+
+
+Aggregation = Plain | Ideal | Secure
+
+
+def _masked_faults(masked: Ideal | Secure) -> tuple[str, ...]:
+    fraction = "a fraction, at least 0 and below 1"
+
+    def in_unit(value: float) -> bool:
+        return 0 <= value < 1
+
+    found = [
+        *number_fault("corrupt", masked.corrupt, fraction, in_unit),
+        *number_fault("dropout", masked.dropout, fraction, in_unit),
+        *choice_fault("graph", masked.graph, GRAPHS),
+        *choice_fault("server", masked.server, ("semi_honest", "malicious")),
+    ]
+    if masked.expected_dropout is not None:
+        found += number_fault(
+            "expected_dropout", masked.expected_dropout, f"at most dropout ({masked.dropout})",
+            lambda v: 0 <= v <= masked.dropout,
+        )  # fmt: skip
+    for stage, rate in masked.simulate_dropout.items():
+        found += choice_fault("simulate_dropout", stage, secure.STAGES)
+        found += number_fault(f"simulate_dropout[{stage}]", rate, fraction, in_unit)
+    for name, bits in [
+        ("security_bits", masked.security_bits),
+        ("correctness_bits", masked.correctness_bits),
+    ]:
+        found += number_fault(
+            name, bits, "an integer, at least 0", lambda v: isinstance(v, int) and v >= 0
+        )
+    return tuple(found)
+
+
+def draw_dropouts(
+    masked: Ideal | Secure, client_ids: NDArray[np.int64], seed: int, round_index: int
+) -> dict[str, tuple[int, ...]]:
+    """Draws who leaves at which stage of a round, from the run seed.
+
+    Every client that is still there leaves a stage with that stage's rate. Unless `beyond`, a
+    random part of those who would leave stays, so that at most floor(dropout n) are lost.
+    """
+    rng = generator(seed, Purpose.DROPOUT, round_index)
+    leaves_at: dict[int, str] = {}
+    for stage in secure.STAGES:
+        rate = masked.simulate_dropout.get(stage, 0.0)
+        coins = rng.random(len(client_ids))
+        for client, coin in zip(client_ids.tolist(), coins.tolist(), strict=True):
+            if coin < rate:
+                leaves_at.setdefault(client, stage)
+    limit = floor_fraction(masked.dropout, len(client_ids))
+    gone = np.array(sorted(leaves_at), dtype=np.int64)
+    if not masked.beyond and len(gone) > limit:
+        gone = rng.permutation(gone)[:limit]
+    return {
+        stage: tuple(sorted(c for c in gone.tolist() if leaves_at[c] == stage))
+        for stage in secure.STAGES
+    }
+
+
+def lost_before_masking(dropouts: Dropouts) -> frozenset[int]:
+    """Returns the clients that are gone before they would send a masked vector."""
+    before = secure.STAGES[: secure.STAGES.index("mask_input")]
+    return frozenset(client for stage in before for client in dropouts.get(stage, ()))
+
+
+class Aggregated(NamedTuple):
+    """The sums of one attempt.
+
+    Attributes:
+        sums: segment name -> uint64[length], mod 2^b.
+        survivors: whose vectors are in them, ascending.
+        cost: what the protocol cost, where it ran.
+    """
+
+    sums: SegmentValues
+    survivors: tuple[int, ...]
+    cost: secure.RoundCost | None
+
+
+def modular_sum(
+    segments: Mapping[str, tuple[int, int]],
+    client_ids: Sequence[int],
+    values: Callable[[int], SegmentValues],
+) -> dict[str, NDArray[np.uint64]]:
+    """Returns the sums of the clients' segments mod 2^b, one vector in memory at a time."""
+    sums = {name: np.zeros(length, dtype=np.uint64) for name, (length, _) in segments.items()}
+    for client in client_ids:
+        for name, vector in values(client).items():
+            sums[name] += vector  # mod 2^64, of which 2^b is a divisor
+    for name, (_, bits) in segments.items():
+        sums[name] &= np.uint64((1 << bits) - 1)
+    return sums
+
+
+def aggregate(
+    aggregation: Aggregation,
+    segments: Mapping[str, tuple[int, int]],
+    params: secure.Params | None,
+    client_ids: Sequence[int],
+    dropouts: Dropouts,
+    values: Callable[[int], SegmentValues],
+    rand: RandomBytes,
+) -> Aggregated:
+    """Sums one attempt at a round.
+
+    Args:
+        aggregation: how.
+        segments: name -> (length, modulus bits).
+        params: of this attempt; None under Plain.
+        client_ids: the invited, ascending.
+        dropouts: stage -> clients that never answer from that stage on.
+        values: client id -> its segments, asked once per client that sends.
+        rand: source of the protocol's keys.
+
+    Raises:
+        TooFewClientsError: too few remain; nothing is released.
+    """
+    if params is None:
+        survivors = tuple(client_ids)
+    elif isinstance(aggregation, Secure):
+        result = secure.masked_sum(params, client_ids, dropouts, values, rand)
+        return Aggregated(result.sums, result.survivors, result.cost)
+    else:
+        survivors = secure.survivors_of(params, client_ids, dropouts)
+    return Aggregated(modular_sum(segments, survivors, values), survivors, None)

@@ -1,0 +1,82 @@
+"""The contract of a federated algorithm: a tuple of pure functions.
+
+One round, for server state s and the clients of the cohort:
+
+    b = broadcast(s)
+    each client: x = client_init(b, client_state, key)
+                 for each local batch: x = client_step(x, batch, key)
+                 message, client_state, metrics = client_final(x)
+    s = server_update(s, mean of the messages)
+
+`message` is one pytree; it is flattened, clipped, noised and masked as one vector, so a new
+algorithm is private without knowing it. Nothing but `message` leaves the client. A new algorithm
+is a changed copy: `mine = fedavg(...)._replace(client_step=my_step)`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from fl.errors import fault
+from fl.types import Batch, MetricSums, PyTree
+
+
+class Batching(NamedTuple):
+    """How a client cuts its examples into local steps.
+
+    Attributes:
+        batch_size: examples per step, or None for all of them in every step.
+        local_epochs: passes over the client's examples; each in a fresh order.
+    """
+
+    batch_size: int | None
+    local_epochs: int
+
+    def faults(self) -> tuple[str, ...]:
+        """Returns what is wrong with the numbers."""
+        found = []
+        if self.batch_size is not None and self.batch_size < 1:
+            found.append(fault("batch_size", self.batch_size, "at least 1, or None"))
+        if self.local_epochs < 1:
+            found.append(fault("local_epochs", self.local_epochs, "at least 1"))
+        return tuple(found)
+
+
+class ServerState(NamedTuple):
+    """What the server keeps between rounds.
+
+    Attributes:
+        params: the global model.
+        optimizer_state: the server optimizer's.
+        extra: what an algorithm adds, such as control variates.
+    """
+
+    params: PyTree
+    optimizer_state: PyTree
+    extra: PyTree = ()
+
+
+class Algorithm(NamedTuple):
+    """A federated algorithm.
+
+    Attributes:
+        init: params -> ServerState.
+        broadcast: ServerState -> what every client of the round receives.
+        client_init: (broadcast, client_state, key) -> step state.
+        client_step: (step state, batch, key) -> step state.
+        client_final: step state -> (message, client_state, metrics); the client state is () for an
+            algorithm that keeps none; metrics maps names to (sum, count).
+        server_update: (ServerState, mean message) -> ServerState.
+        batching: how client_step is fed.
+        params_init: key -> params, where the loss it was built from knows them; else None.
+    """
+
+    init: Callable[[PyTree], ServerState]
+    broadcast: Callable[[ServerState], PyTree]
+    client_init: Callable[[PyTree, PyTree, jax.Array], Any]
+    client_step: Callable[[Any, Batch, jax.Array], Any]
+    client_final: Callable[[Any], tuple[PyTree, PyTree, MetricSums]]
+    server_update: Callable[[ServerState, PyTree], ServerState]
+    batching: Batching
+    params_init: Callable[[jax.Array], PyTree] | None = None

@@ -1,0 +1,129 @@
+"""One client's round: its examples cut into steps, and the loop over them.
+
+Clients differ in size; XLA compiles one program per shape. So examples are padded to a few bucket
+sizes, and the loop runs exactly the steps that a client has: padding costs memory, not steps.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.algorithms.base import Algorithm, Batching
+from fl.tree import Raveler, clip_by_l2
+from fl.types import MetricSums, Purpose, PyTree, generator
+
+MAX_BUCKETS = 8
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The local steps of one client.
+
+    Attributes:
+        index: int32[S, B], rows of the client's padded examples; 0 where masked.
+        mask: f32[S, B].
+        count: the steps that hold examples; later rows are padding.
+    """
+
+    index: NDArray[np.int32]
+    mask: NDArray[np.float32]
+    count: int
+
+
+class Update(NamedTuple):
+    """What local training leaves behind.
+
+    Attributes:
+        vector: f32[d], the flat message, within max_norm where one is set; 0 where not finite.
+        finite: whether the message was finite.
+        clipped: whether the message was longer than max_norm.
+        metrics: name -> (sum, count), for the client's owner.
+    """
+
+    vector: jax.Array
+    finite: jax.Array
+    clipped: jax.Array
+    metrics: MetricSums
+
+
+def buckets(sizes: NDArray[np.int64]) -> tuple[int, ...]:
+    """Returns at most MAX_BUCKETS padded example counts, ascending, that fit all clients."""
+    largest = max(1, int(sizes.max(initial=1)))
+    return tuple(sorted({math.ceil(largest / 2**j) for j in range(MAX_BUCKETS)}))
+
+
+def bucket_of(size: int, sizes: tuple[int, ...]) -> int:
+    """Returns the smallest bucket that holds `size` examples."""
+    return next(bucket for bucket in sizes if size <= bucket)
+
+
+def steps_shape(bucket: int, batching: Batching) -> tuple[int, int]:
+    """Returns (S, B) of a client padded to `bucket` examples."""
+    batch = bucket if batching.batch_size is None else min(batching.batch_size, bucket)
+    return batching.local_epochs * math.ceil(bucket / batch), batch
+
+
+def local_steps(
+    size: int, bucket: int, batching: Batching, seed: int, round_index: int, client: int
+) -> Steps:
+    """Cuts `size` examples into shuffled steps, every epoch in a fresh order."""
+    max_steps, batch = steps_shape(bucket, batching)
+    index = np.zeros((max_steps, batch), dtype=np.int32)
+    mask = np.zeros((max_steps, batch), dtype=np.float32)
+    per_epoch = math.ceil(size / batch)
+    full_batch = size <= batch  # one step holds them all, so their order does not matter
+    rng = generator(seed, Purpose.BATCHES, round_index, client) if not full_batch else None
+    for epoch in range(batching.local_epochs):
+        order = np.arange(size) if rng is None else rng.permutation(size)
+        rows = slice(epoch * per_epoch, (epoch + 1) * per_epoch)
+        index[rows].reshape(-1)[:size] = order
+        mask[rows].reshape(-1)[:size] = 1.0
+    return Steps(index, mask, batching.local_epochs * per_epoch)
+
+
+def train_client(
+    algorithm: Algorithm,
+    messages: Raveler,
+    max_norm: float | None,
+    broadcast: PyTree,
+    examples: Mapping[str, jax.Array],
+    index: jax.Array,
+    mask: jax.Array,
+    count: jax.Array,
+    key: jax.Array,
+) -> Update:
+    """Trains one client; traceable.
+
+    Args:
+        algorithm: the algorithm.
+        messages: how its message becomes a vector.
+        max_norm: bound on the message's l2 norm, or None.
+        broadcast: what the server sent.
+        examples: fields [N, ...], padded to a bucket.
+        index: int32[S, B].
+        mask: f32[S, B].
+        count: i32[], the steps to run.
+        key: this client's key for this round.
+    """
+
+    def step(s: jax.Array, state: Any) -> Any:
+        batch = {name: field[index[s]] for name, field in examples.items()}
+        return algorithm.client_step(state, {**batch, "mask": mask[s]}, jax.random.fold_in(key, s))
+
+    state = algorithm.client_init(broadcast, (), key)
+    state = jax.lax.fori_loop(0, count, step, state)
+    message, _, metrics = algorithm.client_final(state)
+    vector = messages.ravel(message)
+    finite = jnp.all(jnp.isfinite(vector))
+    vector = jnp.where(finite, vector, 0.0)
+    clipped = jnp.asarray(False)
+    if max_norm is not None:
+        unclipped, vector = vector, clip_by_l2(vector, max_norm)
+        clipped = jnp.any(unclipped != vector)
+    return Update(vector, finite, clipped, metrics)

@@ -1,0 +1,79 @@
+"""Tables and one-line notes for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dp
+from fl.statement import Statement
+from fl.train import Round
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns aligned columns under a header; the first column is left-aligned."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [header, *rows]
+    ]
+    lines.insert(1, "-" * max(len(line) for line in lines))
+    return "\n".join(lines)
+
+
+def _upper(value: dp.Interval | None) -> str:
+    return "-" if value is None else f"<= {value.upper:.4g}"
+
+
+def privacy_table(statement: Statement) -> str:
+    """Returns the statement: a line per adversary and delta, reasons below."""
+    header = (
+        "adversary", "delta", "planned", "realised", "worst case", "relation", "c",
+        "min survivors", "max releases",
+    )  # fmt: skip
+    rows = [
+        (
+            row.adversary, f"{row.delta:g}", _upper(row.planned), _upper(row.realised),
+            _upper(row.worst_case), row.relation, str(row.c), str(row.min_survivors),
+            str(row.max_releases),
+        )
+        for row in statement.rows
+    ]  # fmt: skip
+    reasons = {f"{row.adversary}: {row.reason}" for row in statement.rows if row.reason}
+    notes = [*sorted(reasons), *statement.assumptions]
+    return "\n".join(["epsilon", table(header, rows), *(f"* {note}" for note in notes)])
+
+
+def cost_table(summary: Mapping[str, Any]) -> str:
+    """Returns bytes and seconds by stage, medians over rounds."""
+    seconds = summary["seconds_per_round"]
+    parts = ", ".join(f"{part} {value:.3f}" for part, value in seconds.items())
+    lines = [f"seconds per round, all clients in this process: {parts}"]
+    if summary["cost_by_stage"]:
+        header = ("stage", "client CPU ms", "upload bytes", "download bytes", "server CPU ms")
+        rows = [
+            (
+                stage,
+                f"{cost['client_seconds'] * 1e3:.2f}",
+                f"{cost['upload_bytes']:,.0f}",
+                f"{cost['download_bytes']:,.0f}",
+                f"{cost['server_seconds'] * 1e3:.2f}",
+            )
+            for stage, cost in summary["cost_by_stage"].items()
+        ]
+        lines += ["per client and round (server: per round)", table(header, rows)]
+    elif summary["upload_bytes_per_client_round"] is not None:
+        lines.append(
+            f"upload per client and round: {summary['upload_bytes_per_client_round']:,.0f} bytes"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def round_note(finished: Round) -> str:
+    """Returns accuracy, epsilon so far and survivors in one line."""
+    accuracy = finished.metrics.get("accuracy")
+    parts = ["" if accuracy is None else f"accuracy {accuracy:.1%}"]
+    parts.append("" if finished.epsilon is None else f"epsilon <= {finished.epsilon:.2f}")
+    parts.append(f"{len(finished.survivors)} clients")
+    return ", ".join(part for part in parts if part)

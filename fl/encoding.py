@@ -1,0 +1,170 @@
+"""What a client puts into each masked segment, and what the server reads out of their sums.
+
+Integers from here on: under Ideal and Secure no float leaves a client. A private plan has one
+segment, the noised update; every client has weight 1. Without privacy, weight and clip count ride
+in segments of their own, inside the mask.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dp
+from fl.types import FloatVector, Purpose, RandomBytes, seed_bytes
+
+UPDATE, WEIGHT, CLIPPED = "update", "weight", "clipped"
+# Without noise the grid costs bytes alone: 2^18 steps per max_norm keep rounding far below training
+# noise and a cohort of thousands under 32 bits.
+_STEPS_PER_NORM = 2**18
+_ROUNDING_BIAS, _MAX_TRIES = math.exp(-0.5), 32  # utility alone, at this step size hardly any
+
+Streams = Callable[[Purpose], RandomBytes]  # one party's byte source for one purpose and round
+
+
+class ClientValue(NamedTuple):
+    """One client's contribution before encoding.
+
+    Attributes:
+        vector: f32[d], within the norm bound, finite.
+        weight: 1 in a private plan; else 0..max_weight.
+        clipped: whether the bound shortened it.
+    """
+
+    vector: FloatVector
+    weight: int
+    clipped: bool
+
+
+class Mean(NamedTuple):
+    """What the server reads out of the sums.
+
+    Attributes:
+        vector: float64[d], or None when every weight is 0.
+        counts: further sums that were unmasked, by name.
+    """
+
+    vector: NDArray[np.float64] | None
+    counts: Mapping[str, int]
+
+
+def rotation(dim: int, seed: int, round_index: int) -> dp.Rotation:
+    """Returns the public rotation of a round; its signs need no secrecy, only independence."""
+    return dp.Rotation.from_seed(dim, seed_bytes(seed, Purpose.ROTATION, round_index))
+
+
+@dataclass(frozen=True)
+class PrivateEncoding:
+    """The noised update, alone.
+
+    Attributes:
+        mechanism: what is added, by the clients or by the server.
+    """
+
+    mechanism: dp.DistributedMechanism | dp.CentralMechanism
+
+    @property
+    def segments(self) -> dict[str, tuple[int, int]]:
+        """Segment name -> (length, modulus bits)."""
+        return {UPDATE: (self.mechanism.discretizer.dim, self.mechanism.modulus_bits)}
+
+    def encode(
+        self, value: ClientValue, turn: dp.Rotation, streams: Streams
+    ) -> dict[str, NDArray[np.uint64]]:
+        """Returns the client's segments: rounded, noised where noise is local, wrapped."""
+        encoded = self.mechanism.encode(value.vector, turn, streams(Purpose.ENCODING))
+        return {UPDATE: dp.wrap(encoded, self.mechanism.modulus_bits)}
+
+    def decode(
+        self,
+        sums: Mapping[str, NDArray[np.uint64]],
+        turn: dp.Rotation,
+        invited: int,
+        streams: Streams,
+    ) -> Mean:
+        """Returns sum / invited, after central noise where the mechanism adds it.
+
+        The denominator is public: dividing by the survivors would make the noise depend on them.
+        """
+        total = dp.unwrap(sums[UPDATE], self.mechanism.modulus_bits)
+        if isinstance(self.mechanism, dp.CentralMechanism):
+            total = total + self.mechanism.sample_noise(streams(Purpose.CENTRAL_NOISE))
+        return Mean(self.mechanism.discretizer.decode(total, turn) / invited, {})
+
+
+@dataclass(frozen=True)
+class OpenEncoding:
+    """A weighted update without noise, with its weight and clip bit as hidden segments.
+
+    Attributes:
+        discretizer: bounds and rounds the update.
+        max_weight: the weight that stands for 1.
+        invited: n, which sizes the moduli.
+    """
+
+    discretizer: dp.Discretizer
+    max_weight: int
+    invited: int
+
+    @property
+    def segments(self) -> dict[str, tuple[int, int]]:
+        """Segment name -> (length, modulus bits)."""
+        return {
+            UPDATE: (self.discretizer.dim, self._update_bits),
+            WEIGHT: (1, (self.invited * self.max_weight).bit_length()),
+            CLIPPED: (1, self.invited.bit_length()),
+        }
+
+    @property
+    def _update_bits(self) -> int:
+        return dp.choose_modulus_bits(self.invited, self.discretizer.linf, 0)
+
+    def encode(
+        self, value: ClientValue, turn: dp.Rotation, streams: Streams
+    ) -> dict[str, NDArray[np.uint64]]:
+        """Returns the client's segments; weights above max_weight count as max_weight."""
+        weight = min(value.weight, self.max_weight)
+        scaled = value.vector.astype(np.float64) * (weight / self.max_weight)
+        encoded = self.discretizer.encode(scaled, turn, streams(Purpose.ENCODING))
+        return {
+            UPDATE: dp.wrap(encoded, self._update_bits),
+            WEIGHT: np.array([weight], dtype=np.uint64),
+            CLIPPED: np.array([value.clipped], dtype=np.uint64),
+        }
+
+    def decode(
+        self,
+        sums: Mapping[str, NDArray[np.uint64]],
+        turn: dp.Rotation,
+        invited: int,
+        streams: Streams,
+    ) -> Mean:
+        """Returns sum / total weight."""
+        del invited, streams
+        counts = {"clipped_clients": int(sums[CLIPPED][0])}
+        weight = int(sums[WEIGHT][0]) / self.max_weight
+        if weight == 0:
+            return Mean(None, counts)
+        total = dp.unwrap(sums[UPDATE], self._update_bits)
+        return Mean(self.discretizer.decode(total, turn) / weight, counts)
+
+
+Encoding = PrivateEncoding | OpenEncoding
+
+
+def open_encoding(dim: int, max_norm: float, max_weight: int, invited: int) -> OpenEncoding:
+    """Returns the encoding of a plan without privacy.
+
+    Args:
+        dim: d.
+        max_norm: larger updates are scaled down and counted.
+        max_weight: 1 for uniform weights, else the largest number of examples that counts.
+        invited: n.
+    """
+    discretizer = dp.Discretizer(
+        dim, max_norm, max_norm / _STEPS_PER_NORM, _ROUNDING_BIAS, _MAX_TRIES
+    )
+    return OpenEncoding(discretizer, max_weight, invited)

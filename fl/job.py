@@ -1,0 +1,293 @@
+"""A run as strings and numbers: what TOML files and the command line hold.
+
+A Job builds the composed values of a Plan; anything a Job cannot say is said in Python.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optax
+
+from fl import datasets
+from fl.aggregate import Aggregation, Ideal, Plain, Secure
+from fl.algorithms import fedavg
+from fl.cohort import Cohort, cyclic, full
+from fl.datasets import FederatedDataset
+from fl.errors import PlanError, fault
+from fl.models import Model, logistic, two_nn
+from fl.plan import Plan
+from fl.privacy import NotPrivate, Privacy
+
+MODELS: dict[str, Callable[[int, int], Model]] = {"logistic": logistic, "2nn": two_nn}
+AGGREGATIONS = ("plain", "ideal", "secure")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Private federated training, described by strings and numbers."""
+
+    dataset: str
+    """Data set; `python -m fl datasets` lists them."""
+    data_dir: str | None = None
+    """Directory of the data sets' original files."""
+    clients: int | None = None
+    """Number of clients, where the data have no natural ones."""
+    partition: str | None = None
+    """iid | dirichlet:ALPHA | natural: how examples are dealt to clients."""
+    model: str = "logistic"
+    """logistic | 2nn."""
+    rounds: int = 20
+    """Rounds of training."""
+    cohort: str = "full"
+    """full, or the number of clients per round (in turn)."""
+    batch_size: int | None = None
+    """Examples per local step; None for full batches."""
+    local_epochs: int = 1
+    """Passes over a client's data per round."""
+    client_lr: float = 0.1
+    """Learning rate of the clients' SGD."""
+    server_lr: float = 1.0
+    """Learning rate of the server's SGD."""
+    server_momentum: float = 0.0
+    """Momentum of the server's SGD."""
+    aggregation: str = "secure"
+    """plain | ideal | secure."""
+    server: str | None = None
+    """semi_honest | malicious: the server that secure aggregation withstands."""
+    graph: str = "sparse"
+    """sparse | complete: who masks with whom."""
+    corrupt: float | None = None
+    """Fraction of every cohort that may collude or add no noise."""
+    dropout: float | None = None
+    """Fraction of every cohort that may leave."""
+    expected_dropout: float | None = None
+    """Fraction expected to leave, for the planned figures; None for the same as dropout."""
+    simulate_dropout: str | None = None
+    """STAGE:RATE,...: clients leave at these stages, drawn from the run seed."""
+    mechanism: str | None = None
+    """skellam | discrete_gaussian (shares of the clients) | gaussian (central)."""
+    unit: str = "client"
+    """client: whose data one unit of privacy is."""
+    against: str | None = None
+    """server | participants | outsider: whose worst case the noise is calibrated to."""
+    epsilon: float | None = None
+    """Target of that worst case."""
+    delta: float | None = None
+    """Delta of every privacy row."""
+    report_deltas: tuple[float, ...] = ()
+    """Further deltas to report rows at."""
+    clip_norm: float | None = None
+    """l2 bound on one client's update."""
+    spare_releases: int = 0
+    """Releases a client grants beyond its scheduled ones, for rounds run again after a crash."""
+    no_dp: bool = False
+    """No clipping and no noise."""
+    max_norm: float | None = None
+    """With --no-dp under ideal and secure: bound of the integers."""
+    weights: str = "uniform"
+    """With --no-dp: uniform | examples."""
+    max_weight: int | None = None
+    """With --no-dp --weights examples under ideal and secure: largest weight."""
+    seed: int = 0
+    """Run seed: initialisation, local training, cohorts, simulated dropouts. Not secret."""
+    eval_every: int = 1
+    """Rounds between evaluations on the test set."""
+    seeded_secrets: bool = False
+    """Derive keys, masks and noise from the seed: for debugging, not private."""
+    processes: int = 1
+    """Worker processes; 1."""
+    out: str | None = None
+    """Run directory; None for runs/DATASET-NUMBER."""
+
+    def build(self) -> tuple[Plan, Model, FederatedDataset]:
+        """Loads the data and composes plan and model.
+
+        Raises:
+            PlanError: with all faults of the strings and numbers.
+            DataError, MissingExtraError: the data set cannot be loaded.
+        """
+        cohort, cohort_faults = _cohort(self.cohort)
+        rates, rate_faults = _rates(self.simulate_dropout)
+        found = [*self._faults(), *cohort_faults, *rate_faults]
+        if found:
+            raise PlanError(tuple(found))
+        data = datasets.load(
+            self.dataset,
+            data_dir=self.data_dir,
+            clients=self.clients,
+            partition=self.partition,
+            seed=self.seed,
+        )
+        model = MODELS[self.model](_num_features(data), _num_classes(data))
+        plan = Plan(
+            rounds=self.rounds,
+            cohort=cohort,
+            algorithm=fedavg(
+                model.loss,
+                client_optimizer=optax.sgd(self.client_lr),
+                server_optimizer=optax.sgd(self.server_lr, momentum=self.server_momentum or None),
+                batch_size=self.batch_size,
+                local_epochs=self.local_epochs,
+            ),
+            privacy=self._privacy(),
+            aggregation=self._aggregation(rates),
+            seed=self.seed,
+            eval_every=self.eval_every,
+            seeded_secrets=self.seeded_secrets,
+        )
+        return plan, model, data
+
+    def _faults(self) -> list[str]:
+        found = []
+        for name, choices in [("model", tuple(MODELS)), ("aggregation", AGGREGATIONS)]:
+            if getattr(self, name) not in choices:
+                found.append(fault(name, getattr(self, name), " | ".join(choices)))
+        if self.dataset not in datasets.DATASETS:
+            found.append(fault("dataset", self.dataset, " | ".join(datasets.DATASETS)))
+        if self.processes != 1:
+            found.append(fault("processes", self.processes, "1"))
+        required: list[str] = []
+        if self.aggregation != "plain":
+            required += ["corrupt", "dropout"]
+        if self.aggregation == "secure":
+            required.append("server")
+        if not self.no_dp:
+            required += ["mechanism", "against", "epsilon", "delta", "clip_norm"]
+        found += [
+            fault(name, None, "a value: it has no default")
+            for name in required
+            if getattr(self, name) is None
+        ]
+        for name in ("client_lr", "server_lr"):
+            if not getattr(self, name) > 0:
+                found.append(fault(name, getattr(self, name), "a number above 0"))
+        if not 0 <= self.server_momentum < 1:
+            found.append(fault("server_momentum", self.server_momentum, "0 up to below 1"))
+        return found
+
+    def _privacy(self) -> Privacy | NotPrivate:
+        if self.no_dp:
+            return NotPrivate(self.max_norm, self.weights, self.max_weight)
+        return Privacy(
+            unit=self.unit,
+            against=self.against,  # type: ignore[arg-type]  # _faults requires these five
+            epsilon=self.epsilon,  # type: ignore[arg-type]
+            delta=self.delta,  # type: ignore[arg-type]
+            clip_norm=self.clip_norm,  # type: ignore[arg-type]
+            mechanism=self.mechanism,  # type: ignore[arg-type]
+            spare_releases=self.spare_releases,
+            report_deltas=tuple(self.report_deltas),
+        )
+
+    def _aggregation(self, rates: dict[str, float]) -> Aggregation:
+        if self.aggregation == "plain":
+            return Plain()
+        common: dict[str, Any] = {
+            "corrupt": self.corrupt,
+            "dropout": self.dropout,
+            "expected_dropout": self.expected_dropout,
+            "simulate_dropout": rates,
+            "graph": self.graph,
+        }
+        if self.aggregation == "ideal":
+            return Ideal(**common, server=self.server or "semi_honest")
+        return Secure(**common, server=self.server or "")
+
+    def describe(self) -> str:
+        """Returns the job as TOML that `from_toml` reads; values left at None are left out."""
+        lines = []
+        for name, value in dataclasses.asdict(self).items():
+            if value is not None:
+                lines.append(f"{name} = {_toml(value)}")
+        return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return repr(value)
+
+
+def from_toml(path: str | Path) -> Job:
+    """Reads a Job.
+
+    Raises:
+        PlanError: the file is missing, is not TOML, or holds what a Job does not.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanError((fault("job", f"{path}: {error}", "a TOML file"),)) from error
+    return from_dict(values)
+
+
+def from_dict(values: dict[str, Any]) -> Job:
+    """Makes a Job from names and values, such as those of a TOML file.
+
+    Raises:
+        PlanError: with every unknown name and every value of a wrong type.
+    """
+    fields = {field.name: field for field in dataclasses.fields(Job)}
+    found = [fault(name, values[name], "no such name") for name in values if name not in fields]
+    if "dataset" not in values:
+        found.append(fault("dataset", None, " | ".join(datasets.DATASETS)))
+    known = {name: value for name, value in values.items() if name in fields}
+    for name, value in known.items():
+        if isinstance(value, list):
+            known[name] = value = tuple(value)
+        takes = _kinds(fields[name].type)
+        if not isinstance(value, takes) or (isinstance(value, bool) and bool not in takes):
+            names = " | ".join(kind.__name__ for kind in takes if kind is not type(None))
+            found.append(fault(name, value, names))
+    if found:
+        raise PlanError(tuple(found))
+    return Job(**known)
+
+
+def _kinds(annotation: Any) -> tuple[type, ...]:
+    """Returns the types that a Job field's annotation admits; integers stand for floats."""
+    parts = getattr(annotation, "__args__", None) or (annotation,)
+    if getattr(annotation, "__origin__", None) is tuple:
+        parts = (tuple,)
+    kinds = [part for part in parts if isinstance(part, type)]
+    return tuple([*kinds, int] if float in kinds else kinds)
+
+
+def _cohort(text: str) -> tuple[Cohort, tuple[str, ...]]:
+    if text == "full":
+        return full(), ()
+    if text.isdecimal() and int(text) > 0:
+        return cyclic(int(text)), ()
+    return full(), (fault("cohort", text, "full, or a number of clients"),)
+
+
+def _rates(text: str | None) -> tuple[dict[str, float], tuple[str, ...]]:
+    rates: dict[str, float] = {}
+    for part in (text or "").replace(" ", "").split(","):
+        stage, _, rate = part.partition(":")
+        if not part:
+            continue
+        try:
+            rates[stage] = float(rate)
+        except ValueError:
+            return {}, (fault("simulate_dropout", text, "STAGE:RATE,STAGE:RATE,..."),)
+    return rates, ()
+
+
+def _num_features(data: FederatedDataset) -> int:
+    return int(data.fields["x"].shape[1])
+
+
+def _num_classes(data: FederatedDataset) -> int:
+    if data.num_classes is None:
+        raise PlanError((fault("dataset", data.name, "a data set with classes"),))
+    return data.num_classes

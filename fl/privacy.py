@@ -1,0 +1,276 @@
+"""What a plan asks for, and what it may claim: one row per adversary.
+
+`docs/privacy.md` (section "Statements") holds the proof behind each row. A row that cannot be
+proven carries a reason instead of a number.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import dp
+from fl.errors import fault
+
+ADVERSARIES = ("server", "participants", "outsider")
+DISTRIBUTED = ("skellam", "discrete_gaussian")
+CENTRAL = ("gaussian",)
+RELATION = dp.NeighboringRelation.ZERO_OUT
+
+
+def number_fault(field: str, got: object, takes: str, ok: Callable[[Any], bool]) -> tuple[str, ...]:
+    """Returns a fault where `got` is not a finite number for which `ok` holds."""
+    is_number = isinstance(got, (int, float)) and not isinstance(got, bool)
+    if is_number and math.isfinite(got) and ok(got):  # type: ignore[arg-type]  # checked above
+        return ()
+    return (fault(field, got, takes),)
+
+
+def choice_fault(field: str, got: object, choices: Sequence[str]) -> tuple[str, ...]:
+    """Returns a fault where `got` is not one of `choices`."""
+    return () if got in choices else (fault(field, got, " | ".join(choices)),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Privacy:
+    """A private plan: every client has weight 1, every segment is noised.
+
+    Attributes:
+        unit: whose data one unit is: "client" (all data of one client).
+        against: the adversary whose worst case the noise is calibrated to.
+        epsilon: target of that row's worst case.
+        delta: of every row.
+        clip_norm: l2 bound C on one client's message.
+        mechanism: "skellam" or "discrete_gaussian" (shares added by the clients), or "gaussian"
+            (added by the server after the sum; exact integers on the rounding grid).
+        spare_releases: releases that a client grants beyond its scheduled participations, for
+            rounds that are run again after a crash.
+        report_deltas: further deltas at which rows are printed; they calibrate nothing.
+        accountant: "rdp" or "zcdp".
+    """
+
+    unit: str
+    against: str
+    epsilon: float
+    delta: float
+    clip_norm: float
+    mechanism: str
+    spare_releases: int = 0
+    report_deltas: tuple[float, ...] = ()
+    accountant: str = "rdp"
+
+    def faults(self) -> tuple[str, ...]:
+        """Returns what is wrong with the values."""
+        deltas = [
+            line
+            for name, value in [("delta", self.delta)]
+            + [("report_deltas", value) for value in self.report_deltas]
+            for line in number_fault(
+                name, value, "a number above 0 and below 1", lambda v: 0 < v < 1
+            )
+        ]
+        return (
+            *choice_fault("unit", self.unit, ("client",)),
+            *choice_fault("against", self.against, ADVERSARIES),
+            *number_fault("epsilon", self.epsilon, "a number above 0", lambda v: v > 0),
+            *deltas,
+            *number_fault("clip_norm", self.clip_norm, "a number above 0", lambda v: v > 0),
+            *choice_fault("mechanism", self.mechanism, DISTRIBUTED + CENTRAL),
+            *number_fault(
+                "spare_releases",
+                self.spare_releases,
+                "an integer, at least 0",
+                lambda v: isinstance(v, int) and v >= 0,
+            ),
+            *choice_fault("accountant", self.accountant, ("rdp", "zcdp")),
+        )
+
+
+@dataclass(frozen=True)
+class NotPrivate:
+    """A plan without noise.
+
+    Attributes:
+        max_norm: required by Ideal and Secure, since integers need a bound: larger updates are
+            scaled down and counted. None under Plain: no bound.
+        weights: "uniform", or "examples" for means weighted by the number of examples.
+        max_weight: required for weights="examples" under Ideal and Secure: the number of examples
+            from which on a client weighs no more.
+    """
+
+    max_norm: float | None = None
+    weights: str = "uniform"
+    max_weight: int | None = None
+
+    def faults(self) -> tuple[str, ...]:
+        """Returns what is wrong with the values."""
+        norm = number_fault("max_norm", self.max_norm, "a number above 0, or None", lambda v: v > 0)
+        weight = number_fault(
+            "max_weight", self.max_weight, "an integer, at least 1, or None",
+            lambda v: isinstance(v, int) and v >= 1,
+        )  # fmt: skip
+        return (
+            *(() if self.max_norm is None else norm),
+            *choice_fault("weights", self.weights, ("uniform", "examples")),
+            *(() if self.max_weight is None else weight),
+        )
+
+
+@dataclass(frozen=True)
+class CohortBounds:
+    """The one arithmetic of protocol and noise for a cohort.
+
+    Attributes:
+        invited: n, also the public denominator.
+        max_corrupt: c = floor(corrupt n): may collude or add no noise.
+        max_dropped: D = floor(dropout n).
+    """
+
+    invited: int
+    max_corrupt: int
+    max_dropped: int
+
+    @property
+    def min_survivors(self) -> int:
+        """N - D: fewer release nothing."""
+        return self.invited - self.max_dropped
+
+    @property
+    def honest_shares(self) -> int:
+        """min_survivors - c: the noise shares that count against colluders."""
+        return self.min_survivors - self.max_corrupt
+
+
+def cohort_bounds(invited: int, corrupt: float, dropout: float) -> CohortBounds:
+    """Returns the bounds for fractions read as exact decimals (0.1 of 30 is 3)."""
+    return CohortBounds(invited, floor_fraction(corrupt, invited), floor_fraction(dropout, invited))
+
+
+def floor_fraction(fraction: float, count: int) -> int:
+    """Returns floor(fraction * count) with the fraction read as an exact decimal."""
+    return math.floor(Fraction(str(fraction)) * count)
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Everything that a statement follows from, fixed before training.
+
+    Attributes:
+        privacy: what was asked for.
+        mechanism: the noise, or None without privacy.
+        aggregation: "plain", "ideal" or "secure".
+        bounds: of every cohort; under Plain nobody drops and nobody is assumed corrupt.
+        expected_survivors: for the planned figures.
+        scheduled: rounds that one client takes part in at most, by the schedule.
+        max_releases: r = scheduled + spare releases, enforced by each client.
+        failure_prob: that the protocol fails to hide, over the run; charged to delta.
+        seeded_secrets: noise and keys derive from the run seed.
+        sparse_graph: the masking graph is drawn from a seed that stands for a public beacon.
+    """
+
+    privacy: Privacy | NotPrivate
+    mechanism: dp.DistributedMechanism | dp.CentralMechanism | None
+    aggregation: str
+    bounds: CohortBounds
+    expected_survivors: int
+    scheduled: int
+    max_releases: int
+    failure_prob: float
+    seeded_secrets: bool
+    sparse_graph: bool
+
+    @property
+    def adversary(self) -> str:
+        """The adversary that the noise is calibrated against."""
+        return self.privacy.against if isinstance(self.privacy, Privacy) else "server"
+
+    def colluders(self, adversary: str) -> int:
+        """Returns c where the adversary holds clients: their noise shares do not count."""
+        return 0 if adversary == "outsider" else self.bounds.max_corrupt
+
+    def event(self, adversary: str, survivors: int) -> dp.Event:
+        """Returns what one release is to the adversary, with that many clients in the sum."""
+        if isinstance(self.mechanism, dp.DistributedMechanism):
+            return self.mechanism.event(survivors - self.colluders(adversary))
+        if isinstance(self.mechanism, dp.CentralMechanism):
+            return self.mechanism.event()
+        raise AssertionError("a plan without noise has no events")  # guarded by `refusal`
+
+    def refusal(self, adversary: str) -> str | None:
+        """Returns why no number may be printed for the adversary, or None."""
+        if isinstance(self.privacy, NotPrivate):
+            return "no noise is added: the plan is not private"
+        if self.seeded_secrets:
+            return "not private: secrets derive from the run seed (seeded_secrets)"
+        if adversary == "server" and isinstance(self.mechanism, dp.CentralMechanism):
+            return "central noise gives no guarantee against the server, which adds it"
+        return None
+
+    @property
+    def accountant(self) -> str:
+        """Which accountant computes the figures."""
+        return self.privacy.accountant if isinstance(self.privacy, Privacy) else "rdp"
+
+    def total_variation(self, adversary: str, survivors: int, releases: int) -> float:
+        """Returns the samplers' distance from the named laws, over that many releases."""
+        if isinstance(self.mechanism, dp.DistributedMechanism):
+            shares = survivors - self.colluders(adversary)
+            return releases * self.mechanism.total_variation(shares)
+        if isinstance(self.mechanism, dp.CentralMechanism):
+            return releases * self.mechanism.total_variation()
+        return 0.0
+
+    def protocol_failure(self, adversary: str) -> float:
+        """Returns the probability charged to the adversary's delta."""
+        return self.failure_prob if adversary == "server" else 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one adversary may learn, or why that is not said.
+
+    Attributes:
+        adversary: "server", "participants" or "outsider".
+        relation: the neighbouring relation.
+        delta: of the figures; None without privacy.
+        planned: at the expected dropout, over the scheduled participations.
+        realised: the maximum over clients of their own releases, as they happened; None before.
+        worst_case: min_survivors in each of max_releases releases: the guarantee.
+        reason: why there are no figures.
+        c: clients that may collude with the adversary or add no noise.
+        min_survivors: fewest clients in a released sum.
+        max_releases: r.
+    """
+
+    adversary: str
+    relation: str
+    delta: float | None
+    planned: dp.Interval | None
+    realised: dp.Interval | None
+    worst_case: dp.Interval | None
+    reason: str | None
+    c: int
+    min_survivors: int
+    max_releases: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the row as summary.json holds it."""
+        figures = {
+            name: None if value is None else {"lower": value.lower, "upper": value.upper}
+            for name, value in [
+                ("planned", self.planned),
+                ("realised", self.realised),
+                ("worst_case", self.worst_case),
+            ]
+        }
+        return {
+            "adversary": self.adversary,
+            "relation": self.relation,
+            "delta": self.delta,
+            "epsilon": figures,
+            "reason": self.reason,
+            "c": self.c,
+            "min_survivors": self.min_survivors,
+            "max_releases": self.max_releases,
+        }

@@ -1,0 +1,168 @@
+"""One attempt at a round, from trained messages to the mean that the server reads.
+
+Nothing here keeps state: charges and releases are committed by what the caller passes in.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dp
+from fl import secure
+from fl.aggregate import Dropouts, SegmentValues, aggregate
+from fl.encoding import ClientValue, Encoding, Mean, Streams, rotation
+from fl.plan import Plan, Resolved
+from fl.privacy import NotPrivate
+from fl.runners import Trained
+from fl.types import Purpose, RandomBytes
+
+PARTS = ("train", "encode", "protocol", "decode")
+_SERVER = 2**32  # client ids are below, so the server's seeded streams are its own
+
+
+class Attempt(NamedTuple):
+    """What one attempt at a round gave.
+
+    Attributes:
+        mean: what the server read, or None where nothing was released.
+        survivors: whose updates are in it, ascending.
+        cost: bytes and CPU seconds of the protocol, where it ran.
+        reason: why nothing was released, or None.
+    """
+
+    mean: Mean | None
+    survivors: tuple[int, ...]
+    cost: secure.RoundCost | None
+    reason: str | None
+
+
+class Clock:
+    """Wall-clock seconds by part; a part inside another counts once, for itself."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+        self._running: list[str] = []
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Adds the seconds spent inside to `part`, and takes them from the part around it."""
+        start = time.perf_counter()
+        self._running.append(part)
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self._running.pop()
+            self.seconds[part] += spent
+            if self._running:
+                self.seconds[self._running[-1]] -= spent
+
+
+def streams(plan: Plan, round_index: int, party: int) -> Streams:
+    """Returns one party's byte sources for a round: fresh secrets, or derived from the seed.
+
+    Seeded noise does not depend on the attempt, so that a resumed run gives the same model.
+    """
+
+    def source(purpose: Purpose) -> RandomBytes:
+        if plan.seeded_secrets:
+            return secure.seeded_stream(plan.seed, purpose, round_index, party)
+        return secure.secret_stream()
+
+    return source
+
+
+def client_values(
+    plan: Plan, trained: Trained, sizes: NDArray[np.int64]
+) -> Callable[[int], ClientValue]:
+    """Returns client id -> what it contributes; a message that is not finite has become zero."""
+    rows = {int(client): row for row, client in enumerate(trained.client_ids)}
+    by_examples = isinstance(plan.privacy, NotPrivate) and plan.privacy.weights == "examples"
+
+    def value(client: int) -> ClientValue:
+        row = rows[client]
+        weight = int(sizes[client]) if by_examples else 1
+        if isinstance(plan.privacy, NotPrivate) and not (trained.finite[row] and sizes[client]):
+            weight = 0
+        return ClientValue(trained.vectors[row], weight, bool(trained.clipped[row]))
+
+    return value
+
+
+def float_mean(values: Callable[[int], ClientValue], client_ids: Sequence[int]) -> Mean:
+    """Returns the weighted mean in the open; None as vector where every weight is 0."""
+    first = values(client_ids[0]).vector
+    total, weights = np.zeros(first.shape, dtype=np.float64), 0
+    for client in client_ids:
+        value = values(client)
+        total += value.weight * value.vector.astype(np.float64)
+        weights += value.weight
+    return Mean(total / weights if weights else None, {})
+
+
+def attempt_round(
+    resolved: Resolved,
+    values: Callable[[int], ClientValue],
+    client_ids: Sequence[int],
+    dropouts: Dropouts,
+    round_index: int,
+    attempt: int,
+    commit_release: Callable[[tuple[int, ...]], None],
+    clock: Clock,
+) -> Attempt:
+    """Encodes, sums and reads one attempt.
+
+    Args:
+        resolved: the plan with everything derived.
+        values: client id -> its contribution; asked only for clients that send.
+        client_ids: the invited, ascending.
+        dropouts: stage -> clients that never answer from that stage on.
+        round_index: from 0.
+        attempt: from 0; keys and masks depend on it.
+        commit_release: called with the survivors before the sum is read.
+        clock: takes the seconds.
+    """
+    if resolved.encoding is None:
+        commit_release(tuple(client_ids))
+        with clock("decode"):
+            mean = float_mean(values, client_ids)
+        return Attempt(mean, tuple(client_ids), None, None)
+    encoding, plan = resolved.encoding, resolved.plan
+    turn = rotation(resolved.messages.dim, plan.seed, round_index)
+
+    def encoded(client: int) -> SegmentValues:
+        with clock("encode"):
+            return encoding.encode(values(client), turn, streams(plan, round_index, client))
+
+    params = resolved.params and secure.round_params(resolved.params, round_index, attempt)
+    rand = (
+        secure.seeded_stream(plan.seed, Purpose.PROTOCOL, round_index, attempt)
+        if plan.seeded_secrets
+        else secure.secret_stream()
+    )
+    try:
+        with clock("protocol"):
+            summed = aggregate(
+                plan.aggregation, encoding.segments, params, client_ids, dropouts, encoded, rand
+            )
+    except secure.TooFewClientsError as error:
+        return Attempt(None, (), None, str(error))
+    commit_release(summed.survivors)
+    with clock("decode"):
+        mean = _read(encoding, summed.sums, turn, len(client_ids), plan, round_index)
+    return Attempt(mean, summed.survivors, summed.cost, None)
+
+
+def _read(
+    encoding: Encoding,
+    sums: Mapping[str, NDArray[np.uint64]],
+    turn: dp.Rotation,
+    invited: int,
+    plan: Plan,
+    round_index: int,
+) -> Mean:
+    return encoding.decode(sums, turn, invited, streams(plan, round_index, _SERVER))

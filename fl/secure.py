@@ -1,0 +1,140 @@
+"""The one place where training meets the masking protocol.
+
+Everything else in `fl` sees integers, client ids and byte streams; what a Params is, how a round
+runs and where secret bytes come from is settled here.
+"""
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.types import Purpose, RandomBytes, seed_bytes
+from secureagg import (
+    STAGES,
+    Params,
+    ParamsError,
+    RoundCost,
+    RoundResult,
+    TooFewClientsError,
+    byte_stream,
+    choose_params,
+    outcome,
+    run_round,
+)
+
+__all__ = [
+    "STAGES",
+    "Params",
+    "ParamsError",
+    "RoundCost",
+    "RoundResult",
+    "TooFewClientsError",
+    "masked_sum",
+    "round_params",
+    "run_params",
+    "secret_stream",
+    "seeded_stream",
+    "survivors_of",
+]
+
+Dropouts = Mapping[str, Collection[int]]
+SegmentValues = Mapping[str, NDArray[np.uint64]]
+
+
+def secret_stream() -> RandomBytes:
+    """Returns a fresh AES-CTR byte stream, keyed by the operating system."""
+    return byte_stream(os.urandom(32))
+
+
+def seeded_stream(seed: int, purpose: Purpose, *labels: int) -> RandomBytes:
+    """Returns the stream of (seed, purpose, labels): for tests and debugging, not private."""
+    return byte_stream(seed_bytes(seed, purpose, *labels))
+
+
+def run_params(
+    num_clients: int,
+    segments: Mapping[str, tuple[int, int]],
+    *,
+    corrupt: float,
+    dropout: float,
+    server: str,
+    rounds: int,
+    complete_graph: bool,
+    security_bits: int,
+    correctness_bits: int,
+    seed: int | None,
+) -> Params:
+    """Returns the parameters that every round of a run shares.
+
+    Args:
+        num_clients: n invited to each round.
+        segments: name -> (length, modulus bits).
+        corrupt: fraction of clients that may collude with the server.
+        dropout: fraction of clients that may leave.
+        server: "semi_honest" or "malicious".
+        rounds: of the run; failure probabilities are per run.
+        complete_graph: mask with everybody instead of a sparse graph.
+        security_bits: see `secureagg.choose_params`.
+        correctness_bits: see `secureagg.choose_params`.
+        seed: derives session and graph from the run seed; None draws them from the operating
+            system, which in a simulation stands for the public beacon.
+
+    Raises:
+        ParamsError: no parameters meet the request.
+    """
+    if seed is None:
+        session, graph = os.urandom(32), os.urandom(32)
+    else:
+        session = seed_bytes(seed, Purpose.SESSION, 0)
+        graph = seed_bytes(seed, Purpose.SESSION, 1)
+    return choose_params(
+        num_clients,
+        segments,
+        corrupt=corrupt,
+        dropout=dropout,
+        server=server,
+        security_bits=security_bits,
+        correctness_bits=correctness_bits,
+        rounds=rounds,
+        session_id=session,
+        graph_seed=None if complete_graph else graph,
+    )
+
+
+def round_params(params: Params, round_index: int, attempt: int) -> Params:
+    """Returns the run's parameters bound to one attempt at one round."""
+    return replace(params, round_index=round_index, attempt=attempt)
+
+
+def survivors_of(params: Params, client_ids: Sequence[int], dropouts: Dropouts) -> tuple[int, ...]:
+    """Returns whose vectors the protocol would sum.
+
+    Raises:
+        TooFewClientsError: it would abort.
+    """
+    return outcome(params, dropouts, client_ids=client_ids)
+
+
+def masked_sum(
+    params: Params,
+    client_ids: Sequence[int],
+    dropouts: Dropouts,
+    values: Callable[[int], SegmentValues],
+    rand: RandomBytes,
+) -> RoundResult:
+    """Runs the protocol with real clients and a real server in this process.
+
+    Args:
+        params: of this attempt.
+        client_ids: the invited, ascending.
+        dropouts: stage -> clients that never answer from that stage on.
+        values: client id -> its segments; asked once for each client that sends a masked vector.
+        rand: source of every key and seed.
+
+    Raises:
+        TooFewClientsError: too few remained; nothing was released.
+    """
+    return run_round(params, values, dropouts=dropouts, client_ids=client_ids, rand=rand)

@@ -1,0 +1,189 @@
+"""The privacy statement: planned, realised and worst case, for each adversary.
+
+Proofs: `docs/privacy.md`, section "Statements".
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import dp
+from fl.privacy import ADVERSARIES, RELATION, Exposure, Privacy, Row
+
+_ZERO_OUT = (
+    "zero-out: a neighbouring run has one client follow the protocol with 0 in place of its "
+    "clipped input, still adding its noise share; participation, dropouts, durations and refusals "
+    "are assumed not to depend on that client's data"
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One row per adversary and delta, and what they rest on.
+
+    Attributes:
+        unit: whose data is protected, or None without privacy.
+        rows: the figures.
+        assumptions: in words.
+    """
+
+    unit: str | None
+    rows: tuple[Row, ...]
+    assumptions: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the statement as summary.json holds it."""
+        return {
+            "unit": self.unit,
+            "rows": [row.to_dict() for row in self.rows],
+            "assumptions": list(self.assumptions),
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(_row_text(row) for row in self.rows)
+
+
+def _row_text(row: Row) -> str:
+    if row.reason is not None:
+        return f"{row.adversary}: no figure: {row.reason}"
+    figures = ", ".join(
+        f"{name.replace('_', ' ')} <= {value.upper:.4g}"
+        for name, value in [
+            ("planned", row.planned), ("realised", row.realised), ("worst_case", row.worst_case),
+        ]
+        if value is not None
+    )  # fmt: skip
+    return (
+        f"{row.adversary}: epsilon {figures} at delta {row.delta:g} ({row.relation}, c = {row.c}, "
+        f"min_survivors = {row.min_survivors}, max_releases = {row.max_releases})"
+    )
+
+
+def worst_case(exposure: Exposure, adversary: str, delta: float, releases: int) -> dp.Interval:
+    """Epsilon of `releases` releases with min_survivors survivors each: the guarantee.
+
+    Raises:
+        DpError: no figure can be proven.
+    """
+    return _repeated(exposure, adversary, delta, exposure.bounds.min_survivors, releases)
+
+
+def _repeated(
+    exposure: Exposure, adversary: str, delta: float, survivors: int, releases: int
+) -> dp.Interval:
+    return dp.epsilon_with_failures(
+        dp.SelfComposedEvent(exposure.event(adversary, survivors), releases),
+        delta,
+        neighboring=RELATION,
+        accountant=exposure.accountant,
+        failure_prob=exposure.protocol_failure(adversary),
+        total_variation=exposure.total_variation(adversary, survivors, releases),
+    )
+
+
+def realised(
+    exposure: Exposure, adversary: str, delta: float, ledger: dp.Ledger
+) -> dp.Interval | None:
+    """Epsilon of what happened: the maximum over clients; None before the first release.
+
+    Raises:
+        DpError: no figure can be proven.
+    """
+    if ledger.releases == 0:
+        return None
+    return ledger.realised(
+        delta,
+        exposure.accountant,
+        failure_prob=exposure.protocol_failure(adversary),
+        total_variation=exposure.total_variation(
+            adversary, exposure.bounds.invited, exposure.max_releases
+        ),
+        seen_as=lambda survivors: exposure.event(adversary, survivors),
+    )
+
+
+def so_far(exposure: Exposure, ledger: dp.Ledger | None) -> tuple[float | None, float | None]:
+    """Returns upper ends, so far, of the row named by `against`: realised, and worst case.
+
+    The worst case has every charge used by a release with min_survivors. None without a figure.
+    """
+    privacy = exposure.privacy
+    if not isinstance(privacy, Privacy) or ledger is None or exposure.refusal(privacy.against):
+        return None, None
+    spent = int(ledger.charges.max())
+    if spent == 0:
+        return 0.0, 0.0
+    worst = worst_case(exposure, privacy.against, privacy.delta, spent).upper
+    happened = realised(exposure, privacy.against, privacy.delta, ledger)
+    return 0.0 if happened is None else happened.upper, worst
+
+
+def statement(exposure: Exposure, ledger: dp.Ledger | None = None) -> Statement:
+    """Returns the statement: before training without a ledger, else from what happened."""
+    privacy = exposure.privacy
+    if not isinstance(privacy, Privacy):
+        rows = tuple(_row(exposure, adversary, None, None) for adversary in ADVERSARIES)
+        return Statement(None, rows, ())
+    rows = tuple(
+        _row(exposure, adversary, delta, ledger)
+        for delta in (privacy.delta, *privacy.report_deltas)
+        for adversary in ADVERSARIES
+    )
+    return Statement(privacy.unit, rows, _assumptions(exposure))
+
+
+def _row(exposure: Exposure, adversary: str, delta: float | None, ledger: dp.Ledger | None) -> Row:
+    planned = happened = worst = None
+    reason = exposure.refusal(adversary)
+    if reason is None and delta is not None:
+        try:
+            worst = worst_case(exposure, adversary, delta, exposure.max_releases)
+            planned = _repeated(
+                exposure, adversary, delta, exposure.expected_survivors, exposure.scheduled
+            )
+            happened = None if ledger is None else realised(exposure, adversary, delta, ledger)
+        except dp.DpError as error:
+            planned = happened = worst = None
+            reason = f"not proven: {error}"
+    return Row(
+        adversary=adversary,
+        relation=RELATION.value,
+        delta=delta,
+        planned=planned,
+        realised=happened,
+        worst_case=worst,
+        reason=reason,
+        c=exposure.colluders(adversary),
+        min_survivors=exposure.bounds.min_survivors,
+        max_releases=exposure.max_releases,
+    )
+
+
+def _assumptions(exposure: Exposure) -> tuple[str, ...]:
+    bounds, notes = exposure.bounds, [_ZERO_OUT]
+    if exposure.aggregation != "plain":
+        notes.append(
+            f"of the {bounds.invited} clients of every cohort at most {bounds.max_corrupt} collude "
+            "with the adversary or add no noise; the outsider row assumes that all add theirs"
+        )
+    if exposure.aggregation == "secure":
+        notes.append(
+            f"the server rows are computational; protocol failure {exposure.failure_prob:.2g} "
+            "over the run is charged to their delta"
+        )
+    if exposure.aggregation == "ideal":
+        notes.append(
+            "the sum was computed in the clear: the server rows are those of a protocol whose "
+            "server sees the sum alone"
+        )
+    if exposure.sparse_graph:
+        notes.append(
+            "the masking graph's seed, drawn once by the operating system, stands for a public "
+            "beacon that nobody could predict when clients registered"
+        )
+    spare = exposure.max_releases - exposure.scheduled
+    notes.append(
+        f"each client grants {exposure.max_releases} releases ({exposure.scheduled} scheduled, "
+        f"{spare} spare); cohorts are public, so nothing is amplified by sampling"
+    )
+    notes.append("test data are public; tuning on them or on private data is not covered")
+    return tuple(notes)

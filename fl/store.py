@@ -1,0 +1,218 @@
+"""One SQLite file per run: what was charged, what was released, where training stands.
+
+A charge is committed before the message it pays for is sent, and a release before its sum is
+read, so a crash can over-count but never under-count. The released round, its metrics and its
+checkpoint commit together. Tables are plain: `pandas.read_sql("select * from rounds", connection)`.
+"""
+
+import io
+import itertools
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fl.errors import StoreError
+from fl.types import PyTree
+
+FILE = "run.sqlite"
+VERSION = 1
+_SCHEMA = """
+create table meta (key text primary key, value text not null);
+create table client_charges (
+  client integer not null, round integer not null, attempt integer not null,
+  sent_zero integer not null default 0, primary key (round, attempt, client));
+create table releases (
+  round integer not null, attempt integer not null, survivors text not null,
+  primary key (round, attempt));
+create table rounds (
+  round integer not null, attempt integer not null, status text not null, reason text,
+  invited integer not null, survivors integer not null, metrics text not null, epsilon real,
+  epsilon_worst_case real, seconds text not null, upload_bytes integer, cost text,
+  primary key (round, attempt));
+create table checkpoints (round integer primary key, state blob not null);
+"""
+
+
+class Checkpoint(NamedTuple):
+    """Where training stands after a round.
+
+    Attributes:
+        round_index: the last finished round.
+        leaves: the server state's leaves in canonical order.
+    """
+
+    round_index: int
+    leaves: list[np.ndarray]
+
+
+class Store:
+    """The store of one run; close it when done."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._db.execute("pragma journal_mode = wal")
+        # Charges must be on disk before what they pay for leaves the process.
+        self._db.execute("pragma synchronous = full")
+
+    @classmethod
+    def create(cls, out: Path) -> "Store":
+        """Makes the directory and an empty store in it.
+
+        Raises:
+            StoreError: the directory holds a run already, or is not a directory.
+        """
+        if out.exists() and not out.is_dir():
+            raise StoreError("out", str(out), "a directory")
+        path = out / FILE
+        if path.exists():
+            raise StoreError("out", f"{out}, which already holds a run", "a new directory")
+        out.mkdir(parents=True, exist_ok=True)
+        return cls._empty(str(path))
+
+    @classmethod
+    def in_memory(cls) -> "Store":
+        """Makes a store that lives as long as this object."""
+        return cls._empty(":memory:")
+
+    @classmethod
+    def _empty(cls, path: str) -> "Store":
+        store = cls(sqlite3.connect(path))
+        with store._db:
+            store._db.executescript(_SCHEMA)
+        store.set_meta({"version": VERSION})
+        return store
+
+    @classmethod
+    def open(cls, out: Path) -> "Store":
+        """Opens the store of an earlier run.
+
+        Raises:
+            StoreError: there is none, or another version wrote it.
+        """
+        path = out / FILE
+        if not path.is_file():
+            raise StoreError("out", str(out), f"a directory that holds a run ({FILE})")
+        store = cls(sqlite3.connect(path))
+        version = store.meta().get("version")
+        if version != VERSION:
+            store.close()
+            raise StoreError("version", version, f"a store of version {VERSION}")
+        return store
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    def set_meta(self, values: Mapping[str, Any]) -> None:
+        """Records values (JSON) that describe the run."""
+        with self._db:
+            self._db.executemany(
+                "insert or replace into meta values (?, ?)",
+                [(key, json.dumps(value)) for key, value in values.items()],
+            )
+
+    def meta(self) -> dict[str, Any]:
+        """Returns what `set_meta` recorded."""
+        return {key: json.loads(value) for key, value in self._db.execute("select * from meta")}
+
+    def charge(self, round_index: int, attempt: int, clients: Iterable[int]) -> None:
+        """Commits the clients' own charges, before any of them sends a masked vector."""
+        with self._db:
+            self._db.executemany(
+                "insert into client_charges (client, round, attempt) values (?, ?, ?)",
+                [(int(client), round_index, attempt) for client in clients],
+            )
+
+    def note_zeroed(self, round_index: int, attempt: int, clients: Iterable[int]) -> None:
+        """Tells clients, in their own rows, that they sent the zero vector."""
+        with self._db:
+            self._db.executemany(
+                "update client_charges set sent_zero = 1"
+                " where client = ? and round = ? and attempt = ?",
+                [(int(client), round_index, attempt) for client in clients],
+            )
+
+    def release(self, round_index: int, attempt: int, survivors: Sequence[int]) -> None:
+        """Commits the server's ledger row, before the sum is read."""
+        with self._db:
+            self._db.execute(
+                "insert into releases values (?, ?, ?)",
+                (round_index, attempt, json.dumps([int(client) for client in survivors])),
+            )
+
+    def charges(self) -> list[tuple[int, int, list[int]]]:
+        """Returns (round, attempt, clients) of every attempt that charged."""
+        query = "select round, attempt, client from client_charges order by 1, 2, 3"
+        rows = self._db.execute(query).fetchall()
+        groups = itertools.groupby(rows, key=lambda row: row[:2])
+        return [(index, attempt, [row[2] for row in group]) for (index, attempt), group in groups]
+
+    def releases(self) -> list[tuple[int, int, tuple[int, ...]]]:
+        """Returns (round, attempt, survivors) of every release."""
+        rows = self._db.execute("select * from releases order by round, attempt")
+        return [(r, attempt, tuple(json.loads(survivors))) for r, attempt, survivors in rows]
+
+    def attempts(self, round_index: int) -> int:
+        """Returns how often a round was begun."""
+        query = "select count(distinct attempt) from client_charges where round = ?"
+        return int(self._db.execute(query, (round_index,)).fetchone()[0])
+
+    def finish_round(self, row: Mapping[str, Any], round_index: int, state: PyTree) -> None:
+        """Commits a round, its metrics and the checkpoint in one transaction.
+
+        Args:
+            row: values of the columns of table `rounds`; mappings are stored as JSON.
+            round_index: of the checkpoint.
+            state: the server state after the round, a pytree of arrays.
+        """
+        values = {
+            key: json.dumps(value) if isinstance(value, Mapping) else value
+            for key, value in row.items()
+        }
+        columns, marks = ", ".join(values), ", ".join("?" * len(values))
+        with self._db:
+            self._db.execute(
+                f"insert into rounds ({columns}) values ({marks})",  # noqa: S608 - own column names
+                tuple(values.values()),
+            )
+            self._db.execute("delete from checkpoints")
+            self._db.execute("insert into checkpoints values (?, ?)", (round_index, _npz(state)))
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Returns the rows of table `rounds` in order, with their JSON read."""
+        cursor = self._db.execute("select * from rounds order by round, attempt")
+        names = [column[0] for column in cursor.description]
+        rows = [dict(zip(names, values, strict=True)) for values in cursor]
+        for row in rows:
+            for key in ("metrics", "seconds", "cost"):
+                row[key] = None if row[key] is None else json.loads(row[key])
+        return rows
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Returns the last checkpoint, or None before the first round ended."""
+        found = self._db.execute("select round, state from checkpoints").fetchone()
+        if found is None:
+            return None
+        with np.load(io.BytesIO(found[1]), allow_pickle=False) as arrays:
+            leaves = [arrays[str(i)] for i in range(len(arrays.files))]
+        return Checkpoint(int(found[0]), leaves)
+
+
+def _npz(state: PyTree) -> bytes:
+    buffer = io.BytesIO()
+    arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def next_run_directory(base: Path, dataset: str) -> Path:
+    """Returns base/<dataset>-<next free number>."""
+    number = 1
+    while (base / f"{dataset}-{number}").exists():
+        number += 1
+    return base / f"{dataset}-{number}"

@@ -1,0 +1,168 @@
+"""What a run leaves for readers: summary.json, and the facts that identify a plan."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fl.datasets.dataset import FederatedDataset
+from fl.errors import StoreError
+from fl.plan import Plan, Resolved
+from fl.privacy import Privacy
+from fl.round import PARTS
+from fl.statement import Statement
+
+FILE = "summary.json"
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide a run's numbers."""
+    names = ("numpy", "jax", "jaxlib", "optax", "cryptography")
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in names
+    }
+
+
+def run_facts(resolved: Resolved, data: FederatedDataset) -> dict[str, Any]:
+    """Returns what is known of a run before it starts."""
+    plan = resolved.plan
+    private = plan.privacy if isinstance(plan.privacy, Privacy) else None
+    return {
+        "dataset": data.name,
+        "num_clients": data.num_clients,
+        "planned_rounds": plan.rounds,
+        "invited": resolved.invited,
+        "parameters": resolved.messages.dim,
+        "aggregation": resolved.exposure.aggregation,
+        "mechanism": "none" if private is None else private.mechanism,
+        "against": None if private is None else private.against,
+        "min_survivors": resolved.exposure.bounds.min_survivors,
+        "noise_multiplier": resolved.noise_multiplier,
+        "segments": resolved.encoding and dict(resolved.encoding.segments),
+        "graph": resolved.params
+        and {"degree": resolved.params.degree, "threshold": resolved.params.threshold},
+        "seed": plan.seed,
+        "versions": versions(),
+    }
+
+
+def fingerprint(resolved: Resolved, data: FederatedDataset) -> str:
+    """Returns a hash of what a plan that resumes must share with the plan that began the run.
+
+    Optimizers are functions and cannot be compared.
+    """
+    plan: Plan = resolved.plan
+    parts = (
+        plan.rounds, plan.cohort, plan.algorithm.batching, plan.privacy, plan.aggregation,
+        plan.seed, plan.seeded_secrets, resolved.messages.dim, data.name, data.num_clients,
+        data.sizes.tolist(),
+    )  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def summarize(
+    facts: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    privacy: Statement,
+    *,
+    model_sha256: str,
+    metrics: Mapping[str, float],
+    stopped_early: str | None,
+    job: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Returns the contents of summary.json.
+
+    Args:
+        facts: of `run_facts`.
+        rows: the store's rounds.
+        privacy: the statement from what happened.
+        model_sha256: of the final parameters.
+        metrics: the last evaluation.
+        stopped_early: why rounds are missing, or None.
+        job: the strings and numbers the run was made from, where it was made from a Job.
+    """
+    return {
+        "dataset": facts["dataset"],
+        "num_clients": facts["num_clients"],
+        "rounds": len(rows),
+        "accuracy": metrics.get("accuracy"),
+        "metrics": dict(metrics),
+        "model_sha256": model_sha256,
+        "aggregation": facts["aggregation"],
+        "mechanism": facts["mechanism"],
+        "against": facts["against"],
+        "seconds_per_round": _median_seconds(rows),
+        "upload_bytes_per_client_round": _upload(rows),
+        "cost_by_stage": _cost_by_stage(rows),
+        "privacy": privacy.to_dict(),
+        "stopped_early": stopped_early,
+        "details": {
+            name: facts[name]
+            for name in (
+                "planned_rounds", "invited", "parameters", "min_survivors", "noise_multiplier",
+                "segments", "graph", "seed",
+            )
+        },
+        "job": None if job is None else dict(job),
+        "versions": facts["versions"],
+    }  # fmt: skip
+
+
+def _median_seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    parts = {
+        part: statistics.median(row["seconds"][part] for row in rows) if rows else 0.0
+        for part in PARTS
+    }
+    totals = [sum(row["seconds"].values()) for row in rows]
+    return {**parts, "total": statistics.median(totals) if totals else 0.0}
+
+
+def _upload(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    per_client = [
+        row["upload_bytes"] / row["invited"] for row in rows if row["upload_bytes"] is not None
+    ]
+    return statistics.median(per_client) if per_client else None
+
+
+def _cost_by_stage(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Medians over rounds: client figures per invited client, server seconds per round."""
+    costs = [(row["cost"], row["invited"]) for row in rows if row["cost"]]
+    if not costs:
+        return {}
+    per_client = ("client_seconds", "upload_bytes", "download_bytes")
+    return {
+        stage: {
+            **{
+                name: statistics.median(cost[name].get(stage, 0) / n for cost, n in costs)
+                for name in per_client
+            },
+            "server_seconds": statistics.median(
+                cost["server_seconds"].get(stage, 0) for cost, _ in costs
+            ),
+        }
+        for stage in costs[0][0]["client_seconds"]
+    }
+
+
+def write_summary(out: Path, summary: Mapping[str, Any]) -> Path:
+    """Writes out/summary.json."""
+    path = out / FILE
+    path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    """Reads out/summary.json.
+
+    Raises:
+        StoreError: there is none.
+    """
+    path = out / FILE
+    if not path.is_file():
+        raise StoreError("run", str(out), f"a directory with {FILE}")
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return summary

@@ -1,0 +1,59 @@
+"""The cohort's runner: independent of order and company, few compilations."""
+
+import jax
+import numpy as np
+import optax
+
+import fl
+from fl.client import MAX_BUCKETS
+from fl.runners import CHUNK, scan_runner
+from fl.tree import raveler
+
+
+def small_data(sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    ids = np.repeat(np.arange(len(sizes)), sizes)
+    return fl.FederatedDataset.from_arrays(
+        {"x": rng.normal(size=(len(ids), 4)).astype(np.float32),
+         "y": rng.integers(0, 3, len(ids)).astype(np.int32)},
+        ids, num_clients=len(sizes), num_classes=3,
+    )  # fmt: skip
+
+
+def runner_for(data, **kwargs):
+    model = fl.models.logistic(4, 3)
+    algorithm = fl.fedavg(
+        model.loss, client_optimizer=optax.sgd(0.2), server_optimizer=optax.sgd(1.0),
+        batch_size=5, local_epochs=2,
+    )  # fmt: skip
+    params = model.init(jax.random.key(0))
+    runner = scan_runner(algorithm, raveler(params), data, max_norm=None, seed=3, **kwargs)
+    return runner, params
+
+
+def test_a_client_does_not_depend_on_who_else_takes_part():
+    sizes = [3, 0, 17, 1, 40, 40, 9] * 5
+    data = small_data(sizes)
+    runner, params = runner_for(data)
+    everybody = runner.train(params, 2, range(len(sizes)))
+    assert len(sizes) > CHUNK
+    for client in (0, 1, 4, 33):
+        alone = runner.train(params, 2, [client])
+        assert (alone.vectors[0] == everybody.vectors[client]).all()
+    assert not everybody.vectors[1].any()
+    assert everybody.finite.all()
+
+
+def test_rounds_shuffle_differently():
+    data = small_data([30, 30])
+    runner, params = runner_for(data)
+    first, second = (runner.train(params, t, [0]).vectors for t in (0, 1))
+    assert (first != second).any()
+
+
+def test_compilations_are_bounded_by_the_buckets():
+    sizes = list(range(1, 120))
+    runner, params = runner_for(small_data(sizes))
+    for t in range(3):
+        runner.train(params, t, range(t, 119))
+    assert 1 < runner.train_chunk._cache_size() <= MAX_BUCKETS
