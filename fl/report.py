@@ -81,8 +81,8 @@ def _check(summary: Summary, rounds: Rounds) -> None:
     for number, row in enumerate(summary["privacy"]["rows"]):
         _check_fields(f"summary.privacy.rows[{number}]", row, _ROW_FIELDS)
         _check_fields(f"summary.privacy.rows[{number}].epsilon", row["epsilon"], _FIGURES)
-        if row["reason"] is None and any(row["epsilon"][name] is None for name in _FIGURES):
-            takes = "a reason, where an epsilon is not stated"
+        if row["reason"] is None and row["epsilon"]["worst_case"] is None:
+            takes = "a reason, where the guarantee is not stated"
             raise DataError(f"summary.privacy.rows[{number}].reason", None, takes)
     for stage, cost in summary["cost_by_stage"].items():
         _check_fields(f"summary.cost_by_stage.{stage}", cost, _STAGE_FIELDS)
@@ -100,7 +100,8 @@ def _check_fields(where: str, value: Mapping[str, Any], names: Sequence[str]) ->
 def _context(summary: Summary, rounds: Rounds) -> dict[str, Any]:
     """Everything that the template shows, already in words."""
     privacy = summary["privacy"]
-    rows = [_privacy_row(row, summary["against"]) for row in privacy["rows"]]
+    against = _against_row(summary)
+    rows = [_privacy_row(row, against is row) for row in privacy["rows"]]
     return {
         "dataset": summary["dataset"],
         "subtitle": _subtitle(summary),
@@ -178,11 +179,9 @@ def _epsilon_tile(summary: Summary) -> dict[str, str]:
 
 
 def _against_row(summary: Summary) -> Mapping[str, Any] | None:
-    """The row of the adversary that the noise was sized against."""
-    for row in summary["privacy"]["rows"]:
-        if row["adversary"] == summary["against"]:
-            return dict(row)
-    return None
+    """The row that the noise was sized against; further rows of its adversary are extra deltas."""
+    rows: Sequence[Mapping[str, Any]] = summary["privacy"]["rows"]
+    return next((row for row in rows if row["adversary"] == summary["against"]), None)
 
 
 def _min_survivors(summary: Summary) -> int | None:
@@ -191,11 +190,11 @@ def _min_survivors(summary: Summary) -> int | None:
     return next((number for number in numbers if number is not None), None)
 
 
-def _privacy_row(row: Mapping[str, Any], against: str | None) -> dict[str, Any]:
+def _privacy_row(row: Mapping[str, Any], against: bool) -> dict[str, Any]:
     return {
         "adversary": row["adversary"],
-        "against": row["adversary"] == against,
-        "relation": _text(row["relation"]),
+        "against": against,
+        "relation": _text(row["relation"]).replace("_", "-"),
         "delta": _NONE if row["delta"] is None else f"{row['delta']:g}",
         **{name: _interval(row["epsilon"][name]) for name in _FIGURES},
         "stated": any(row["epsilon"][name] is not None for name in _FIGURES),

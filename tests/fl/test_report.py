@@ -29,7 +29,7 @@ def _upper(value: float) -> dict[str, float]:
 
 def _row(adversary: str, **changed: Any) -> dict[str, Any]:
     figures = {"planned": _upper(3.71), "realised": _upper(3.66), "worst_case": _upper(3.9986)}
-    row = {"adversary": adversary, "relation": "zero-out", "delta": 1e-3, "epsilon": figures}
+    row = {"adversary": adversary, "relation": "zero_out", "delta": 1e-3, "epsilon": figures}
     row |= {"reason": None, "c": 20, "min_survivors": 180, "max_releases": 20}
     return row | changed
 
@@ -168,6 +168,15 @@ def test_the_table_has_one_row_per_adversary():
     assert ["survivors may not be public"] in page.rows
 
 
+def test_a_second_delta_is_a_row_of_its_own():
+    summary = _summary()
+    summary["privacy"]["rows"].append(_row("server", delta=1e-5))
+    page = _page(summary, _rounds())
+    assert [row[2] for row in page.rows if row[0].startswith("server")] == ["0.001", "1e-05"]
+    assert page.text.count("sized against") == 1
+    assert "worst case, at delta 0.001" in page.text
+
+
 def test_the_reason_stands_where_no_epsilon_is_stated():
     page = _page(_summary(), _rounds())
     assert page.row("outsider")[1:] == [
@@ -220,13 +229,14 @@ def test_stopping_early_is_said_first():
 
 def test_a_plain_run_has_no_epsilon_and_no_bytes():
     summary = _summary(against=None, cost_by_stage={}, upload_bytes_per_client_round=None, job=None)
-    summary["privacy"]["assumptions"] = []
+    summary["privacy"] |= {"assumptions": [], "unit": None}
     for row in summary["privacy"]["rows"]:
         row |= {"epsilon": dict.fromkeys(row["epsilon"]), "reason": "no noise was added"}
         row |= dict.fromkeys(("delta", "c", "min_survivors", "max_releases", "relation"))
     nothing: dict[str, Any] = {"epsilon": None, "epsilon_worst_case": None, "upload_bytes": None}
     page = _page(summary, _rounds(survivors=200, **nothing))
     assert page.text.count("no noise was added") == 3
+    assert "Unit of privacy" not in page.text
     assert page.text.count("Epsilon so far: no epsilon may be stated for this run.") == 1
     assert "Upload per client: no protocol was run" in page.text
     assert page.tags.count("svg") == 4
