@@ -207,7 +207,9 @@ def _seconds(rounds: Rounds) -> Plot:
         _legend(axes)
 
     return Plot(
-        "Time per round", "Wall clock of the whole cohort, by stage.", _svg("time", rounds, draw)
+        "Time per round",
+        "Wall clock of the whole cohort, by stage; the first round compiles.",
+        _svg("time", rounds, draw),
     )
 
 
