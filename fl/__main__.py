@@ -98,7 +98,7 @@ def _train(words: list[str]) -> None:
     print(job.describe() + "\n")
     plan, model, data = job.build()
     resolved = resolve(plan, data, model=model)
-    print(privacy_table(resolved.privacy) + "\n")
+    print(privacy_table(resolved.privacy, assumptions=True) + "\n")
     out = Path(job.out) if job.out else next_run_directory(Path("runs"), job.dataset)
     training = start(plan, model, data, out=out)
     training.store.set_meta({"job": dataclasses.asdict(job)})
@@ -129,7 +129,7 @@ def _run(training: Training, out: Path) -> None:
     summary = conclude(training, out)
     _write_report(out)
     print("\n" + cost_table(summary))
-    print(privacy_table(training.statement()))
+    print(privacy_table(training.statement(), assumptions=False))
     if training.stopped_early:
         print(f"\nstopped early: {training.stopped_early}")
     accuracy = summary["accuracy"]
@@ -166,7 +166,7 @@ def _datasets(words: list[str]) -> None:
 
 def _privacy(words: list[str]) -> None:
     plan, model, data = _job(words, "privacy").build()
-    print(privacy_table(resolve(plan, data, model=model).privacy))
+    print(privacy_table(resolve(plan, data, model=model).privacy, assumptions=True))
 
 
 if __name__ == "__main__":

@@ -26,22 +26,22 @@ def _upper(value: dp.Interval | None) -> str:
     return "-" if value is None else f"<= {value.upper:.4g}"
 
 
-def privacy_table(statement: Statement) -> str:
-    """Returns the statement: a line per adversary and delta, reasons below."""
+def privacy_table(statement: Statement, *, assumptions: bool) -> str:
+    """Returns the statement: a line per adversary and delta, then reasons and assumptions."""
     header = (
         "adversary", "delta", "planned", "realised", "worst case", "relation", "c",
         "min survivors", "max releases",
     )  # fmt: skip
     rows = [
         (
-            row.adversary, f"{row.delta:g}", _upper(row.planned), _upper(row.realised),
+            row.adversary, "-" if row.delta is None else f"{row.delta:g}", _upper(row.planned), _upper(row.realised),
             _upper(row.worst_case), row.relation, str(row.c), str(row.min_survivors),
             str(row.max_releases),
         )
         for row in statement.rows
     ]  # fmt: skip
     reasons = {f"{row.adversary}: {row.reason}" for row in statement.rows if row.reason}
-    notes = [*sorted(reasons), *statement.assumptions]
+    notes = [*sorted(reasons), *(statement.assumptions if assumptions else ())]
     return "\n".join(["epsilon", table(header, rows), *(f"* {note}" for note in notes)])
 
 

@@ -128,7 +128,8 @@ def statement(exposure: Exposure, ledger: dp.Ledger | None = None) -> Statement:
         for delta in (privacy.delta, *privacy.report_deltas)
         for adversary in ADVERSARIES
     )
-    return Statement(privacy.unit, rows, _assumptions(exposure))
+    figures = any(row.reason is None for row in rows)
+    return Statement(privacy.unit, rows, _assumptions(exposure) if figures else ())
 
 
 def _row(exposure: Exposure, adversary: str, delta: float | None, ledger: dp.Ledger | None) -> Row:
