@@ -138,4 +138,4 @@ def u64(value: int) -> bytes:
 
 def prefixed(data: bytes) -> bytes:
     """Returns data behind its length (2 bytes), so that a sequence of fields has one reading."""
-    return u16(len(data)) + data
+    return len(data).to_bytes(2, "little") + data

@@ -22,7 +22,7 @@ from secureagg.primitives import (
     CIPHER_BYTES,
     KEY_BYTES,
     Usage,
-    agree,
+    agreement,
     digest,
     hkdf,
     is_proper_public_key,
@@ -166,9 +166,10 @@ def share_keys(state: Advertised, bundles: Mapping[int, KeyBundle]) -> tuple[Sha
     xs = np.array([round_.position[v] + 1 for v in holders], dtype=np.uint64)
     secrets = (state.mask_private_key, state.self_mask_seed)
     mask_key, self_seed = shamir.split(secrets, xs, round_.params.threshold, rand)
+    agree = agreement(state.enc_private_key)
     boxes, opening_keys = {}, {}
     for i, v in enumerate(holders):
-        agreed = agree(state.enc_private_key, bundles[v].enc_public_key)
+        agreed = agree(bundles[v].enc_public_key)
         own, theirs = state.bundle.enc_public_key, bundles[v].enc_public_key
         opening_keys[v] = _box_key(agreed, round_.ctx, (v, theirs), (me, own))
         pair = messages.share_pair_to_bytes(_share_bytes(mask_key[i]), _share_bytes(self_seed[i]))
@@ -307,10 +308,10 @@ def _masks(state: Shared, neighbours: list[int]) -> Iterator[tuple[bytes, bytes,
     yield me.self_mask_seed, masking.self_mask_info(ctx, me.client_id), True
     keys = {v: state.bundles[v].mask_public_key for v in neighbours}
     keys[me.client_id] = me.bundle.mask_public_key
+    agree = agreement(me.mask_private_key)
     for v in neighbours:
-        agreed = agree(me.mask_private_key, keys[v])
         info = masking.pairwise_mask_info(ctx, me.client_id, v, keys)
-        yield agreed, info, me.client_id < v
+        yield agree(keys[v]), info, me.client_id < v
 
 
 def _open_shares(key: bytes, box: bytes, data: bytes) -> tuple[bytes, bytes] | None:

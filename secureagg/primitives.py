@@ -4,6 +4,7 @@ The only file that imports `cryptography`. Every derivation, commitment and box 
 `label`, so no two uses can meet on the same input.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
 
 from cryptography.exceptions import InvalidTag
@@ -52,9 +53,12 @@ class Usage(IntEnum):
     BYTE_STREAM = 10
 
 
+_OPENINGS = {usage: _PROTOCOL + bytes([usage]) for usage in Usage}
+
+
 def label(usage: Usage, *fields: bytes) -> bytes:
     """Returns the protocol name, the usage number and the fields, each behind its length."""
-    return b"".join((_PROTOCOL, bytes([usage]), *map(prefixed, fields)))
+    return _OPENINGS[usage] + b"".join(map(prefixed, fields))
 
 
 def digest(usage: Usage, *fields: bytes) -> bytes:
@@ -86,21 +90,22 @@ def public_key(private_key: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
 
 
-def agree(private_key: bytes, peer: bytes) -> bytes:
-    """X25519 (RFC 7748).
+def agreement(private_key: bytes) -> Callable[[bytes], bytes]:
+    """X25519 (RFC 7748) with one private key, loaded once: loading costs as much as agreeing.
 
     Args:
         private_key: 32 bytes, clamped here.
-        peer: 32-byte public key.
 
     Returns:
-        The 32-byte shared secret.
-
-    Raises:
-        ValueError: the agreement is all zero, so the peer's point has small order.
+        A function from a peer's public key (32 bytes) to the shared secret (32 bytes). It raises
+        ValueError where the secret would be all zero: the peer's point has small order.
     """
     key = X25519PrivateKey.from_private_bytes(private_key)
-    return key.exchange(X25519PublicKey.from_public_bytes(peer))
+
+    def agree(peer: bytes) -> bytes:
+        return key.exchange(X25519PublicKey.from_public_bytes(peer))
+
+    return agree
 
 
 def is_proper_public_key(key: bytes) -> bool:

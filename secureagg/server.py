@@ -18,7 +18,7 @@ from secureagg.context import Round
 from secureagg.errors import FaultyClientError, TooFewClientsError
 from secureagg.graph import Flags
 from secureagg.messages import KeyBundle, Kind, NeighbourShares, Status, UnmaskShares
-from secureagg.primitives import agree, is_proper_public_key, public_key
+from secureagg.primitives import agreement, is_proper_public_key, public_key
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,8 @@ def _masks_left(
         if client_id in state.expected:
             yield secret, masking.self_mask_info(round_.ctx, client_id), False
             continue
+        agree = agreement(secret)
         for survivor in round_.mask_neighbours(client_id):
             if survivor in state.expected:
                 info = masking.pairwise_mask_info(round_.ctx, survivor, client_id, keys)
-                yield agree(secret, keys[survivor]), info, survivor > client_id
+                yield agree(keys[survivor]), info, survivor > client_id

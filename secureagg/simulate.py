@@ -171,6 +171,6 @@ def _gone(dropouts: Dropouts, ids: frozenset[int]) -> dict[str, set[int]]:
     for stage in _RUNNING:
         out = out | set(dropouts.get(stage, ()))
         gone[stage] = out
-    if strangers := sorted(out - ids):
+    if strangers := sorted(set().union(*dropouts.values()) - ids):
         raise MisuseError("dropouts", f"clients {strangers} are not invited")
     return gone

@@ -1,0 +1,291 @@
+import dataclasses
+import itertools
+import math
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import secureagg
+from secureagg import _tails
+from secureagg.params import floor_of
+
+SEGMENTS = (secureagg.Segment("x", 10, 20),)
+
+
+def choose(n, corrupt, dropout, **changes):
+    fields = {"rounds": 1, "server": "semi_honest", "graph_seed": b"seed", "session_id": b"s"}
+    return secureagg.choose_params(
+        n, SEGMENTS, corrupt=corrupt, dropout=dropout, **(fields | changes)
+    )
+
+
+def exact_tail(n, marked, draws, low, high):
+    """Pr[low <= Hyp(n, marked, draws) <= high] in fractions."""
+    ways = sum(
+        math.comb(marked, i) * math.comb(n - marked, draws - i)
+        for i in range(max(low, 0), min(high, draws) + 1)
+        if draws - i >= 0
+    )
+    return Fraction(ways, math.comb(n, draws))
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "dropout", "n", "degree", "threshold"),
+    [  # google-parfait/federated-compute, fcp/secagg/server/graph_parameter_finder_test.cc
+        (0.05, 0.05, 1_000, 30, 17),
+        (0.05, 0.05, 1_000_000, 38, 22),
+        (0.05, 0.33, 1_000, 72, 24),
+        (0.33, 0.33, 1_000, 286, 150),
+    ],
+)
+def test_published_rule_reaches_the_published_rows(corrupt, dropout, n, degree, threshold):
+    found = choose(n, corrupt, dropout, rule="published", correctness_bits=20)
+    assert (found.degree, found.threshold) == (degree, threshold)
+    assert found.security_bits == 40
+
+
+def test_published_rule_says_what_it_attains_over_a_run():
+    one = choose(1000, 0.05, 0.05, rule="published", correctness_bits=20)
+    run = choose(1000, 0.05, 0.05, rule="published", correctness_bits=20, rounds=1000)
+    assert (run.degree, run.threshold) == (one.degree, one.threshold)
+    assert run.security_bits < 40
+    assert run.failure.privacy <= 2.0**-run.security_bits
+
+
+def test_default_rule_over_a_run():
+    found = choose(200, 0.1, 0.1, rounds=20)
+    assert (found.degree, found.threshold, found.min_survivors) == (38, 20, 180)
+    assert found.failure.privacy <= 2.0**-40
+    assert found.failure.correctness <= 2.0**-30
+    assert (found.security_bits, found.correctness_bits) == (40, 30)
+
+
+@pytest.mark.parametrize("n", [40, 60, 97])
+@pytest.mark.parametrize("rates", [(0.05, 0.05), (0.1, 0.2), (0.3, 0.3)])
+@pytest.mark.parametrize("rounds", [1, 50])
+def test_smallest_degree_and_largest_threshold_by_exact_enumeration(n, rates, rounds):
+    c, dropped = (floor_of(rate, n) for rate in rates)
+    privacy, correctness = Fraction(1, 2**13 * rounds), Fraction(1, 2**10 * rounds)
+
+    def fits(k, t):
+        apart = Fraction(0)
+        if k <= c + dropped:
+            apart = Fraction(n * (n - k - 1), 2) * exact_tail(n, c + dropped, k, k, k)
+        return (
+            apart <= privacy
+            and n * exact_tail(n, c, k, t, k) <= privacy
+            and n * exact_tail(n, n - dropped, k, 0, t - 1) <= correctness
+        )
+
+    pairs = ((k, t) for k in range(2, n - 1, 2) for t in range(k, 0, -1))
+    want = next((pair for pair in pairs if fits(*pair)), (n - 1, n - dropped - 1))
+    found = choose(n, *rates, rounds=rounds, security_bits=12, correctness_bits=10)
+    assert (found.degree, found.threshold) == want
+
+
+@given(st.integers(5, 60), st.data())
+def test_failure_agrees_with_exact_fractions(n, data):
+    k = data.draw(st.sampled_from([k for k in range(2, n - 1, 2)]))
+    c, dropped = data.draw(st.integers(0, n // 2)), data.draw(st.integers(0, n // 2))
+    t = data.draw(st.integers(1, k))
+    found = _tails.failure(n, c, dropped, k, t, 3)
+    apart = Fraction(0)
+    if k <= c + dropped and c + dropped <= n:
+        apart = Fraction(n * (n - k - 1), 2) * exact_tail(n, c + dropped, k, k, k)
+    want = (
+        apart,
+        n * exact_tail(n, c, k, t, k),
+        n * exact_tail(n, n - dropped, k, 0, t - 1),
+    )
+    got = (found.disconnected, found.exposed, found.stalled)
+    for have, exact in zip(got, want, strict=True):
+        assert have == pytest.approx(min(1.0, float(3 * exact)), rel=1e-9, abs=1e-300)
+
+
+@pytest.mark.parametrize("n", [3, 4, 6])
+@pytest.mark.parametrize("corrupt", [0, "1/3", 0.5])
+@pytest.mark.parametrize("dropout", [0, "1/3"])
+def test_complete_graph_thresholds_by_enumeration(n, corrupt, dropout):
+    c, dropped = floor_of(corrupt, n), floor_of(dropout, n)
+    if c + dropped + 2 > n:
+        with pytest.raises(secureagg.ParamsError):
+            choose(n, corrupt, dropout, graph_seed=None)
+        return
+    # nobody holds its own shares: whoever is left must find t among the others
+    works = [
+        t
+        for t in range(1, n)
+        if t > c
+        and all(
+            sum(v not in gone for v in range(n) if v != u) >= t
+            for gone in itertools.combinations(range(n), dropped)
+            for u in range(n)
+        )
+    ]
+    large = choose(n, corrupt, dropout, graph_seed=None)
+    small = choose(n, corrupt, dropout, graph_seed=None, rule="published")
+    assert (large.degree, large.threshold) == (n - 1, max(works))
+    assert (small.degree, small.threshold) == (n - 1, min(works))
+    assert large.failure == secureagg.params.Failure(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("n", "corrupt", "dropout", "field"),
+    [(10, 0.6, 0.3, "corrupt"), (10, 0.3, 0.6, "dropout"), (1, 0, 0, "num_clients")],
+)
+@pytest.mark.parametrize("seed", [None, b"seed"])
+def test_infeasible_names_the_culprit(n, corrupt, dropout, field, seed):
+    with pytest.raises(secureagg.ParamsError) as caught:
+        choose(n, corrupt, dropout, graph_seed=seed)
+    assert caught.value.field == field
+
+
+def test_rates_are_exact_decimals():
+    assert 0.29 * 100 < 29
+    assert floor_of(0.29, 100) == 29
+    assert floor_of("1/3", 9) == 3
+    assert floor_of(Fraction(1, 3), 9) == 3
+    assert floor_of(Decimal("0.07"), 100) == 7
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_clients", 1),
+        ("num_clients", 2.5),
+        ("num_clients", True),
+        ("segments", ()),
+        ("segments", ("x",)),
+        ("segments", SEGMENTS * 2),
+        ("degree", 6),
+        ("degree", 3),
+        ("degree", 0),
+        ("threshold", 0),
+        ("threshold", 6),
+        ("min_survivors", 0),
+        ("min_survivors", 7),
+        ("corrupt", -0.1),
+        ("corrupt", 1),
+        ("corrupt", 0.9),
+        ("corrupt", math.nan),
+        ("corrupt", "x"),
+        ("dropout", 1.0),
+        ("dropout", "1/0"),
+        ("rounds", 0),
+        ("server", "malicious"),
+        ("server", "honest"),
+        ("security_bits", -1),
+        ("correctness_bits", 257),
+        ("session_id", b""),
+        ("session_id", "text"),
+        ("round_index", 1),
+        ("round_index", -1),
+        ("attempt", -1),
+        ("graph_seed", b""),
+    ],
+)
+def test_every_field_is_checked(make_params, field, value):
+    with pytest.raises(secureagg.ParamsError) as caught:
+        make_params(**{("n" if field == "num_clients" else field): value})
+    assert caught.value.field == field
+    assert repr(caught.value.got) == repr(value) or field in ("segments", "num_clients")
+    assert caught.value.takes
+
+
+@pytest.mark.parametrize(
+    ("shape", "field"),
+    [
+        (("", 1, 1), "segments.name"),
+        (("x" * 256, 1, 1), "segments.name"),
+        (("x", 0, 1), "segments.length"),
+        (("x", 1, 0), "segments.modulus_bits"),
+        (("x", 1, 63), "segments.modulus_bits"),
+    ],
+)
+def test_segments_are_checked(shape, field):
+    with pytest.raises(secureagg.ParamsError) as caught:
+        secureagg.Segment(*shape)
+    assert caught.value.field == field
+
+
+def test_threshold_above_degree_is_refused(make_params):
+    with pytest.raises(secureagg.ParamsError) as caught:
+        make_params(n=9, degree=4, threshold=5)
+    assert caught.value.field == "threshold"
+
+
+def test_sparse_graph_takes_a_seed(make_params):
+    with pytest.raises(secureagg.ParamsError) as caught:
+        make_params(n=9, degree=4, graph_seed=None)
+    assert caught.value.field == "degree"
+
+
+@pytest.mark.parametrize("changes", [{"rule": "other"}, {"server": "malicious"}, {"rounds": 0}])
+def test_choose_params_checks_its_own_arguments(changes):
+    with pytest.raises(secureagg.ParamsError) as caught:
+        choose(20, 0.1, 0.1, **changes)
+    assert caught.value.field == next(iter(changes))
+
+
+def test_unsound_parameters_are_refused_unless_measuring(make_params):
+    unsound = {"n": 100, "degree": 20, "threshold": 3, "corrupt": 0.3}
+    with pytest.raises(secureagg.ParamsError) as caught:
+        make_params(**unsound, security_bits=40)
+    assert caught.value.field == "threshold"
+    with pytest.raises(secureagg.ParamsError) as caught:
+        make_params(n=100, degree=2, threshold=2, dropout=0.6, security_bits=1)
+    assert caught.value.field == "degree"
+    measuring = make_params(**unsound, security_bits=0)
+    assert measuring.failure.privacy == 1.0
+    assert "claims no privacy" in repr(measuring)
+    assert "claims no privacy" not in repr(choose(200, 0.1, 0.1))
+
+
+def test_canonical_bytes_change_with_every_field():
+    base = dataclasses.replace(choose(200, 0.1, 0.1, rounds=20), security_bits=10)
+    changed = {
+        "segments": (secureagg.Segment("y", 10, 20),),
+        "threshold": base.threshold - 1,
+        "min_survivors": base.min_survivors - 1,
+        "degree": 40,
+        "corrupt": 0.09,
+        "dropout": 0.11,
+        "rounds": 19,
+        "security_bits": 9,
+        "correctness_bits": 29,
+        "session_id": b"t",
+        "round_index": 1,
+        "attempt": 1,
+        "graph_seed": b"other",
+    }
+    variants = [dataclasses.replace(base, **{k: v}) for k, v in changed.items()]
+    variants.append(dataclasses.replace(base, num_clients=201))
+    assert len({p.to_bytes() for p in [base, *variants]}) == len(variants) + 1
+    assert dataclasses.replace(base, corrupt="1/10").to_bytes() == base.to_bytes()
+
+
+def test_choose_params_conveniences():
+    found = secureagg.choose_params(
+        np.int64(10),
+        {"a": (3, 8), "b": (1, 62)},
+        corrupt=0.1,
+        dropout=0.1,
+        server="semi_honest",
+        rounds=2,
+    )
+    assert found.segments == (secureagg.Segment("a", 3, 8), secureagg.Segment("b", 1, 62))
+    assert type(found.num_clients) is int
+    other = dataclasses.replace(found, session_id=b"x")
+    assert found.session_id != other.session_id
+    assert len(found.session_id) == 16
+    assert (found.max_corrupt, found.max_dropped, found.degree) == (1, 1, 9)
+    assert (found.round_index, found.attempt) == (0, 0)
+
+
+def test_sparse_graph_falls_back_to_the_complete_one():
+    found = choose(6, "1/3", "1/3")
+    assert (found.degree, found.threshold) == (5, 3)

@@ -1,0 +1,313 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import secureagg
+
+STAGES = secureagg.STAGES
+
+
+@st.composite
+def rounds(draw):
+    """Parameters, ids, inputs and dropouts of a small round; nothing need work out."""
+    n = draw(st.integers(2, 12))
+    sparse = [k for k in range(2, n - 1, 2)]
+    degree = draw(st.sampled_from([n - 1, *sparse]))
+    segments = tuple(
+        secureagg.Segment(f"s{i}", draw(st.integers(1, 70)), bits)
+        for i, bits in enumerate(
+            draw(st.lists(st.sampled_from([1, 8, 16, 17, 32, 33, 62]), min_size=1, max_size=2))
+        )
+    )
+    ids = draw(st.sets(st.integers(0, 2**32 - 1), min_size=n, max_size=n))
+    rates = st.sampled_from([0, 0, 0, 0.1, 0.5])
+    share = {stage: draw(rates) for stage in STAGES}
+    seed = draw(st.integers(0, 2**32))
+    generator = np.random.default_rng(seed)
+    dropouts = {s: [i for i in sorted(ids) if generator.random() < share[s]] for s in STAGES}
+    params = {
+        "n": n,
+        "segments": segments,
+        "degree": degree,
+        "threshold": draw(st.integers(1, degree)),
+        "min_survivors": draw(st.integers(1, n)),
+        "corrupt": draw(st.sampled_from([0, 0, "1/4"])) if n > 3 else 0,
+        "graph_seed": draw(st.binary(min_size=1, max_size=3)),
+    }
+    inputs = {
+        i: {s.name: generator.integers(0, 1 << s.modulus_bits, s.length) for s in segments}
+        for i in ids
+    }
+    return params, inputs, dropouts
+
+
+def expected_sum(inputs, survivors, segment):
+    columns = [inputs[i][segment.name].tolist() for i in survivors]
+    return [sum(column) % (1 << segment.modulus_bits) for column in zip(*columns, strict=True)]
+
+
+def attempt(call):
+    """(result, None), or (None, what the abort says)."""
+    try:
+        return call(), None
+    except secureagg.TooFewClientsError as abort:
+        return None, (abort.round, abort.have, abort.need, str(abort))
+
+
+@settings(max_examples=250, deadline=None)
+@given(rounds())
+def test_right_sum_or_typed_abort_and_outcome_agrees(make_params, seeded, case):
+    fields, inputs, dropouts = case
+    params = make_params(**fields)
+    result, abort = attempt(
+        lambda: secureagg.run_round(params, inputs, dropouts=dropouts, rand=seeded())
+    )
+    survivors, foreseen = attempt(lambda: secureagg.outcome(params, dropouts, client_ids=inputs))
+    assert abort == foreseen
+    if result is None:
+        return
+    assert result.survivors == survivors
+    assert len(result.survivors) >= params.required_survivors
+    for segment in params.segments:
+        assert result.sums[segment.name].dtype == np.uint64
+        assert result.sums[segment.name].tolist() == expected_sum(inputs, result.survivors, segment)
+
+
+@settings(max_examples=300, deadline=None)
+@given(rounds())
+def test_abort_happens_exactly_when_the_definition_says(make_params, case):
+    """`outcome` against sets and loops written from the protocol's description."""
+    fields, inputs, dropouts = case
+    params = make_params(**fields)
+    ids = sorted(inputs)
+    round_ = secureagg.context.open_round(params, dict.fromkeys(ids, b""))
+    near = {i: set(round_.mask_neighbours(i)) for i in ids}
+    gone: set[int] = set()
+    alive = set(ids)
+    fine = True
+    for stage in ("advertise_keys", "share_keys"):
+        gone |= set(dropouts[stage])
+        alive -= gone
+        while lonely := {i for i in alive if len(near[i] & alive) < params.threshold}:
+            alive -= lonely
+        fine = fine and len(alive) >= params.required_survivors
+    gone |= set(dropouts["mask_input"])
+    survivors = alive - gone
+    fine = fine and len(survivors) >= params.required_survivors
+    revealed = survivors - set(dropouts["unmask"])
+    owed = survivors | {i for i in alive - survivors if near[i] & survivors}
+    fine = fine and all(len(near[i] & revealed) >= params.threshold for i in owed)
+    if fine:
+        assert secureagg.outcome(params, dropouts, client_ids=ids) == tuple(sorted(survivors))
+    else:
+        with pytest.raises(secureagg.TooFewClientsError):
+            secureagg.outcome(params, dropouts, client_ids=ids)
+
+
+@pytest.mark.parametrize("stage", ["advertise_keys", "share_keys", "mask_input", "unmask"])
+@pytest.mark.parametrize("seed", [None, b"graph seed"])
+def test_dropouts_within_the_rate_never_stop_a_round(stage, seed):
+    params = secureagg.choose_params(
+        60,
+        {"x": (7, 17)},
+        corrupt=0.1,
+        dropout=0.2,
+        server="semi_honest",
+        rounds=5,
+        security_bits=20,
+        correctness_bits=20,
+        graph_seed=seed,
+    )
+    assert (params.degree < 59) == (seed is not None)
+    generator = np.random.default_rng(3)
+    inputs = {i: generator.integers(0, 1 << 17, 7) for i in range(60)}
+    gone = [int(i) for i in generator.choice(60, 12, replace=False)]
+    result = secureagg.run_round(params, inputs, dropouts={stage: gone})
+    left = range(60) if stage == "unmask" else [i for i in range(60) if i not in gone]
+    assert result.survivors == tuple(left)
+    want = sum(inputs[i] for i in left) % (1 << 17)
+    assert result.sums["x"].tolist() == want.tolist()
+
+
+@pytest.mark.parametrize(
+    ("dropouts", "have", "need"),
+    [
+        ({"advertise_keys": [0, 1]}, 4, 5),
+        ({"share_keys": [0, 1]}, 4, 5),
+        ({"mask_input": [0, 1]}, 4, 5),
+        ({"unmask": [0, 1, 2, 3]}, 1, 3),
+    ],
+)
+def test_too_few_clients_release_nothing(make_params, dropouts, have, need):
+    params = make_params(min_survivors=5, rounds=9, round_index=7)
+    inputs = {i: np.zeros(5, dtype=np.int64) for i in range(6)}
+    with pytest.raises(secureagg.TooFewClientsError, match="nothing is released") as caught:
+        secureagg.run_round(params, inputs, dropouts=dropouts)
+    assert (caught.value.round, caught.value.have, caught.value.need) == (7, have, need)
+
+
+def test_two_honest_survivors_are_needed_whatever_min_survivors_says(make_params):
+    params = make_params(min_survivors=1, corrupt="1/3", threshold=3)
+    inputs = {i: np.zeros(5, dtype=np.int64) for i in range(6)}
+    assert secureagg.run_round(params, inputs, dropouts={"mask_input": [0, 1]}).survivors
+    with pytest.raises(secureagg.TooFewClientsError) as caught:
+        secureagg.run_round(params, inputs, dropouts={"mask_input": [0, 1, 2]})
+    assert (caught.value.have, caught.value.need) == (3, 4)
+
+
+def test_seeded_rounds_repeat_and_ask_32_bytes_per_client_in_order(make_play, seeded):
+    one, two = make_play(), make_play()
+    while one.server.stage is not None:
+        assert one.step() == two.step()
+    asked = []
+
+    def rand(size):
+        asked.append(size)
+        return seeded()(size)
+
+    inputs = {i: one.inputs[i] for i in (5, 3, 1, 0, 2, 4)}
+    secureagg.run_round(one.params, inputs, dropouts={"advertise_keys": [0]}, rand=rand)
+    assert asked == [32] * 6
+
+
+def test_context_separates_rounds_attempts_sessions_and_rosters(make_params, make_play):
+    plays = [
+        make_play(),
+        make_play(params=make_params(rounds=2)),
+        make_play(params=make_params(attempt=1)),
+        make_play(params=make_params(session_id=b"other")),
+        make_play(ids=[0, 1, 2, 3, 4, 6]),
+    ]
+    bodies = [play.clients[0].start()[38:] for play in plays]
+    assert len(set(bodies)) == len(plays)  # same secret, other keys
+    assert len({body[:32] for body in bodies}) == len(plays)
+
+
+def test_check_consistency_dropouts_have_no_effect(make_params):
+    params = make_params()
+    inputs = {i: np.zeros(5, dtype=np.int64) for i in range(6)}
+    dropouts = {"check_consistency": [0, 1]}
+    assert secureagg.run_round(params, inputs, dropouts=dropouts).survivors == tuple(range(6))
+    assert secureagg.outcome(params, dropouts) == tuple(range(6))
+
+
+def test_callable_inputs_are_asked_only_when_masking(make_params):
+    params = make_params()
+    asked = []
+
+    def inputs(client_id):
+        asked.append(client_id)
+        return np.full(5, client_id % 2**16)
+
+    ids = {3, 17, 200, 5, 6, 2**32 - 1}
+    dropouts = {"share_keys": [5], "mask_input": [200]}
+    result = secureagg.run_round(params, inputs, client_ids=ids, dropouts=dropouts)
+    assert result.survivors == (3, 6, 17, 2**32 - 1)
+    assert asked == list(result.survivors)
+    assert result.sums["x"].tolist() == [(3 + 6 + 17 + 2**16 - 1) % 2**20] * 5
+
+
+def test_cost_counts_bytes_by_stage(make_params, make_play, header_bytes):
+    params = make_params()
+    inputs = {i: np.zeros(5, dtype=np.int64) for i in range(6)}
+    cost = secureagg.run_round(params, inputs, dropouts={"mask_input": [0]}).cost
+    assert cost.num_clients == 6
+    assert cost.upload_bytes == {
+        "advertise_keys": 6 * (header_bytes + 96),
+        "share_keys": 6 * (header_bytes + 5 * 94),
+        "mask_input": 5 * (header_bytes + 13),
+        "unmask": 5 * (header_bytes + 1 + 5 * 36),
+    }
+    assert cost.download_bytes == {
+        "advertise_keys": 6 * (header_bytes + 5 * 100),
+        "share_keys": 6 * (header_bytes + 1 + 5 * 94),
+        "mask_input": 5 * (header_bytes + 2),
+        "unmask": 0,
+    }
+    for seconds in (cost.client_seconds, cost.server_seconds):
+        assert list(seconds) == ["advertise_keys", "share_keys", "mask_input", "unmask"]
+        assert all(value >= 0 for value in seconds.values())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        cost.num_clients = 3
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.array([0, 0, 0, 0, 1 << 20]),
+        np.array([0, 0, 0, 0, -1]),
+        np.array([0, 0, 0, 0, (1 << 64) - 1], dtype=np.uint64),
+        np.zeros(4, dtype=np.int64),
+        np.zeros((5, 1), dtype=np.int64),
+        np.zeros(5),
+        np.zeros(5, dtype=bool),
+        [0, 0, 0, 0, 0],
+        {"y": np.zeros(5, dtype=np.int64)},
+        {"x": np.zeros(5, dtype=np.int64), "y": np.zeros(5, dtype=np.int64)},
+        {},
+        {"x": [0] * 5},
+    ],
+)
+def test_bad_inputs_are_refused_never_reduced(make_params, bad):
+    inputs = {i: np.zeros(5, dtype=np.int64) for i in range(6)}
+    inputs[4] = bad
+    with pytest.raises(secureagg.MisuseError) as caught:
+        secureagg.run_round(make_params(), inputs, dropouts={"advertise_keys": [4]})
+    assert caught.value.step == "mask_input"
+
+
+def test_a_bare_array_needs_a_single_segment(make_params):
+    params = make_params(segments=(secureagg.Segment("a", 5, 8), secureagg.Segment("b", 5, 8)))
+    with pytest.raises(secureagg.MisuseError):
+        secureagg.run_round(params, {i: np.zeros(5, dtype=np.int64) for i in range(6)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "step"),
+    [
+        ({"inputs": {0: np.zeros(5, dtype=int)}}, "run_round"),
+        ({"client_ids": range(1, 7)}, "run_round"),
+        ({"inputs": lambda i: np.zeros(5, dtype=int)}, "run_round"),
+        ({"inputs": lambda i: np.zeros(5, dtype=int), "client_ids": range(5)}, "run_round"),
+        ({"dropouts": {"mask_inputs": [1]}}, "dropouts"),
+        ({"dropouts": {"mask_input": [6]}}, "dropouts"),
+        ({"dropouts": {"check_consistency": [6]}}, "dropouts"),
+    ],
+)
+def test_misuse_of_run_round(make_params, arguments, step):
+    fields = {"inputs": {i: np.zeros(5, dtype=int) for i in range(6)}} | arguments
+    with pytest.raises(secureagg.MisuseError) as caught:
+        secureagg.run_round(make_params(), **fields)
+    assert caught.value.step == step
+
+
+@pytest.mark.parametrize("ids", [[-1, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 2**32]])
+def test_ids_must_fit_the_wire(make_params, ids):
+    with pytest.raises(secureagg.MisuseError):
+        secureagg.outcome(make_params(), {}, client_ids=ids)
+
+
+def test_masked_vectors_look_nothing_like_the_inputs(make_play):
+    play = make_play(2)
+    play.inputs = {i: np.zeros(5, dtype=np.uint64) for i in play.inputs}
+    bodies = [message[38:] for message in play.answers().values()]
+    assert len(set(bodies)) == 6
+    assert all(body != bytes(13) for body in bodies)
+
+
+def test_ten_thousand_clients_have_an_outcome_at_once():
+    params = secureagg.choose_params(
+        10_000,
+        {"x": (1, 8)},
+        corrupt=0.05,
+        dropout=0.05,
+        server="semi_honest",
+        rounds=10,
+        graph_seed=b"s",
+    )
+    gone = range(0, 10_000, 20)
+    survivors = secureagg.outcome(params, {"mask_input": gone})
+    assert len(survivors) == 9_500

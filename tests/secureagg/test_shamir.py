@@ -1,0 +1,132 @@
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secureagg import shamir
+
+P = 2**31 - 1
+
+
+def source(seed: int):
+    state = hashlib.shake_256(str(seed).encode())
+    pool, used = state.digest(1 << 18), 0
+
+    def rand(size: int) -> bytes:
+        nonlocal used
+        used += size
+        return pool[used - size : used]
+
+    return rand
+
+
+def interpolate_at_zero(xs: list[int], ys: list[int]) -> int:
+    """Lagrange in Python integers, independent of the code under test."""
+    total = 0
+    for i, x in enumerate(xs):
+        numerator = denominator = 1
+        for j, other in enumerate(xs):
+            if j != i:
+                numerator = numerator * -other % P
+                denominator = denominator * (x - other) % P
+        total += ys[i] * numerator * pow(denominator, -1, P)
+    return total % P
+
+
+def secret_of(limbs: list[int]) -> bytes:
+    return sum(v << (30 * i) for i, v in enumerate(limbs)).to_bytes(32, "little")
+
+
+secrets = st.binary(min_size=32, max_size=32)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_any_threshold_shares_rebuild_by_an_independent_evaluator(data):
+    k = data.draw(st.integers(1, 12))
+    t = data.draw(st.integers(1, k))
+    xs = data.draw(st.lists(st.integers(1, 1 << 30), min_size=k, max_size=k, unique=True))
+    pair = data.draw(st.tuples(secrets, secrets))
+    shares = shamir.split(pair, np.array(xs), t, source(data.draw(st.integers(0, 99))))
+    chosen = data.draw(st.permutations(range(k)))[:t]
+    for s, secret in enumerate(pair):
+        points = [xs[i] for i in chosen]
+        limbs = [
+            interpolate_at_zero(points, [int(shares[s, i, limb]) for i in chosen])
+            for limb in range(9)
+        ]
+        assert secret_of(limbs) == secret
+        assert shamir.combine(np.array([points]), shares[s][chosen][None]) == (secret,)
+
+
+@settings(max_examples=20)
+@given(secrets, secrets, st.integers(2, 6))
+def test_threshold_less_one_shares_fit_every_secret(secret, other, t):
+    xs = list(range(1, t))
+    shares = shamir.split((secret,), np.array([*xs, t]), t, source(0))[0]
+    number = int.from_bytes(other, "little")
+    for limb in range(9):
+        wanted = number >> (30 * limb) & (2**30 - 1)
+        # the polynomial through 0 and the t - 1 shares exists: some last share completes it
+        points = [0, *xs]
+        values = [wanted, *(int(v) for v in shares[: t - 1, limb])]
+        last = 0
+        for i, x in enumerate(points):
+            term = values[i]
+            for j, y in enumerate(points):
+                if j != i:
+                    term = term * (t - y) * pow(x - y, -1, P) % P
+            last += term
+        ys = [*values[1:], last % P]
+        assert interpolate_at_zero([*xs, t], ys) == wanted
+
+
+def test_rows_with_different_holders_rebuild_together():
+    pair = (bytes(range(32)), b"\xff" * 32)
+    shares = shamir.split(pair, np.arange(1, 8), 3, source(1))
+    rows = np.array([[1, 2, 3], [7, 2, 5], [1, 2, 3], [4, 5, 6]])
+    which = [0, 1, 1, 0]
+    stacked = np.stack([shares[s][row - 1] for s, row in zip(which, rows, strict=True)])
+    assert shamir.combine(rows, stacked) == tuple(pair[s] for s in which)
+
+
+def test_shares_outside_the_secrets_range_give_none():
+    low = np.zeros((1, 1, 9), dtype=np.uint32)
+    low[0, 0, 3] = 1 << 30  # a limb of 31 bits
+    assert shamir.combine(np.array([[5]]), low) == (None,)
+    high = np.zeros((1, 1, 9), dtype=np.uint32)
+    high[0, 0, 8] = 1 << 16  # bit 256
+    assert shamir.combine(np.array([[5]]), high) == (None,)
+
+
+def test_coefficients_are_drawn_by_rejection():
+    prime, one = (P).to_bytes(4, "little"), (1).to_bytes(4, "little")
+    draws = iter([prime + b"\xff" * 4 + one * 7, one + prime, one])
+    shares = shamir.split((bytes(32),), np.array([1, 2]), 2, lambda size: next(draws))
+    # every coefficient is 1 after the redraws, and the secret is 0: the shares are x
+    assert shares[0, 0].tolist() == [1] * 9
+    assert shares[0, 1].tolist() == [2] * 9
+
+
+def test_largest_field_elements_do_not_overflow():
+    top = (P - 1).to_bytes(4, "little")
+    xs = [1, 2**30 - 1, 2**30]
+    shares = shamir.split((b"\xff" * 32,), np.array(xs), 3, lambda size: top * (size // 4))
+    for i, x in enumerate(xs):
+        for limb in range(9):
+            constant = 2**30 - 1 if limb < 8 else 2**16 - 1
+            assert int(shares[0, i, limb]) == (constant - x - x * x) % P
+
+
+def test_threshold_one_gives_everybody_the_secret():
+    shares = shamir.split((b"\x07" * 32,), np.array([4, 9]), 1, source(0))
+    assert shamir.combine(np.array([[9]]), shares[0, 1:][None]) == (b"\x07" * 32,)
+
+
+@pytest.mark.parametrize("fewer", [1, 2])
+def test_fewer_shares_do_not_rebuild(fewer):
+    shares = shamir.split((bytes(range(32)),), np.arange(1, 6), 4, source(3))[0]
+    xs = np.arange(1, 5 - fewer)
+    assert shamir.combine(xs[None], shares[: len(xs)][None]) != (bytes(range(32)),)
