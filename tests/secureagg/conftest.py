@@ -1,13 +1,12 @@
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 
 import secureagg
 from secureagg import messages
-
-STAGES = ("advertise_keys", "share_keys", "mask_input", "unmask")
 
 
 def seeded(name: str = "seed"):
@@ -22,9 +21,11 @@ def seeded(name: str = "seed"):
     return rand
 
 
-def make_params(n=6, *, segments=None, degree=None, threshold=3, **changes):
+def make_params(
+    n=6, *, segments: Any = None, degree=None, threshold=3, **changes: Any
+) -> secureagg.Params:
     """Hand-picked parameters: complete graph, three shares, nobody corrupt."""
-    fields = {
+    fields: dict[str, Any] = {
         "num_clients": n,
         "segments": (secureagg.Segment("x", 5, 20),) if segments is None else segments,
         "degree": n - 1 if degree is None else degree,
@@ -60,9 +61,10 @@ class Play:
         if not self.inbound:
             self.sent = {i: c.start() for i, c in self.clients.items() if i not in but}
         else:
-            self.sent = {
+            answers = {
                 i: self.clients[i].receive(m) for i, m in self.inbound.items() if i not in but
             }
+            self.sent = {i: answer for i, answer in answers.items() if answer is not None}
         return self.sent
 
     def step(self, *, but=()) -> dict[int, bytes]:

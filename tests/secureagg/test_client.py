@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from secureagg._codec import u32
 from secureagg.messages import KeyBundle, Kind
 
 
-def refused(play, client_id, message, error, match):
+def refused(play, client_id, message, error, match) -> Any:
     """The client refuses the message, and still takes the honest one."""
     client = play.clients[client_id]
     before = vars(client).copy()
@@ -20,11 +21,11 @@ def refused(play, client_id, message, error, match):
     return caught.value
 
 
-def bundles(play, client_id):
+def bundles(play, client_id) -> dict[int, KeyBundle]:
     return messages.bundles_from_bytes(memoryview(play.inbound[client_id])[38:], limit=99)
 
 
-def with_bundles(play, client_id, changed):
+def with_bundles(play, client_id, changed) -> Any:
     """A neighbour-keys message in the order of `changed`, which may be wrong."""
     body = b"".join(u32(i) + bundle.to_bytes() for i, bundle in changed.items())
     return play.edit(play.inbound[client_id], body)
@@ -101,7 +102,7 @@ def test_keys_of_a_client_that_is_no_neighbour(make_play):
     play.finish()
 
 
-def bad_keys(play):
+def bad_keys(play) -> list[tuple[KeyBundle, str]]:
     """(name, bundle of client 1 as client 0 gets it, text)."""
     honest = bundles(play, 0)[1]
     mine = KeyBundle.from_bytes(memoryview(play.sent[0])[38:])
@@ -138,7 +139,7 @@ def test_fewer_than_threshold_neighbours_advertised(make_play):
     play.finish()
 
 
-def shared_message(play, client_id, shared, senders):
+def shared_message(play, client_id, shared, senders) -> Any:
     """A neighbour-shares message with another set, and the boxes of `senders`."""
     honest = messages.NeighbourShares.from_bytes(
         memoryview(play.inbound[client_id])[38:], num_clients=play.params.num_clients, limit=99
@@ -223,7 +224,7 @@ def test_a_box_that_does_not_open_is_reported_and_the_round_goes_on(make_play, h
     play.finish()
 
 
-def statuses_message(play, client_id, statuses):
+def statuses_message(play, client_id, statuses) -> Any:
     body = messages.statuses_to_bytes(np.array(statuses, dtype=np.uint8))
     return play.edit(play.inbound[client_id], body)
 
@@ -321,7 +322,12 @@ def test_once_stops_a_step_and_nothing_leaves(make_play, step, stage):
 def test_once_is_asked_in_order_and_not_for_refused_messages(make_play):
     play = make_play(0)
     asked = []
-    play.clients[0]._once = lambda key: not asked.append(key[36:].decode())
+
+    def once(key):
+        asked.append(key[36:].decode())
+        return True
+
+    play.clients[0]._once = once
     play.step()
     play.step()
     with pytest.raises(secureagg.FaultyServerError):
@@ -363,7 +369,7 @@ def test_misuse_of_a_client_session(make_params, make_play):
     params, roster = make_params(), dict.fromkeys(range(6), b"")
     once = secureagg.MemoryOnce()
 
-    def build(p=params, i=0, key=None, r=roster, **more):
+    def build(p=params, i=0, key: Any = None, r=roster, **more) -> secureagg.ClientSession:
         return secureagg.ClientSession(p, i, key, r, once=once, **more)
 
     for arguments in (

@@ -3,6 +3,7 @@ import itertools
 import math
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +17,19 @@ from secureagg.params import floor_of
 SEGMENTS = (secureagg.Segment("x", 10, 20),)
 
 
-def choose(n, corrupt, dropout, **changes):
-    fields = {"rounds": 1, "server": "semi_honest", "graph_seed": b"seed", "session_id": b"s"}
+def choose(n, corrupt, dropout, **changes) -> secureagg.Params:
+    fields: dict[str, Any] = {
+        "rounds": 1,
+        "server": "semi_honest",
+        "graph_seed": b"seed",
+        "session_id": b"s",
+    }
     return secureagg.choose_params(
         n, SEGMENTS, corrupt=corrupt, dropout=dropout, **(fields | changes)
     )
 
 
-def exact_tail(n, marked, draws, low, high):
+def exact_tail(n, marked, draws, low, high) -> Fraction:
     """Pr[low <= Hyp(n, marked, draws) <= high] in fractions."""
     ways = sum(
         math.comb(marked, i) * math.comb(n - marked, draws - i)
@@ -71,7 +77,7 @@ def test_smallest_degree_and_largest_threshold_by_exact_enumeration(n, rates, ro
     c, dropped = (floor_of(rate, n) for rate in rates)
     privacy, correctness = Fraction(1, 2**13 * rounds), Fraction(1, 2**10 * rounds)
 
-    def fits(k, t):
+    def fits(k, t) -> bool:
         apart = Fraction(0)
         if k <= c + dropped:
             apart = Fraction(n * (n - k - 1), 2) * exact_tail(n, c + dropped, k, k, k)
@@ -130,7 +136,7 @@ def test_complete_graph_thresholds_by_enumeration(n, corrupt, dropout):
     small = choose(n, corrupt, dropout, graph_seed=None, rule="published")
     assert (large.degree, large.threshold) == (n - 1, max(works))
     assert (small.degree, small.threshold) == (n - 1, min(works))
-    assert large.failure == secureagg.params.Failure(0.0, 0.0, 0.0)
+    assert large.failure == _tails.Failure(0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +253,7 @@ def test_unsound_parameters_are_refused_unless_measuring(make_params):
 
 def test_canonical_bytes_change_with_every_field():
     base = dataclasses.replace(choose(200, 0.1, 0.1, rounds=20), security_bits=10)
-    changed = {
+    changed: dict[str, Any] = {
         "segments": (secureagg.Segment("y", 10, 20),),
         "threshold": base.threshold - 1,
         "min_survivors": base.min_survivors - 1,
@@ -269,8 +275,9 @@ def test_canonical_bytes_change_with_every_field():
 
 
 def test_choose_params_conveniences():
+    int_like: Any = np.int64(10)
     found = secureagg.choose_params(
-        np.int64(10),
+        int_like,
         {"a": (3, 8), "b": (1, 62)},
         corrupt=0.1,
         dropout=0.1,

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from secureagg._codec import u32
 from secureagg.messages import KeyBundle
 
 
-def refused(play, client_id, message, error, match):
+def refused(play, client_id, message, error, match) -> Any:
     """The server refuses the message; its state and sums are as before."""
     server = play.server
     sums = [array.copy() for array in server._sums]
@@ -40,7 +41,7 @@ def test_wrong_headers(make_play, stages, change, match):
     give(play)
 
 
-def give(play):
+def give(play) -> None:
     """The honest messages of this stage, and the rest of the round."""
     for client_id, message in play.sent.items():
         play.server.receive(client_id, message)
@@ -186,7 +187,7 @@ def test_late_messages_of_dropped_clients_are_discarded(make_play, stages):
     assert play.server.result.survivors == (0, 1, 2, 3, 4)
 
 
-def unmask_body(play, client_id):
+def unmask_body(play, client_id) -> tuple[Any, Any]:
     answer = messages.UnmaskShares.from_bytes(memoryview(play.sent[client_id])[38:], m=5)
     return answer.held.copy(), answer.shares.copy()
 
@@ -202,9 +203,9 @@ def test_malformed_unmask_shares(make_play):
     held[2] = False
     body = messages.UnmaskShares(held, shares).to_bytes()
     refused(play, 0, play.edit(play.sent[0], body), secureagg.MessageError, "not held")
-    body = bytearray(play.sent[0][38:])
-    body[0] |= 0x80
-    refused(play, 0, play.edit(play.sent[0], bytes(body)), secureagg.MessageError, "padding")
+    padded = bytearray(play.sent[0][38:])
+    padded[0] |= 0x80
+    refused(play, 0, play.edit(play.sent[0], bytes(padded)), secureagg.MessageError, "padding")
     give(play)
 
 
