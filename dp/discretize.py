@@ -70,18 +70,25 @@ class Rotation:
     def apply(self, x: FloatArray) -> FloatArray:
         """Rotate float64[dim]; a new array, the same bits on every machine."""
         y = _validate.vector("x", x, self.dim)
-        block = self._signs.shape[1]
-        y[:block] = hadamard(y[:block] * self._signs[0])
-        y[self.dim - block :] = hadamard(y[self.dim - block :] * self._signs[1])
+        scratch = np.empty(self._signs.shape[1])
+        for part, signs in zip(self._blocks(y), self._signs, strict=True):
+            part *= signs
+            hadamard(part, scratch)
         return y
 
     def invert(self, y: FloatArray) -> FloatArray:
         """The inverse of `apply`, up to rounding."""
         x = _validate.vector("y", y, self.dim)
-        block = self._signs.shape[1]
-        x[self.dim - block :] = hadamard(x[self.dim - block :]) * self._signs[1]
-        x[:block] = hadamard(x[:block]) * self._signs[0]
+        scratch = np.empty(self._signs.shape[1])
+        for part, signs in zip(self._blocks(x)[::-1], self._signs[::-1], strict=True):
+            hadamard(part, scratch)
+            part *= signs
         return x
+
+    def _blocks(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Views of the first and the last p coordinates, which overlap."""
+        block = self._signs.shape[1]
+        return x[:block], x[self.dim - block :]
 
 
 @dataclass(frozen=True)
@@ -153,19 +160,29 @@ class Discretizer:
             ParameterError: wrong length or kind.
         """
         self._check_rotation(rotation)
-        _validate.vector("x", x, self.dim)
-        scaled = rotation.apply(clip_l2(x, self.clip_norm)) / self.granularity
+        if np.shape(x) != (self.dim,):
+            raise ParameterError("x", f"shape {np.shape(x)}", f"a real vector of length {self.dim}")
+        scaled = rotation.apply(clip_l2(x, self.clip_norm))
+        scaled /= self.granularity
         floor = np.floor(scaled)
-        chance = (scaled - floor) * _COIN
+        chance = scaled - floor
+        chance *= _COIN
+        rounded = np.empty_like(floor)
         for _ in range(self.max_tries):
-            rounded = floor + (random_halfwords(rng, self.dim) < chance)
-            # Integers whose squares sum below 2^53: the dot product is exact in any order.
-            if float(rounded @ rounded) <= self.l2_sq:
+            np.add(floor, random_halfwords(rng, self.dim) < chance, out=rounded)
+            if self._fits(rounded):
                 return rounded.astype(np.int64)
-        rounded = np.trunc(scaled)
-        if float(rounded @ rounded) > self.l2_sq:
+        np.trunc(scaled, out=rounded)
+        if not self._fits(rounded):
             raise RoundingError("rounding toward zero exceeded the norm bound")
         return rounded.astype(np.int64)
+
+    def _fits(self, rounded: FloatArray) -> bool:
+        """Whether integers in float64 keep the norm bound.
+
+        Their squares sum below 2^53, so that the dot product is exact in any order.
+        """
+        return float(rounded @ rounded) <= self.l2_sq
 
     def decode(self, total: NDArray[np.int64], rotation: Rotation) -> FloatArray:
         """Undo scale and rotation of a sum of encoded vectors (and noise).

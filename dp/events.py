@@ -191,7 +191,7 @@ def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
 def event_to_dict(event: Event) -> dict[str, object]:
     """Plain data (str, int, float, list, dict) from which `event_from_dict` rebuilds the event."""
     _check_event("event", event)
-    fields: dict[str, object] = {"event": type(event).__name__}
+    fields: dict[str, object] = {"type": type(event).__name__}
     for field in dataclasses.fields(event):
         value = getattr(event, field.name)
         if isinstance(value, tuple):
@@ -210,11 +210,11 @@ def event_from_dict(data: Mapping[str, object]) -> Event:
         LedgerMismatchError: unknown event, or fields that are not those of the event.
         ParameterError: a field outside its range.
     """
-    kind = data.get("event")
+    kind = data.get("type")
     cls = _CLASSES.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        raise LedgerMismatchError(f"event={kind!r}: takes one of {sorted(_CLASSES)}")
-    given = {name: value for name, value in data.items() if name != "event"}
+        raise LedgerMismatchError(f"type={kind!r}: takes one of {sorted(_CLASSES)}")
+    given = {name: value for name, value in data.items() if name != "type"}
     if set(given) != {field.name for field in dataclasses.fields(cls)}:
         raise LedgerMismatchError(f"{kind}: fields {sorted(given)} are not its fields")
     # Any: each class checks the types of its own fields when it is made.

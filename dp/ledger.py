@@ -9,7 +9,7 @@ nobody from the server.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,6 +159,7 @@ class Ledger:
         *,
         failure_prob: float = 0.0,
         total_variation: float = 0.0,
+        seen_as: Callable[[int], Event] | None = None,
     ) -> Interval:
         """Epsilon at `delta` of the client that released most: a query, nothing changes.
 
@@ -169,6 +170,8 @@ class Ledger:
             accountant: as `dp.epsilon`.
             failure_prob: as `dp.epsilon_with_failures`.
             total_variation: as `dp.epsilon_with_failures`.
+            seen_as: from a release's number of survivors to the event that it is to another
+                adversary than the one the releases were recorded for.
 
         Raises:
             FailureBudgetError, ParameterError, UnsupportedEventError: as
@@ -177,7 +180,7 @@ class Ledger:
         delta = _validate.open_unit("delta", delta)
         failure_prob = _validate.probability("failure_prob", failure_prob)
         total_variation = _validate.probability("total_variation", total_variation)
-        events, rows = self._compositions()
+        events, rows = self._compositions(seen_as)
         curves = [curve_of(event, self.neighboring, accountant) for event in events]
         upper = with_failures(
             lambda rest: _largest_epsilon(curves, rows, rest),
@@ -187,14 +190,18 @@ class Ledger:
         )
         return Interval(0.0, upper)
 
-    def _compositions(self) -> tuple[list[Event], IntArray]:
+    def _compositions(self, seen_as: Callable[[int], Event] | None) -> tuple[list[Event], IntArray]:
         """Distinct events, and the distinct rows of int64[clients, events] counts."""
+        releases = [
+            (release.survivors, seen_as(release.num_survivors) if seen_as else release.event)
+            for release in self._released.values()
+        ]
         order: dict[Event, int] = {}
-        for release in self._released.values():
-            order.setdefault(release.event, len(order))
+        for _, event in releases:
+            order.setdefault(event, len(order))
         counts = np.zeros((self.num_clients, len(order)), dtype=np.int64)
-        for release in self._released.values():
-            counts[release.survivors, order[release.event]] += 1
+        for survivors, event in releases:
+            counts[survivors, order[event]] += 1
         return list(order), np.unique(counts, axis=0)
 
     def to_json(self) -> str:
@@ -246,7 +253,7 @@ class Ledger:
                 data["num_clients"],
                 max_releases=data["max_releases"],
                 min_survivors=data["min_survivors"],
-                neighboring=NeighboringRelation(data["neighboring"]),
+                neighboring=_relation(data["neighboring"]),
             )
             for entry in data["attempts"]:
                 ledger._replay(entry)
@@ -271,6 +278,13 @@ class Ledger:
             event_from_dict(release["event"]),
             num_survivors=release["num_survivors"],
         )
+
+
+def _relation(value: object) -> NeighboringRelation:
+    found = [relation for relation in NeighboringRelation if relation.value == value]
+    if not found:
+        raise LedgerMismatchError(f"neighboring={value!r}: takes the name of a relation")
+    return found[0]
 
 
 def _ids(value: object) -> list[int]:

@@ -232,6 +232,5 @@ def _noise_tail(name: MechanismName, variance: float, num_clients: int, dim: int
     total = num_clients * variance
     if name == "skellam":
         return _laws.skellam_tail(total, bits)
-    # N_Z(0, s^2) is sub-Gaussian with proxy s^2 (Canonne, Kamath, Steinke 2020, Lemma 23 on
-    # its moment generating function), hence so is the sum with proxy n s^2.
+    # N_Z(0, s^2) is sub-Gaussian with proxy s^2, hence the sum of n with proxy n s^2.
     return math.ceil(math.sqrt(2.0 * total * (bits + 1) * math.log(2.0)))

@@ -40,7 +40,7 @@ def rdp_curve(event: Event, a: FloatArray) -> FloatArray:
 
 
 def sum_distance(event: DiscreteGaussianSumEvent) -> float:
-    """`tau` of Kairouz, Liu, Steinke 2021, Theorem 1, rounded up.
+    """`tau` of Kairouz, Liu, Steinke 2021, Proposition 14, rounded up.
 
     tau = 10 sum_{k=1}^{shares-1} exp(-2 pi^2 share_sigma^2 k/(k+1)): how far the sum of
     discrete Gaussians is, in log ratio, from a discrete Gaussian of the same variance.
@@ -87,20 +87,20 @@ def _gaussian(event: GaussianEvent, a: FloatArray) -> FloatArray:
 
 
 def _discrete_gaussian(event: DiscreteGaussianEvent, a: FloatArray) -> FloatArray:
-    """Order times l2^2 / (2 sigma^2) (Canonne, Kamath, Steinke 2020, Proposition 5)."""
+    """Order times l2^2 / (2 sigma^2) (Canonne, Kamath, Steinke 2020)."""
     result: FloatArray = (1.0 + a) * (event.l2_sq / (2.0 * event.sigma**2))
     return result
 
 
 def _discrete_gaussian_sum(event: DiscreteGaussianSumEvent, a: FloatArray) -> FloatArray:
-    """The smallest of the three bounds of Kairouz, Liu, Steinke 2021, Theorem 1."""
+    """The smallest of the three bounds of Kairouz, Liu, Steinke 2021, Proposition 14."""
     rho, additive, rho_joint = sum_bounds(event)
     result: FloatArray = np.minimum((1.0 + a) * rho + additive, (1.0 + a) * rho_joint)
     return result
 
 
 def _skellam(event: SkellamEvent, a: FloatArray) -> FloatArray:
-    """Agarwal, Kairouz, Liu 2021, Theorem 3.5, which holds at integer orders.
+    """Agarwal, Kairouz, Liu 2021, their Rényi bound, which holds at integer orders.
 
     Between integers the cumulant a D_{1+a} is convex in a and zero at a = 0, so the chord
     between its bounds at the integers on both sides is a bound (docs/privacy.md, "Skellam").

@@ -1,0 +1,130 @@
+"""Events: validated, frozen, hashable, rebuilt from plain data; the package as a whole."""
+
+# Helpers are untyped like the tests, and refusals are tested with wrong types on purpose.
+# mypy: allow-untyped-calls, disable-error-code="arg-type, type-var"
+
+import dataclasses
+import json
+import math
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import dp
+
+EVENTS = [
+    dp.GaussianEvent(1.5),
+    dp.DiscreteGaussianEvent(2.0, 9, 5, 3, 4),
+    dp.DiscreteGaussianSumEvent(2.0, 7, 9, 5, 3, 4),
+    dp.SkellamEvent(4.0, 9, 5, 3, 4),
+    dp.SelfComposedEvent(dp.GaussianEvent(1.5), 3),
+    dp.ComposedEvent((dp.GaussianEvent(1.5), dp.SelfComposedEvent(dp.GaussianEvent(2.5), 3))),
+]
+IDS = [type(event).__name__ for event in EVENTS]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=IDS)
+def test_events_survive_json_and_are_hashable(event):
+    again = dp.event_from_dict(json.loads(json.dumps(dp.event_to_dict(event))))
+    assert again == event
+    assert hash(again) == hash(event)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        event.dim = 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"type": "LaplaceEvent"},
+        {"type": ["GaussianEvent"]},
+        {"type": "GaussianEvent"},
+        {"type": "GaussianEvent", "noise_multiplier": 1.0, "extra": 2},
+    ],
+    ids=["empty", "unknown", "list", "missing", "extra"],
+)
+def test_data_that_is_no_event_is_refused(data):
+    with pytest.raises(dp.LedgerMismatchError):
+        dp.event_from_dict(data)
+
+
+BAD = [0, -1, math.nan, math.inf, None, "1", True]
+
+
+@pytest.mark.parametrize("value", BAD, ids=str)
+def test_noise_out_of_range_is_refused(value):
+    for make, field in [
+        (dp.GaussianEvent, "noise_multiplier"),
+        (lambda v: dp.DiscreteGaussianEvent(v, 1, 1, 1, 1), "sigma"),
+        (lambda v: dp.DiscreteGaussianSumEvent(v, 1, 1, 1, 1, 1), "share_sigma"),
+        (lambda v: dp.SkellamEvent(v, 1, 1, 1, 1), "variance"),
+    ]:
+        with pytest.raises(dp.ParameterError) as caught:
+            make(value)
+        assert caught.value.field == field
+
+
+@pytest.mark.parametrize("field", ["l2_sq", "l1", "linf", "dim"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True])
+def test_bounds_that_are_no_positive_integers_are_refused(field, value):
+    for event in EVENTS[1:4]:
+        with pytest.raises(dp.ParameterError) as caught:
+            dataclasses.replace(event, **{field: value})
+        assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dp.ComposedEvent(()),
+        lambda: dp.ComposedEvent([dp.GaussianEvent(1.0)]),
+        lambda: dp.ComposedEvent((1,)),
+        lambda: dp.SelfComposedEvent(dp.GaussianEvent(1.0), 0),
+        lambda: dp.SelfComposedEvent("event", 1),
+        lambda: dp.DiscreteGaussianSumEvent(1.0, 0, 1, 1, 1, 1),
+    ],
+    ids=["empty", "list", "no-event", "zero-times", "text", "no-shares"],
+)
+def test_compositions_that_are_none_are_refused(make):
+    with pytest.raises(dp.ParameterError):
+        make()
+
+
+@pytest.mark.parametrize("ends", [(1.0, 0.5), (-1.0, 1.0), (0.0, math.nan), (math.nan, 1.0)])
+def test_intervals_are_ordered(ends):
+    with pytest.raises(dp.ParameterError):
+        dp.Interval(*ends)
+
+
+def test_error_messages_name_field_value_and_range():
+    error = dp.ParameterError("sigma", -1.0, "a positive number")
+    assert str(error) == "sigma=-1.0: takes a positive number"
+    assert isinstance(error, ValueError)
+    many = dp.ReleaseLimitError(range(9), 3)
+    assert "0, 1, 2, 3, 4 and 4 more" in str(many)
+    assert many.client_ids == tuple(range(9))
+
+
+def test_every_error_is_a_dp_error():
+    names = [name for name in dp.__all__ if name.endswith("Error")]
+    assert all(issubclass(getattr(dp, name), dp.DpError) for name in names)
+    assert len(names) == 14
+
+
+def test_promises_exist_and_are_sorted():
+    assert all(hasattr(dp, name) for name in dp.__all__)
+    assert len(set(dp.__all__)) == len(dp.__all__)
+
+
+def test_import_loads_numpy_and_the_standard_library_alone():
+    code = (
+        "import sys, dp; "
+        "print(sorted({'jax', 'scipy', 'cryptography', 'optax', 'mpmath'} & set(sys.modules)))"
+    )
+    root = pathlib.Path(dp.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
