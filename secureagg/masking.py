@@ -42,8 +42,6 @@ def check_vectors(params: Params, vectors: Vectors) -> Mapping[str, NDArray[np.i
             text does not repeat input values.
     """
     if isinstance(vectors, np.ndarray):
-        if len(params.segments) != 1:
-            raise MisuseError("mask_input", f"a bare array, takes {len(params.segments)} segments")
         vectors = {params.segments[0].name: vectors}
     names = [s.name for s in params.segments]
     if not isinstance(vectors, Mapping) or sorted(vectors) != sorted(names):
