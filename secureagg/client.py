@@ -167,14 +167,13 @@ def share_keys(state: Advertised, bundles: Mapping[int, KeyBundle]) -> tuple[Sha
     secrets = (state.mask_private_key, state.self_mask_seed)
     mask_key, self_seed = shamir.split(secrets, xs, round_.params.threshold, rand)
     agree = agreement(state.enc_private_key)
+    keys = {v: bundle.enc_public_key for v, bundle in bundles.items()}
+    keys[me] = state.bundle.enc_public_key
     boxes, opening_keys = {}, {}
     for i, v in enumerate(holders):
-        agreed = agree(bundles[v].enc_public_key)
-        own, theirs = state.bundle.enc_public_key, bundles[v].enc_public_key
-        opening_keys[v] = _box_key(agreed, round_.ctx, (v, theirs), (me, own))
+        sealing_key, opening_keys[v] = _box_keys(agree(keys[v]), round_.ctx, me, v, keys)
         pair = messages.share_pair_to_bytes(_share_bytes(mask_key[i]), _share_bytes(self_seed[i]))
-        key = _box_key(agreed, round_.ctx, (me, own), (v, theirs))
-        boxes[v] = seal(key, pair, _box_data(round_.ctx, me, v))
+        boxes[v] = seal(sealing_key, pair, _box_data(round_.ctx, me, v))
     message = messages.header(Kind.SHARES, me, round_.ctx) + messages.boxes_to_bytes(boxes)
     return Shared(state, bundles, opening_keys), message
 
@@ -254,11 +253,11 @@ def unmask(state: Masked, statuses: NDArray[np.uint8]) -> tuple[Revealed, bytes]
         reason = f"{survivors} survivors, needs {round_.params.required_survivors}"
         raise FaultyServerError(round_.index, reason)
     held = np.array([pair is not None for pair in state.shares.values()], dtype=np.bool_)
-    shares = np.zeros((len(held), shamir.LIMBS), dtype=np.uint32)
-    for i, (v, pair) in enumerate(state.shares.items()):
-        if pair is not None:
-            survived = statuses[round_.position[v]] == Status.SURVIVOR
-            shares[i] = np.frombuffer(pair[1 if survived else 0], dtype="<u4")
+    rows = []
+    for v, (mask_key_share, self_seed_share) in _or_zero(state.shares):
+        survived = statuses[round_.position[v]] == Status.SURVIVOR
+        rows.append(self_seed_share if survived else mask_key_share)
+    shares = np.frombuffer(b"".join(rows), dtype="<u4").reshape(-1, shamir.LIMBS)
     message = messages.header(Kind.UNMASK_SHARES, state.client_id, round_.ctx)
     message += UnmaskShares(held, shares).to_bytes()
     return Revealed(round_, state.client_id), message
@@ -324,12 +323,32 @@ def _open_shares(key: bytes, box: bytes, data: bytes) -> tuple[bytes, bytes] | N
         return None
 
 
-def _box_key(
-    agreed: bytes, ctx: bytes, sender: tuple[int, bytes], receiver: tuple[int, bytes]
-) -> bytes:
-    """The AES key of the one box from sender to receiver: (id, enc public key) each."""
-    info = label(Usage.BOX_KEY, ctx, u32(sender[0]), u32(receiver[0]), sender[1], receiver[1])
-    return hkdf(agreed, CIPHER_BYTES, info)
+def _or_zero(
+    shares: Mapping[int, tuple[bytes, bytes] | None],
+) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
+    """Pairs of shares by neighbour, zero where none is held."""
+    nothing = bytes(shamir.SHARE_BYTES)
+    for v, pair in shares.items():
+        yield v, pair or (nothing, nothing)
+
+
+def _box_keys(
+    agreed: bytes, ctx: bytes, me: int, other: int, keys: Mapping[int, bytes]
+) -> tuple[bytes, bytes]:
+    """The AES keys of the two boxes of a pair: (from me to the other, from the other to me).
+
+    Args:
+        agreed: agreement of both enc keys.
+        ctx: round context.
+        me: own id.
+        other: the other's id.
+        keys: enc public keys by id.
+    """
+    low, high = min(me, other), max(me, other)
+    info = label(Usage.BOX_KEY, ctx, u32(low), u32(high), keys[low], keys[high])
+    material = hkdf(agreed, 2 * CIPHER_BYTES, info)
+    upwards, downwards = material[:CIPHER_BYTES], material[CIPHER_BYTES:]
+    return (upwards, downwards) if me < other else (downwards, upwards)
 
 
 def _box_data(ctx: bytes, sender: int, receiver: int) -> bytes:

@@ -5,19 +5,19 @@ import numpy as np
 import pytest
 
 import secureagg
-from secureagg import messages, session
+from secureagg import client, messages, primitives, session
 from secureagg._codec import u32
 from secureagg.messages import KeyBundle, Kind
 
 
 def refused(play, client_id, message, error, match) -> Any:
     """The client refuses the message, and still takes the honest one."""
-    client = play.clients[client_id]
-    before = vars(client).copy()
+    session_ = play.clients[client_id]
+    before = vars(session_).copy()
     before["_taken"] = dict(before["_taken"])
     with pytest.raises(error, match=match) as caught:
-        client.receive(message)
-    assert vars(client) == before
+        session_.receive(message)
+    assert vars(session_) == before
     return caught.value
 
 
@@ -224,6 +224,29 @@ def test_a_box_that_does_not_open_is_reported_and_the_round_goes_on(make_play, h
     play.finish()
 
 
+@pytest.mark.parametrize(
+    "plaintext",
+    [
+        b"\x02" + bytes(36) + b"\x01" + bytes(36),
+        b"\x01" + bytes(36) + b"\x01" + bytes(36),
+        b"\x01" + bytes(36) + b"\x02" + bytes(32) + (2**31 - 1).to_bytes(4, "little"),
+        b"\x01" + b"\xff" * 36 + b"\x02" + bytes(36),
+    ],
+)
+def test_a_box_that_opens_to_nonsense_is_reported_too(make_play, plaintext):
+    play = make_play(2, threshold=3)
+    key = play.clients[0]._state.opening_keys[1]
+    box = primitives.seal(key, plaintext, client._box_data(play.clients[0]._round.ctx, 1, 0))
+    inbound = messages.NeighbourShares.from_bytes(
+        memoryview(play.inbound[0])[38:], num_clients=6, limit=5
+    )
+    changed = messages.NeighbourShares(inbound.shared, {**inbound.boxes, 1: box})
+    play.inbound[0] = play.edit(play.inbound[0], changed.to_bytes())
+    play.step()
+    assert [s.client_id for s in play.clients[0].suspicions] == [1]
+    play.finish()
+
+
 def statuses_message(play, client_id, statuses) -> Any:
     body = messages.statuses_to_bytes(np.array(statuses, dtype=np.uint8))
     return play.edit(play.inbound[client_id], body)
@@ -400,8 +423,8 @@ def test_no_secret_in_any_repr(make_play):
     play = make_play(0)
     secrets = set()
     while play.server.stage is not None:
-        for client in play.clients.values():
-            state = client._state
+        for session_ in play.clients.values():
+            state = session_._state
             for part in (state, getattr(state, "me", None)):
                 for name in ("secret", "enc_private_key", "mask_private_key", "self_mask_seed"):
                     if part is not None and hasattr(part, name):
@@ -409,7 +432,7 @@ def test_no_secret_in_any_repr(make_play):
             for pair in getattr(state, "shares", {}).values():
                 secrets.update(pair)
             secrets.update(getattr(state, "opening_keys", {}).values())
-            shown = f"{client!r} {state!r} {play.server!r} {play.server._state!r}"
+            shown = f"{session_!r} {state!r} {play.server!r} {play.server._state!r}"
             for secret in secrets:
                 assert repr(secret)[2:-1] not in shown
                 assert secret.hex() not in shown
