@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.algorithms.base import Algorithm, Batching
-from fl.tree import Raveler, clip_by_l2
+from fl.tree import clip_by_l2, ravel
 from fl.types import MetricSums, Purpose, PyTree, generator
 
 MAX_BUCKETS = 8
@@ -89,7 +89,6 @@ def local_steps(
 
 def train_client(
     algorithm: Algorithm,
-    messages: Raveler,
     max_norm: float | None,
     broadcast: PyTree,
     examples: Mapping[str, jax.Array],
@@ -102,7 +101,6 @@ def train_client(
 
     Args:
         algorithm: the algorithm.
-        messages: how its message becomes a vector.
         max_norm: bound on the message's l2 norm, or None.
         broadcast: what the server sent.
         examples: fields [N, ...], padded to a bucket.
@@ -119,7 +117,7 @@ def train_client(
     state = algorithm.client_init(broadcast, (), key)
     state = jax.lax.fori_loop(0, count, step, state)
     message, _, metrics = algorithm.client_final(state)
-    vector = messages.ravel(message)
+    vector = ravel(message)
     finite = jnp.all(jnp.isfinite(vector))
     vector = jnp.where(finite, vector, 0.0)
     clipped = jnp.asarray(False)

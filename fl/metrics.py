@@ -23,7 +23,7 @@ def evaluator(
     """
     sums = jax.jit(model.metrics)
     size = len(next(iter(examples.values())))
-    batch = min(EVAL_BATCH, size)
+    batch = max(1, min(EVAL_BATCH, size))  # an empty set has no batches, hence no means
     batches = []
     for start in range(0, size, batch):
         count = min(batch, size - start)

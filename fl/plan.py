@@ -235,7 +235,8 @@ def _encoding(
         )
         final = exposed(noise_multiplier)
     except dp.DpError as error:
-        raise PlanError((fault("privacy", str(error), "a reachable target"),)) from error
+        why = f"{error}" if error.__cause__ is None else f"{error} ({error.__cause__})"
+        raise PlanError((fault("privacy", why, "a target that some noise meets"),)) from error
     if final.mechanism is None:
         raise AssertionError("exposed() always sets the mechanism")
     return PrivateEncoding(final.mechanism), noise_multiplier, final

@@ -4,7 +4,8 @@ A loop over clients inside one compiled call, not vmap: on a CPU a vmapped cohor
 client's weights at once and falls out of cache, two to three times slower for dense models.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from fl.algorithms.base import Algorithm
 from fl.client import Update, bucket_of, buckets, local_steps, steps_shape, train_client
 from fl.datasets.dataset import FederatedDataset
-from fl.tree import Raveler
 from fl.types import Purpose, PyTree, jax_key
 
 CHUNK = 16  # clients in flight: memory is CHUNK x (examples + parameters)
@@ -48,14 +48,15 @@ class ScanRunner:
         algorithm: the algorithm.
         data: the clients' examples.
         seed: the run seed.
-        train_chunk: the compiled loop; made by `scan_runner`.
+        dim: length d of a message.
+        max_norm: bound on a message's l2 norm, or None.
     """
 
     algorithm: Algorithm
     data: FederatedDataset
     seed: int
     dim: int
-    train_chunk: Callable[..., Update]
+    max_norm: float | None
 
     def train(self, broadcast: PyTree, round_index: int, client_ids: Sequence[int]) -> Trained:
         """Trains the given clients (ascending ids) from `broadcast`."""
@@ -106,51 +107,56 @@ class ScanRunner:
                 examples[name][k, :size] = field
         padded_ids = np.zeros(CHUNK, dtype=np.uint32)
         padded_ids[: len(ids)] = ids
+        chunk = {
+            "examples": examples, "index": index, "mask": mask, "count": counts, "id": padded_ids,
+        }  # fmt: skip
         key = jax_key(self.seed, Purpose.TRAINING, round_index)
-        return self.train_chunk(broadcast, examples, index, mask, counts, padded_ids, len(ids), key)
-
-
-def scan_runner(
-    algorithm: Algorithm,
-    messages: Raveler,
-    data: FederatedDataset,
-    *,
-    max_norm: float | None,
-    seed: int,
-) -> ScanRunner:
-    """Returns the runner of one run; compiles once per bucket shape that occurs."""
-
-    def one_client(
-        broadcast: PyTree, inputs: Mapping[str, Any], k: jax.Array, key: jax.Array
-    ) -> Update:
-        mine = jax.tree.map(lambda array: array[k], dict(inputs))
-        return train_client(
-            algorithm, messages, max_norm, broadcast,
-            mine["examples"], mine["index"], mine["mask"], mine["count"],
-            jax.random.fold_in(key, mine["id"]),
-        )  # fmt: skip
-
-    @jax.jit
-    def train_chunk(
-        broadcast: PyTree,
-        examples: Mapping[str, jax.Array],
-        index: jax.Array,
-        mask: jax.Array,
-        counts: jax.Array,
-        ids: jax.Array,
-        num_clients: jax.Array,
-        key: jax.Array,
-    ) -> Update:
-        inputs = {"examples": examples, "index": index, "mask": mask, "count": counts, "id": ids}
-        shapes = jax.eval_shape(one_client, broadcast, inputs, jnp.int32(0), key)
-        empty = jax.tree.map(lambda leaf: jnp.zeros((CHUNK, *leaf.shape), leaf.dtype), shapes)
-
-        def body(k: jax.Array, out: Update) -> Update:
-            update = one_client(broadcast, inputs, k, key)
-            grown: Update = jax.tree.map(lambda array, value: array.at[k].set(value), out, update)
-            return grown
-
-        trained: Update = jax.lax.fori_loop(0, num_clients, body, empty)
+        trained: Update = train_chunk(
+            self.algorithm, self.max_norm, broadcast, chunk, len(ids), key
+        )
         return trained
 
-    return ScanRunner(algorithm, data, seed, messages.dim, train_chunk)
+
+@functools.partial(jax.jit, static_argnames=("algorithm", "max_norm"))
+def train_chunk(
+    algorithm: Algorithm,
+    max_norm: float | None,
+    broadcast: PyTree,
+    chunk: Mapping[str, Any],
+    num_clients: jax.Array,
+    key: jax.Array,
+) -> Update:
+    """Trains the first `num_clients` of a chunk, one after the other.
+
+    Compiled once per algorithm and shape, also across runs of one process.
+
+    Args:
+        algorithm: the algorithm.
+        max_norm: bound on a message's l2 norm, or None.
+        broadcast: what the server sent.
+        chunk: "examples" (fields [CHUNK, N, ...]), "index" int32[CHUNK, S, B],
+            "mask" f32[CHUNK, S, B], "count" int32[CHUNK], "id" uint32[CHUNK].
+        num_clients: i32[], the clients that are there; the rest is padding.
+        key: of the round.
+
+    Returns:
+        Update with a leading axis of CHUNK; zero where padded.
+    """
+
+    def one_client(k: jax.Array) -> Update:
+        mine = jax.tree.map(lambda array: array[k], chunk)
+        return train_client(
+            algorithm, max_norm, broadcast, mine["examples"], mine["index"], mine["mask"],
+            mine["count"], jax.random.fold_in(key, mine["id"]),
+        )  # fmt: skip
+
+    def body(k: jax.Array, out: Update) -> Update:
+        grown: Update = jax.tree.map(
+            lambda array, value: array.at[k].set(value), out, one_client(k)
+        )
+        return grown
+
+    shapes = jax.eval_shape(one_client, jnp.int32(0))
+    empty = jax.tree.map(lambda leaf: jnp.zeros((CHUNK, *leaf.shape), leaf.dtype), shapes)
+    trained: Update = jax.lax.fori_loop(0, num_clients, body, empty)
+    return trained

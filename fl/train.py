@@ -25,7 +25,7 @@ from fl.models import Model
 from fl.plan import Plan, Resolved, resolve
 from fl.privacy import RELATION, Privacy
 from fl.round import Attempt, Clock, attempt_round, client_values
-from fl.runners import Trained, scan_runner
+from fl.runners import ScanRunner, Trained
 from fl.statement import Statement, so_far, statement
 from fl.store import Store
 from fl.summary import fingerprint, run_facts, summarize, write_summary
@@ -117,8 +117,8 @@ class Training:
         self.metrics: Mapping[str, float] = {}
         self.stopped_early: str | None = None
         self._sizes = data.sizes
-        self._runner = scan_runner(
-            plan.algorithm, resolved.messages, data, max_norm=resolved.max_norm, seed=plan.seed
+        self._runner = ScanRunner(
+            plan.algorithm, data, plan.seed, resolved.messages.dim, resolved.max_norm
         )
         self._evaluate = None if data.test is None else evaluator(model, data.test)
         self._server_update = jax.jit(plan.algorithm.server_update)

@@ -17,17 +17,20 @@ from fl.types import FloatVector, PyTree
 
 
 class Raveler(NamedTuple):
-    """The shape of one message: how it becomes a vector and comes back.
+    """The shape of one message, for the way back from a vector.
 
     Attributes:
         dim: the length d of the vector.
-        ravel: pytree -> f32[d]; traceable.
         unravel: f32[d] -> pytree; traceable.
     """
 
     dim: int
-    ravel: Callable[[PyTree], jax.Array]
     unravel: Callable[[jax.Array], PyTree]
+
+
+def ravel(tree: PyTree) -> jax.Array:
+    """Returns a tree of arrays as f32[d], leaves in canonical order; traceable."""
+    return ravel_pytree(tree)[0].astype(jnp.float32)
 
 
 def raveler(template: PyTree) -> Raveler:
@@ -35,10 +38,7 @@ def raveler(template: PyTree) -> Raveler:
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), template)
     flat, unravel = ravel_pytree(zeros)
 
-    def ravel(tree: PyTree) -> jax.Array:
-        return ravel_pytree(tree)[0].astype(jnp.float32)
-
-    return Raveler(int(flat.size), ravel, lambda vector: unravel(vector.astype(flat.dtype)))
+    return Raveler(int(flat.size), lambda vector: unravel(vector.astype(flat.dtype)))
 
 
 def clip_by_l2(vector: jax.Array, max_norm: float) -> jax.Array:

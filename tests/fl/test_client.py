@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 import fl
 from fl.algorithms import Batching
 from fl.client import MAX_BUCKETS, bucket_of, buckets, local_steps, steps_shape, train_client
-from fl.tree import raveler
 
 
 @given(st.integers(0, 50), st.one_of(st.none(), st.integers(1, 20)), st.integers(1, 3))
@@ -63,7 +62,7 @@ def run(algorithm, params, x, y, bucket, max_norm=None):
         "y": jnp.zeros(bucket, jnp.int32).at[: len(y)].set(y),
     }
     return train_client(
-        algorithm, raveler(params), max_norm, params, examples, jnp.asarray(steps.index),
+        algorithm, max_norm, params, examples, jnp.asarray(steps.index),
         jnp.asarray(steps.mask), jnp.asarray(steps.count), jax.random.key(0),
     )  # fmt: skip
 

@@ -1,0 +1,129 @@
+"""Ideal and Secure are one sum; dropouts are drawn within bounds."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fl
+from fl.aggregate import aggregate, draw_dropouts, lost_before_masking, modular_sum
+from fl.secure import STAGES, TooFewClientsError, run_params, secret_stream
+from tests.fl import helpers
+
+EVERY_STAGE = dict.fromkeys(STAGES, 0.06)
+
+
+@pytest.mark.parametrize("graph", ["sparse", "complete"])
+@pytest.mark.parametrize(
+    ("privacy", "against"),
+    [
+        ("skellam", "server"),
+        ("discrete_gaussian", "server"),
+        ("gaussian", "participants"),
+        ("none", "uniform"),
+        ("none", "examples"),
+    ],
+)
+def test_ideal_and_secure_give_bit_identical_models(privacy, against, graph):
+    data = helpers.small_data(num_clients=40)
+    wanted = (
+        fl.NotPrivate(1.0, against, max_weight=4)
+        if privacy == "none"
+        else helpers.privacy(mechanism=privacy, against=against)
+    )
+    runs = [
+        list(
+            fl.rounds(
+                helpers.plan(
+                    privacy=wanted,
+                    seeded_secrets=True,
+                    aggregation=make(
+                        simulate_dropout=EVERY_STAGE, graph=graph,
+                        security_bits=12, correctness_bits=4,
+                    ),
+                ),
+                helpers.MODEL,
+                data,
+            )
+        )
+        for make in (helpers.ideal, helpers.secure)
+    ]  # fmt: skip
+    assert any(len(r.survivors) < 40 for r in runs[0])
+    for ours, theirs in zip(*runs, strict=True):
+        assert ours.survivors == theirs.survivors
+        assert ours.metrics == theirs.metrics
+        for name in ("w", "b"):
+            assert (
+                np.asarray(ours.params[name]).tobytes() == np.asarray(theirs.params[name]).tobytes()
+            )
+
+
+def test_ideal_and_secure_abort_alike():
+    data = helpers.small_data(num_clients=12)
+    for make in (helpers.ideal, helpers.secure):
+        leaving = {"mask_input": 0.6}
+        plan = helpers.plan(aggregation=make(simulate_dropout=leaving, beyond=True))
+        start = helpers.MODEL.init(None)
+        for r in fl.rounds(plan, helpers.MODEL, data):
+            assert r.survivors == ()
+            assert "nothing is released" in r.reason
+            assert (np.asarray(r.params["w"]) == np.asarray(start["w"])).all()
+
+
+@given(
+    st.integers(1, 62), st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**32), st.data()
+)  # fmt: skip
+def test_the_modular_sum_is_the_integer_sum(bits, length, clients, seed, data):
+    rng = np.random.default_rng(seed)
+    vectors = {i: {"v": rng.integers(0, 2**bits, length, dtype=np.uint64)} for i in range(clients)}
+    chosen = data.draw(st.sets(st.sampled_from(range(clients))))
+    sums = modular_sum({"v": (length, bits)}, sorted(chosen), vectors.__getitem__)
+    expected = [sum(int(vectors[i]["v"][j]) for i in chosen) % 2**bits for j in range(length)]
+    assert sums["v"].tolist() == expected
+
+
+def test_secure_sums_several_segments_of_arbitrary_ids():
+    ids = [3, 17, 200, 4001, 70000]
+    segments = {"update": (6, 33), "weight": (1, 5)}
+    params = run_params(
+        5, segments, corrupt=0.2, dropout=0.2, server="semi_honest", rounds=1,
+        complete_graph=True, security_bits=40, correctness_bits=30, seed=None,
+    )  # fmt: skip
+    values = {
+        i: {"update": np.full(6, 2**33 - i, np.uint64), "weight": np.array([3], np.uint64)}
+        for i in ids
+    }
+    got = aggregate(
+        helpers.secure(), segments, params, ids, {"mask_input": {17}}, values.__getitem__,
+        secret_stream(),
+    )  # fmt: skip
+    assert got.survivors == (3, 200, 4001, 70000)
+    assert got.sums["weight"].tolist() == [12]
+    assert got.sums["update"].tolist() == [(4 * 2**33 - 3 - 200 - 4001 - 70000) % 2**33] * 6
+    with pytest.raises(TooFewClientsError):
+        aggregate(
+            helpers.secure(), segments, params, ids, {"share_keys": {3, 17}}, values.__getitem__,
+            secret_stream(),
+        )  # fmt: skip
+
+
+@given(st.integers(2, 60), st.floats(0, 0.9), st.floats(0, 0.9), st.integers(0, 1000))
+def test_simulated_dropouts_stay_within_the_bound_unless_beyond(n, dropout, rate, seed):
+    ids = np.arange(n) * 5
+    within = helpers.ideal(dropout=dropout, simulate_dropout=dict.fromkeys(STAGES, rate))
+    drawn = draw_dropouts(within, ids, seed, 1)
+    gone = [client for stage in STAGES for client in drawn[stage]]
+    assert len(gone) == len(set(gone)) <= int(round(dropout * n, 9))
+    assert set(gone) <= set(ids.tolist())
+    assert drawn == draw_dropouts(within, ids, seed, 1)
+
+
+def test_beyond_lets_simulated_dropouts_exceed_the_bound():
+    ids = np.arange(200)
+    masked = helpers.ideal(dropout=0.1, simulate_dropout={"unmask": 0.5}, beyond=True)
+    assert len(draw_dropouts(masked, ids, 0, 0)["unmask"]) > 20
+
+
+def test_who_is_lost_before_masking():
+    dropouts = {"advertise_keys": (1,), "share_keys": (2,), "mask_input": (3,), "unmask": (4,)}
+    assert lost_before_masking(dropouts) == {1, 2}
