@@ -122,12 +122,12 @@ class Params:
 
     @property
     def max_corrupt(self) -> int:
-        """C = floor(corrupt n)."""
+        """Clients that may be corrupt: c = floor(corrupt n)."""
         return floor_of(self.corrupt, self.num_clients)
 
     @property
     def max_dropped(self) -> int:
-        """D = floor(dropout n)."""
+        """Clients that may be gone: D = floor(dropout n)."""
         return floor_of(self.dropout, self.num_clients)
 
     @property

@@ -377,7 +377,7 @@ def test_inputs_come_late_and_are_fixed_by_copy(make_play, make_params):
         late.receive(fresh.inbound[0])
     with pytest.raises(secureagg.MisuseError, match="out of range"):
         late.set_inputs(np.full(5, 1 << 20))
-    vector = fresh.inputs[0].copy()
+    vector = fresh.inputs[0].astype(np.uint32)  # the protocol's own words for 20 bits
     late.set_inputs(vector)
     vector[:] = 0
     with pytest.raises(secureagg.MisuseError, match="fixed"):

@@ -299,6 +299,24 @@ def test_masked_vectors_look_nothing_like_the_inputs(make_play):
     assert all(body != bytes(13) for body in bodies)
 
 
+def test_segments_have_masks_of_their_own(make_params):
+    params = make_params(segments=tuple(secureagg.Segment(name, 4, 32) for name in "ab"))
+    roster = dict.fromkeys(range(6), b"")
+    server = secureagg.ServerSession(params, roster)
+    zeros = {name: np.zeros(4, dtype=int) for name in "ab"}
+    clients = [
+        secureagg.ClientSession(params, i, None, roster, zeros, once=secureagg.MemoryOnce())
+        for i in range(6)
+    ]
+    messages = {i: client.start() for i, client in enumerate(clients)}
+    for _ in range(2):
+        for i, message in messages.items():
+            server.receive(i, message)
+        messages = {i: clients[i].receive(m) or b"" for i, m in server.close_stage().items()}
+    for message in messages.values():
+        assert message[-32:-16] != message[-16:]
+
+
 def test_ten_thousand_clients_have_an_outcome_at_once():
     params = secureagg.choose_params(
         10_000,

@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 
 import secureagg
-from secureagg import messages
+from secureagg import messages, server
 from secureagg._codec import u32
 from secureagg.messages import KeyBundle
 
 
 def refused(play, client_id, message, error, match) -> Any:
     """The server refuses the message; its state and sums are as before."""
-    server = play.server
-    sums = [array.copy() for array in server._sums]
-    before = server._state, dict(server._received), dict(server._taken), set(server._keys)
+    session = play.server
+    sums = [array.copy() for array in session._sums]
+    before = session._state, dict(session._received), dict(session._taken), set(session._keys)
     with pytest.raises(error, match=match) as caught:
-        server.receive(client_id, message)
-    assert (server._state, server._received, server._taken, server._keys) == before
-    assert all(np.array_equal(a, b) for a, b in zip(sums, server._sums, strict=True))
+        session.receive(client_id, message)
+    assert (session._state, session._received, session._taken, session._keys) == before
+    assert all(np.array_equal(a, b) for a, b in zip(sums, session._sums, strict=True))
     return caught.value
 
 
@@ -269,6 +269,23 @@ def test_clients_left_without_neighbours_drop_out(make_params, make_play):
     assert len(inbound) == 6
     play.finish()
     assert 0 not in play.server.result.survivors
+
+
+def test_a_dropped_client_without_surviving_neighbours_is_not_needed(make_play):
+    """Nobody masked with it, and nobody is left who holds its shares."""
+    play = make_play(2, n=9, degree=2, threshold=1, min_survivors=2)
+    play.step(but=[0, *play.server._round.mask_neighbours(0)])
+    play.finish()
+    assert len(play.server.result.survivors) == 6
+
+
+def test_unmasking_changes_nothing_it_is_given(make_play):
+    play = make_play(3)
+    for client_id, message in play.answers().items():
+        play.server.receive(client_id, message)
+    state, received = play.server._state, play.server._received
+    one, two = (server.close_unmask(state, received).aggregate for _ in range(2))
+    assert one.sums["x"].tolist() == two.sums["x"].tolist()
 
 
 def test_misuse_of_a_server_session(make_play):
