@@ -141,8 +141,8 @@ def test_adversarial_halves_and_coins_never_exceed_the_bounds(dim, k, high, seed
 def test_rounding_up_everywhere_would_exceed_the_bound():
     # The check is what holds the bound: the first rounding of this vector is beyond it.
     dim, rotation = 400, dp.Rotation.from_seed(400, b"r")
-    target = np.full(dim, 0.5)
-    discretizer = make(dim, clip_norm=10.0, granularity=1.0)
+    target = np.full(dim, 0.6)  # the nearest integer is above, too
+    discretizer = make(dim, clip_norm=12.001, granularity=1.0)
     assert dim > discretizer.l2_sq  # all coordinates rounded up: norm^2 = dim
     z = discretizer.encode(rotation.invert(target), rotation, bytes)  # zero coins round up
     np.testing.assert_array_equal(z, 0)  # after max_tries it rounds toward zero
