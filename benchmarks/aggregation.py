@@ -31,10 +31,11 @@ def main() -> None:
     demo = dataclasses.replace(
         fl.PRESETS["digits-demo"], clients=given.clients, rounds=given.rounds, eval_every=10**6
     )
-    central = {"mechanism": "gaussian", "against": "participants"}
     cases = {
         "plain, no privacy": dataclasses.replace(demo, aggregation="plain", no_dp=True),
-        "plain, gaussian": dataclasses.replace(demo, aggregation="plain", **central),
+        "plain, gaussian": dataclasses.replace(
+            demo, aggregation="plain", mechanism="gaussian", against="participants"
+        ),
         "ideal, skellam": dataclasses.replace(demo, aggregation="ideal"),
         "ideal, discrete gaussian": dataclasses.replace(
             demo, aggregation="ideal", mechanism="discrete_gaussian"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dp
+from fl.figures import upper_text
 from fl.statement import Statement
 from fl.train import Round
 
@@ -23,7 +24,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _upper(value: dp.Interval | None) -> str:
-    return "-" if value is None else f"<= {value.upper:.4g}"
+    return "-" if value is None else f"<= {upper_text(value.upper)}"
 
 
 def privacy_table(statement: Statement, *, assumptions: bool) -> str:
@@ -34,9 +35,9 @@ def privacy_table(statement: Statement, *, assumptions: bool) -> str:
     )  # fmt: skip
     rows = [
         (
-            row.adversary, "-" if row.delta is None else f"{row.delta:g}", _upper(row.planned), _upper(row.realised),
-            _upper(row.worst_case), row.relation, str(row.c), str(row.min_survivors),
-            str(row.max_releases),
+            row.adversary, "-" if row.delta is None else f"{row.delta:g}",
+            _upper(row.planned), _upper(row.realised), _upper(row.worst_case), row.relation,
+            str(row.c), str(row.min_survivors), str(row.max_releases),
         )
         for row in statement.rows
     ]  # fmt: skip
@@ -74,6 +75,6 @@ def round_note(finished: Round) -> str:
     """Returns accuracy, epsilon so far and survivors in one line."""
     accuracy = finished.metrics.get("accuracy")
     parts = ["" if accuracy is None else f"accuracy {accuracy:.1%}"]
-    parts.append("" if finished.epsilon is None else f"epsilon <= {finished.epsilon:.2f}")
+    parts.append("" if finished.epsilon is None else f"epsilon <= {upper_text(finished.epsilon)}")
     parts.append(f"{len(finished.survivors)} clients")
     return ", ".join(part for part in parts if part)

@@ -4,7 +4,6 @@ Needs jinja2 and matplotlib, the extra `report`. The page refers to nothing outs
 holds only what the summary and the rounds already say.
 """
 
-import decimal
 import importlib.resources
 import json
 import math
@@ -14,6 +13,7 @@ from typing import Any
 
 from fl._plots import STAGES, Rounds, plots
 from fl.errors import DataError, MissingExtraError, StoreError
+from fl.figures import lower_text, upper_text
 
 Summary = Mapping[str, Any]
 
@@ -250,18 +250,10 @@ def _interval(interval: Mapping[str, float] | None) -> str:
     lower, upper = float(interval["lower"]), float(interval["upper"])
     if math.isnan(upper) or math.isnan(lower):
         raise DataError("epsilon", f"{lower} to {upper}", "numbers")
-    high = "∞" if math.isinf(upper) else _rounded(upper, decimal.ROUND_CEILING)
+    high = "∞" if math.isinf(upper) else upper_text(upper)
     if lower <= 0:
         return f"≤ {high}"
-    return f"{_rounded(lower, decimal.ROUND_FLOOR)} to {high}"
-
-
-def _rounded(value: float, direction: str) -> str:
-    """Two decimals, three significant figures below one, rounded in the given direction."""
-    digits = 2 if value >= 1 or value <= 0 else 2 - math.floor(math.log10(value))
-    step = decimal.Decimal(1).scaleb(-digits)
-    # From the digits that summary.json shows: the binary value of 3.66 would be printed as 3.67.
-    return format(decimal.Decimal(repr(value)).quantize(step, rounding=direction), "f")
+    return f"{lower_text(lower)} to {high}"
 
 
 def _seconds(value: float) -> str:

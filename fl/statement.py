@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dp
+from fl.figures import upper_text
 from fl.privacy import ADVERSARIES, RELATION, Exposure, Privacy, Row
 
 _ZERO_OUT = (
@@ -46,7 +47,7 @@ def _row_text(row: Row) -> str:
     if row.reason is not None:
         return f"{row.adversary}: no figure: {row.reason}"
     figures = ", ".join(
-        f"{name.replace('_', ' ')} <= {value.upper:.4g}"
+        f"{name.replace('_', ' ')} <= {upper_text(value.upper)}"
         for name, value in [
             ("planned", row.planned), ("realised", row.realised), ("worst_case", row.worst_case),
         ]
