@@ -1,14 +1,26 @@
 """Small data and plans that tests share."""
 
+from typing import Any
+
+import jax
 import numpy as np
 import optax
+from numpy.typing import NDArray
 
 import fl
+from fl.types import PyTree
 
 MODEL = fl.models.logistic(4, 3)
+KEY = jax.random.key(0)
 
 
-def small_data(num_clients=12, examples=5, seed=0, x=None):
+def small_data(
+    num_clients: int = 12,
+    examples: int = 5,
+    seed: int = 0,
+    x: NDArray[np.float32] | None = None,
+) -> fl.FederatedDataset:
+    """Clients with equally many examples [4] of three classes; the test set is the same."""
     rng = np.random.default_rng(seed)
     ids = np.repeat(np.arange(num_clients), examples)
     y = rng.integers(0, 3, len(ids)).astype(np.int32)
@@ -20,8 +32,8 @@ def small_data(num_clients=12, examples=5, seed=0, x=None):
     )
 
 
-def algorithm(**overrides):
-    settings = {
+def algorithm(**overrides: Any) -> fl.Algorithm:
+    settings: dict[str, Any] = {
         "client_optimizer": optax.sgd(0.5),
         "server_optimizer": optax.sgd(1.0, momentum=0.5),
         "batch_size": None,
@@ -33,8 +45,8 @@ def algorithm(**overrides):
 ALGORITHM = algorithm()  # one object, so that its programs are compiled once for all tests
 
 
-def privacy(**overrides):
-    settings = {
+def privacy(**overrides: Any) -> fl.Privacy:
+    settings: dict[str, Any] = {
         "unit": "client",
         "against": "server",
         "epsilon": 8.0,
@@ -45,17 +57,18 @@ def privacy(**overrides):
     return fl.Privacy(**{**settings, **overrides})
 
 
-def ideal(**overrides):
-    return fl.Ideal(**{"corrupt": 0.1, "dropout": 0.25, **overrides})
+def ideal(**overrides: Any) -> fl.Ideal:
+    settings: dict[str, Any] = {"corrupt": 0.1, "dropout": 0.25}
+    return fl.Ideal(**{**settings, **overrides})
 
 
-def secure(**overrides):
-    settings = {"corrupt": 0.1, "dropout": 0.25, "server": "semi_honest"}
+def secure(**overrides: Any) -> fl.Secure:
+    settings: dict[str, Any] = {"corrupt": 0.1, "dropout": 0.25, "server": "semi_honest"}
     return fl.Secure(**{**settings, **overrides})
 
 
-def plan(**overrides):
-    settings = {
+def plan(**overrides: Any) -> fl.Plan:
+    settings: dict[str, Any] = {
         "rounds": 3,
         "cohort": fl.cohort.full(),
         "algorithm": ALGORITHM,
@@ -64,3 +77,8 @@ def plan(**overrides):
         "seed": 7,
     }
     return fl.Plan(**{**settings, **overrides})
+
+
+def params_bytes(params: PyTree) -> bytes:
+    """The bytes of a tree of arrays, leaves in canonical order."""
+    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params))

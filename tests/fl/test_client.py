@@ -1,5 +1,7 @@
 """Local steps: every example once an epoch, padding the identity, few shapes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,14 +9,26 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import fl
 from fl.algorithms import Batching
-from fl.client import MAX_BUCKETS, bucket_of, buckets, local_steps, steps_shape, train_client
+from fl.client import (
+    MAX_BUCKETS,
+    Update,
+    bucket_of,
+    buckets,
+    local_steps,
+    steps_shape,
+    train_client,
+)
+from fl.types import PyTree
 
 
 @given(st.integers(0, 50), st.one_of(st.none(), st.integers(1, 20)), st.integers(1, 3))
-def test_every_example_is_seen_once_an_epoch(size, batch_size, epochs):
+def test_every_example_is_seen_once_an_epoch(
+    size: int, batch_size: int | None, epochs: int
+) -> None:
     batching = Batching(batch_size, epochs)
     bucket = max(size, 1) + 3
     steps = local_steps(size, bucket, batching, seed=1, round_index=2, client=3)
@@ -28,9 +42,10 @@ def test_every_example_is_seen_once_an_epoch(size, batch_size, epochs):
     assert (steps.mask[: steps.count].sum(axis=1) > 0).all()
 
 
-def test_order_differs_by_round_client_and_epoch_and_repeats_by_seed():
-    def order(seed, round_index, client):
-        return local_steps(30, 30, Batching(10, 2), seed, round_index, client).index.tolist()
+def test_order_differs_by_round_client_and_epoch_and_repeats_by_seed() -> None:
+    def order(seed: int, round_index: int, client: int) -> list[Any]:
+        steps = local_steps(30, 30, Batching(10, 2), seed, round_index, client)
+        return list(steps.index.tolist())
 
     assert order(0, 0, 0) == order(0, 0, 0)
     assert (
@@ -41,21 +56,29 @@ def test_order_differs_by_round_client_and_epoch_and_repeats_by_seed():
 
 
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=30))
-def test_buckets_are_few_and_hold_everybody(sizes):
+def test_buckets_are_few_and_hold_everybody(sizes: list[int]) -> None:
     shapes = buckets(np.array(sizes))
     assert 1 <= len(shapes) <= MAX_BUCKETS
     for size in sizes:
         assert bucket_of(size, shapes) >= size
 
 
-def linear_algorithm(**kwargs):
+def linear_algorithm(*, batch_size: int | None, local_epochs: int) -> tuple[fl.Model, fl.Algorithm]:
     model = fl.models.logistic(3, 2)
     return model, fl.fedavg(
-        model.loss, client_optimizer=optax.sgd(0.3), server_optimizer=optax.sgd(1.0), **kwargs
-    )
+        model.loss, client_optimizer=optax.sgd(0.3), server_optimizer=optax.sgd(1.0),
+        batch_size=batch_size, local_epochs=local_epochs,
+    )  # fmt: skip
 
 
-def run(algorithm, params, x, y, bucket, max_norm=None):
+def run(
+    algorithm: fl.Algorithm,
+    params: PyTree,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    bucket: int,
+    max_norm: float | None = None,
+) -> Update:
     steps = local_steps(len(x), bucket, algorithm.batching, 0, 0, 0)
     examples = {
         "x": jnp.zeros((bucket, 3)).at[: len(x)].set(x),
@@ -67,7 +90,7 @@ def run(algorithm, params, x, y, bucket, max_norm=None):
     )  # fmt: skip
 
 
-def test_padding_changes_nothing():
+def test_padding_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(7, 3)).astype(np.float32), rng.integers(0, 2, 7)
     for batch_size in (None, 2, 3):
@@ -77,7 +100,7 @@ def test_padding_changes_nothing():
         np.testing.assert_allclose(tight, padded, atol=1e-6)
 
 
-def test_the_message_is_what_gradient_descent_by_hand_gives():
+def test_the_message_is_what_gradient_descent_by_hand_gives() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(6, 3)).astype(np.float32), rng.integers(0, 2, 6)
     model, algorithm = linear_algorithm(batch_size=None, local_epochs=3)
@@ -93,7 +116,7 @@ def test_the_message_is_what_gradient_descent_by_hand_gives():
     )
 
 
-def test_long_messages_are_clipped_and_said_to_be():
+def test_long_messages_are_clipped_and_said_to_be() -> None:
     model, algorithm = linear_algorithm(batch_size=None, local_epochs=5)
     params = model.init(jax.random.key(0))
     x, y = np.full((4, 3), 5.0, np.float32), np.array([0, 0, 0, 1])
@@ -103,7 +126,7 @@ def test_long_messages_are_clipped_and_said_to_be():
     assert float(jnp.linalg.norm(bound.vector)) == pytest.approx(0.25, rel=1e-5)
 
 
-def test_nan_becomes_the_zero_vector_and_is_flagged():
+def test_nan_becomes_the_zero_vector_and_is_flagged() -> None:
     model, algorithm = linear_algorithm(batch_size=None, local_epochs=1)
     params = model.init(jax.random.key(0))
     update = run(algorithm, params, np.full((2, 3), np.nan, np.float32), np.array([0, 1]), 2, 1.0)

@@ -1,25 +1,30 @@
 """Resolving a plan: everything derived, every fault at once, before anything is compiled."""
 
 import math
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import jax
 import optax
 import pytest
 
+import dp
 import fl
+from fl.algorithms.fedavg import FedAvgStep
+from fl.types import Batch, MetricSums, PyTree
 from tests.fl import helpers
 
 DATA = helpers.small_data()
 
 
-def faults_of(plan, data=DATA, **kwargs):
+def faults_of(plan: fl.Plan) -> tuple[str, ...]:
     with pytest.raises(fl.PlanError) as caught:
-        fl.resolve(plan, data, **kwargs)
+        fl.resolve(plan, DATA)
     assert str(caught.value) == "\n".join(caught.value.faults)
     return caught.value.faults
 
 
-def test_several_faults_are_listed_at_once():
+def test_several_faults_are_listed_at_once() -> None:
     found = faults_of(
         helpers.plan(
             rounds=0,
@@ -46,7 +51,7 @@ def test_several_faults_are_listed_at_once():
         ("spare_releases", 0.5), ("report_deltas", (2.0,)), ("accountant", "pld"),
     ],
 )  # fmt: skip
-def test_each_privacy_field_is_checked(field, value):
+def test_each_privacy_field_is_checked(field: str, value: object) -> None:
     (line,) = faults_of(helpers.plan(privacy=helpers.privacy(**{field: value})))
     assert line.startswith(f"{field}: got ")
 
@@ -60,7 +65,9 @@ def test_each_privacy_field_is_checked(field, value):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("make", [helpers.ideal, helpers.secure])
-def test_each_aggregation_field_is_checked(make, field, value):
+def test_each_aggregation_field_is_checked(
+    make: Callable[..., fl.Ideal | fl.Secure], field: str, value: object
+) -> None:
     assert faults_of(helpers.plan(aggregation=make(**{field: value})))[0].startswith(field)
 
 
@@ -68,7 +75,7 @@ def test_each_aggregation_field_is_checked(make, field, value):
     ("field", "value"),
     [("rounds", 2.0), ("rounds", True), ("eval_every", 0), ("seed", -1), ("seed", 2**63)],
 )
-def test_each_plan_field_is_checked(field, value):
+def test_each_plan_field_is_checked(field: str, value: object) -> None:
     assert faults_of(helpers.plan(**{field: value}))[0].startswith(f"{field}: got ")
 
 
@@ -85,25 +92,29 @@ def test_each_plan_field_is_checked(field, value):
         ({"aggregation": helpers.ideal(corrupt=0.6, dropout=0.5)}, "corrupt and dropout"),
     ],
 )
-def test_combinations_that_promise_nothing_are_refused(overrides, field):
+def test_combinations_that_promise_nothing_are_refused(
+    overrides: dict[str, Any], field: str
+) -> None:
     assert faults_of(helpers.plan(**overrides))[0].startswith(f"{field}: ")
 
 
-def test_a_malicious_server_is_refused_by_name():
+def test_a_malicious_server_is_refused_by_name() -> None:
     (line,) = faults_of(helpers.plan(aggregation=helpers.secure(server="malicious")))
     assert "server" in line
     assert "malicious" in line
 
 
-def test_an_epsilon_out_of_reach_is_a_fault_that_says_why():
+def test_an_epsilon_out_of_reach_is_a_fault_that_says_why() -> None:
     (line,) = faults_of(helpers.plan(privacy=helpers.privacy(epsilon=1e-9)))
     assert "epsilon=1e-09" in line
 
 
-def test_a_loss_that_is_not_a_models_needs_the_model():
+def test_a_loss_that_is_not_a_models_needs_the_model() -> None:
+    def loss(params: PyTree, batch: Batch, key: jax.Array) -> jax.Array:
+        return helpers.MODEL.loss(params, batch, key)
+
     bare = fl.fedavg(
-        lambda params, batch, key: helpers.MODEL.loss(params, batch, key),
-        client_optimizer=optax.sgd(0.1), server_optimizer=optax.sgd(1.0),
+        loss, client_optimizer=optax.sgd(0.1), server_optimizer=optax.sgd(1.0),
         batch_size=None, local_epochs=1,
     )  # fmt: skip
     plan = helpers.plan(algorithm=bare)
@@ -112,10 +123,10 @@ def test_a_loss_that_is_not_a_models_needs_the_model():
     assert with_model.messages.dim == 15
 
 
-def test_an_algorithm_that_keeps_client_state_is_refused():
+def test_an_algorithm_that_keeps_client_state_is_refused() -> None:
     algorithm = helpers.algorithm()
 
-    def keeping(step):
+    def keeping(step: FedAvgStep) -> tuple[PyTree, PyTree, MetricSums]:
         message, _, metrics = algorithm.client_final(step)
         return message, step.params, metrics
 
@@ -123,13 +134,20 @@ def test_an_algorithm_that_keeps_client_state_is_refused():
     assert line.startswith("client_final")
 
 
-def test_what_is_derived_fits_together():
+def mechanism_of(resolved: fl.Resolved) -> dp.DistributedMechanism:
+    mechanism = resolved.exposure.mechanism
+    assert isinstance(mechanism, dp.DistributedMechanism)
+    return mechanism
+
+
+def test_what_is_derived_fits_together() -> None:
     resolved = fl.resolve(helpers.plan(aggregation=helpers.secure()), DATA)
     bounds, params = resolved.exposure.bounds, resolved.params
+    assert params is not None
     assert params.min_survivors == bounds.min_survivors == 9
     assert params.num_clients == resolved.invited == 12
     (segment,) = params.segments
-    mechanism = resolved.exposure.mechanism
+    mechanism = mechanism_of(resolved)
     assert (segment.name, segment.length) == ("update", 15)
     assert segment.modulus_bits == mechanism.modulus_bits
     worst = 12 * mechanism.discretizer.linf
@@ -137,24 +155,29 @@ def test_what_is_derived_fits_together():
     assert resolved.max_norm == 0.5
 
 
-def test_the_modulus_is_the_smallest_that_holds_the_cohort():
-    bits = {
-        n: fl.resolve(helpers.plan(), helpers.small_data(n, examples=1)).exposure.mechanism
+def test_the_modulus_is_the_smallest_that_holds_the_cohort() -> None:
+    few, many = (
+        mechanism_of(fl.resolve(helpers.plan(), helpers.small_data(n, examples=1)))
         for n in (12, 200)
-    }
-    assert bits[12].modulus_bits < bits[200].modulus_bits
+    )
+    assert few.modulus_bits < many.modulus_bits
 
 
-def test_secret_sessions_and_graphs_are_fresh_and_seeded_ones_repeat():
-    def resolved(**kwargs):
-        return fl.resolve(helpers.plan(aggregation=helpers.secure(), **kwargs), DATA).params
+def test_secret_sessions_and_graphs_are_fresh_and_seeded_ones_repeat() -> None:
+    def session(seeded: bool) -> tuple[bytes, bytes | None]:
+        plan = helpers.plan(aggregation=helpers.secure(), seeded_secrets=seeded)
+        params = fl.resolve(plan, DATA).params
+        assert params is not None
+        return params.session_id, params.graph_seed
 
-    assert resolved().session_id != resolved().session_id
-    assert resolved(seeded_secrets=True).session_id == resolved(seeded_secrets=True).session_id
+    fresh, again = session(False), session(False)
+    assert fresh[0] != again[0]
+    assert fresh[1] != again[1]
+    assert session(True) == session(True)
 
 
-def test_validation_compiles_nothing(monkeypatch):
-    def refuse(*args, **kwargs):
+def test_validation_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> NoReturn:
         raise AssertionError("compiled before the plan was validated")
 
     monkeypatch.setattr(jax, "jit", refuse)
