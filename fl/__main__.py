@@ -4,7 +4,7 @@
     python -m fl train --dataset mnist-writers --data-dir DATA
     python -m fl train --job job.toml --epsilon 2
     python -m fl resume RUN       continue a run that was interrupted
-    python -m fl report RUN       write summary.json and report.html again
+    python -m fl report RUN       write report.html again
     python -m fl datasets         list the data sets
     python -m fl privacy --job job.toml   the privacy statement, without training
 
@@ -100,8 +100,7 @@ def _train(words: list[str]) -> None:
     resolved = resolve(plan, data, model=model)
     print(privacy_table(resolved.privacy, assumptions=True) + "\n")
     out = Path(job.out) if job.out else next_run_directory(Path("runs"), job.dataset)
-    training = start(plan, model, data, out=out)
-    training.store.set_meta({"job": dataclasses.asdict(job)})
+    training = start(plan, model, data, out=out, job=dataclasses.asdict(job))
     _run(training, out)
 
 

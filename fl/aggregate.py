@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl import secure
-from fl.privacy import choice_fault, floor_fraction, number_fault
+from fl.errors import fault
+from fl.privacy import choice_fault, flag_fault, floor_fraction, integer_fault, number_fault
 from fl.types import Purpose, RandomBytes, generator
 
 Dropouts = Mapping[str, Collection[int]]
@@ -86,33 +87,41 @@ class Secure:
 Aggregation = Plain | Ideal | Secure
 
 
+_FRACTION = "a fraction, at least 0 and below 1"
+
+
+def _in_unit(value: float) -> bool:
+    return 0 <= value < 1
+
+
 def _masked_faults(masked: Ideal | Secure) -> tuple[str, ...]:
-    fraction = "a fraction, at least 0 and below 1"
-
-    def in_unit(value: float) -> bool:
-        return 0 <= value < 1
-
     found = [
-        *number_fault("corrupt", masked.corrupt, fraction, in_unit),
-        *number_fault("dropout", masked.dropout, fraction, in_unit),
+        *number_fault("corrupt", masked.corrupt, _FRACTION, _in_unit),
+        *number_fault("dropout", masked.dropout, _FRACTION, _in_unit),
         *choice_fault("graph", masked.graph, GRAPHS),
         *choice_fault("server", masked.server, ("semi_honest", "malicious")),
+        *integer_fault("security_bits", masked.security_bits, 0, 128),
+        *integer_fault("correctness_bits", masked.correctness_bits, 0, 128),
+        *flag_fault("beyond", masked.beyond),
     ]
     if masked.expected_dropout is not None:
-        found += number_fault(
-            "expected_dropout", masked.expected_dropout, f"at most dropout ({masked.dropout})",
-            lambda v: 0 <= v <= masked.dropout,
-        )  # fmt: skip
-    for stage, rate in masked.simulate_dropout.items():
-        found += choice_fault("simulate_dropout", stage, secure.STAGES)
-        found += number_fault(f"simulate_dropout[{stage}]", rate, fraction, in_unit)
-    for name, bits in [
-        ("security_bits", masked.security_bits),
-        ("correctness_bits", masked.correctness_bits),
-    ]:
-        found += number_fault(
-            name, bits, "an integer, at least 0", lambda v: isinstance(v, int) and v >= 0
+        found += number_fault("expected_dropout", masked.expected_dropout, _FRACTION, _in_unit)
+    if not found and (masked.expected_dropout or 0.0) > masked.dropout:
+        found.append(
+            fault(
+                "expected_dropout", masked.expected_dropout, f"at most dropout ({masked.dropout})"
+            )
         )
+    return (*found, *_rate_faults(masked.simulate_dropout))
+
+
+def _rate_faults(rates: object) -> tuple[str, ...]:
+    if not isinstance(rates, Mapping):
+        return (fault("simulate_dropout", rates, "{stage: rate}"),)
+    found: list[str] = []
+    for stage, rate in rates.items():
+        found += choice_fault("simulate_dropout", stage, secure.STAGES)
+        found += number_fault(f"simulate_dropout[{stage}]", rate, _FRACTION, _in_unit)
     return tuple(found)
 
 
@@ -175,6 +184,18 @@ def modular_sum(
     for name, (_, bits) in segments.items():
         sums[name] &= np.uint64((1 << bits) - 1)
     return sums
+
+
+def foretold(
+    params: secure.Params | None, client_ids: Sequence[int], dropouts: Dropouts
+) -> tuple[int, ...] | None:
+    """Returns whose updates a round will sum, before it runs; None where it will abort."""
+    if params is None:
+        return tuple(client_ids)
+    try:
+        return secure.survivors_of(params, client_ids, dropouts)
+    except secure.TooFewClientsError:
+        return None
 
 
 def aggregate(

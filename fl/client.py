@@ -124,4 +124,6 @@ def train_client(
     if max_norm is not None:
         unclipped, vector = vector, clip_by_l2(vector, max_norm)
         clipped = jnp.any(unclipped != vector)
+        finite = finite & jnp.all(jnp.isfinite(vector))
+        vector = jnp.where(finite, vector, 0.0)
     return Update(vector, finite, clipped, metrics)

@@ -26,7 +26,8 @@ class Cohort:
 
     def faults(self, num_clients: int) -> tuple[str, ...]:
         """Returns what is wrong with this schedule for `num_clients` clients."""
-        if self.size is not None and not 1 <= self.size <= num_clients:
+        whole = isinstance(self.size, int) and not isinstance(self.size, bool)
+        if self.size is not None and not (whole and 1 <= self.size <= num_clients):
             return (fault("cohort", self.size, f"1 to {num_clients} clients (all of them)"),)
         return ()
 

@@ -35,7 +35,7 @@ def privacy_table(statement: Statement, *, assumptions: bool) -> str:
     )  # fmt: skip
     rows = [
         (
-            row.adversary, "-" if row.delta is None else f"{row.delta:g}",
+            row.adversary, "-" if row.delta is None else str(row.delta),
             _upper(row.planned), _upper(row.realised), _upper(row.worst_case), row.relation,
             str(row.c), str(row.min_survivors), str(row.max_releases),
         )

@@ -74,8 +74,16 @@ class PrivateEncoding:
     def encode(
         self, value: ClientValue, turn: dp.Rotation, streams: Streams
     ) -> dict[str, NDArray[np.uint64]]:
-        """Returns the client's segments: rounded, noised where noise is local, wrapped."""
-        encoded = self.mechanism.encode(value.vector, turn, streams(Purpose.ENCODING))
+        """Returns the client's segments: rounded, noised where noise is local, wrapped.
+
+        A vector that cannot be encoded becomes zero with its full noise share: whether a client
+        answers must not depend on its data.
+        """
+        rng = streams(Purpose.ENCODING)
+        try:
+            encoded = self.mechanism.encode(value.vector, turn, rng)
+        except (dp.NonFiniteError, dp.RoundingError):
+            encoded = self.mechanism.encode(np.zeros_like(value.vector), turn, rng)
         return {UPDATE: dp.wrap(encoded, self.mechanism.modulus_bits)}
 
     def decode(

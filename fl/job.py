@@ -4,6 +4,7 @@ A Job builds the composed values of a Plan; anything a Job cannot say is said in
 """
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +15,13 @@ import optax
 
 from fl import datasets
 from fl.aggregate import Aggregation, Ideal, Plain, Secure
-from fl.algorithms import fedavg
+from fl.algorithms import Batching, fedavg
 from fl.cohort import Cohort, cyclic, full
 from fl.datasets import FederatedDataset
 from fl.errors import PlanError, fault
 from fl.models import Model, logistic, two_nn
-from fl.plan import Plan
-from fl.privacy import NotPrivate, Privacy
+from fl.plan import Plan, settings_faults
+from fl.privacy import NotPrivate, Privacy, choice_fault, integer_fault, number_fault
 
 MODELS: dict[str, Callable[[int, int], Model]] = {"logistic": logistic, "2nn": two_nn}
 AGGREGATIONS = ("plain", "ideal", "secure")
@@ -112,7 +113,14 @@ class Job:
         """
         cohort, cohort_faults = _cohort(self.cohort)
         rates, rate_faults = _rates(self.simulate_dropout)
-        found = [*self._faults(), *cohort_faults, *rate_faults]
+        privacy, aggregation = self._privacy(), self._aggregation(rates)
+        found = [
+            *self._faults(),
+            *cohort_faults,
+            *rate_faults,
+            *Batching(self.batch_size, self.local_epochs).faults(),
+            *settings_faults(self.rounds, self.eval_every, self.seed, privacy, aggregation),
+        ]
         if found:
             raise PlanError(tuple(found))
         data = datasets.load(
@@ -133,8 +141,8 @@ class Job:
                 batch_size=self.batch_size,
                 local_epochs=self.local_epochs,
             ),
-            privacy=self._privacy(),
-            aggregation=self._aggregation(rates),
+            privacy=privacy,
+            aggregation=aggregation,
             seed=self.seed,
             eval_every=self.eval_every,
             seeded_secrets=self.seeded_secrets,
@@ -142,45 +150,32 @@ class Job:
         return plan, model, data
 
     def _faults(self) -> list[str]:
-        found = []
-        for name, choices in [("model", tuple(MODELS)), ("aggregation", AGGREGATIONS)]:
-            if getattr(self, name) not in choices:
-                found.append(fault(name, getattr(self, name), " | ".join(choices)))
-        if self.dataset not in datasets.DATASETS:
-            found.append(fault("dataset", self.dataset, " | ".join(datasets.DATASETS)))
-        if self.processes != 1:
-            found.append(fault("processes", self.processes, "1"))
-        required: list[str] = []
-        if self.aggregation != "plain":
-            required += ["corrupt", "dropout"]
-        if self.aggregation == "secure":
-            required.append("server")
-        if not self.no_dp:
-            required += ["mechanism", "against", "epsilon", "delta", "clip_norm"]
-        found += [
-            fault(name, None, "a value: it has no default")
-            for name in required
-            if getattr(self, name) is None
+        """What is wrong with what only a Job has; the parts it builds know their own faults."""
+        rate = "a number above 0"
+        return [
+            *choice_fault("dataset", self.dataset, datasets.DATASETS),
+            *choice_fault("model", self.model, tuple(MODELS)),
+            *choice_fault("aggregation", self.aggregation, AGGREGATIONS),
+            *integer_fault("processes", self.processes, 1, 1),
+            *number_fault("client_lr", self.client_lr, rate, lambda v: v > 0),
+            *number_fault("server_lr", self.server_lr, rate, lambda v: v > 0),
+            *number_fault(
+                "server_momentum", self.server_momentum, "0 up to below 1", lambda v: 0 <= v < 1
+            ),
         ]
-        for name in ("client_lr", "server_lr"):
-            if not getattr(self, name) > 0:
-                found.append(fault(name, getattr(self, name), "a number above 0"))
-        if not 0 <= self.server_momentum < 1:
-            found.append(fault("server_momentum", self.server_momentum, "0 up to below 1"))
-        return found
 
     def _privacy(self) -> Privacy | NotPrivate:
         if self.no_dp:
             return NotPrivate(self.max_norm, self.weights, self.max_weight)
+        # What is left at None is a fault of Privacy, which has no defaults.
+        required: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("unit", "against", "epsilon", "delta", "clip_norm", "mechanism")
+        }
         return Privacy(
-            unit=self.unit,
-            against=self.against,  # type: ignore[arg-type]  # _faults requires these five
-            epsilon=self.epsilon,  # type: ignore[arg-type]
-            delta=self.delta,  # type: ignore[arg-type]
-            clip_norm=self.clip_norm,  # type: ignore[arg-type]
-            mechanism=self.mechanism,  # type: ignore[arg-type]
+            **required,
             spare_releases=self.spare_releases,
-            report_deltas=tuple(self.report_deltas),
+            report_deltas=self.report_deltas,
         )
 
     def _aggregation(self, rates: dict[str, float]) -> Aggregation:
@@ -193,9 +188,9 @@ class Job:
             "simulate_dropout": rates,
             "graph": self.graph,
         }
-        if self.aggregation == "ideal":
-            return Ideal(**common, server=self.server or "semi_honest")
-        return Secure(**common, server=self.server or "")
+        if self.aggregation == "secure":
+            return Secure(**common, server=self.server)  # type: ignore[arg-type]  # a fault at None
+        return Ideal(**common) if self.server is None else Ideal(**common, server=self.server)
 
     def describe(self) -> str:
         """Returns the job as TOML that `from_toml` reads; values left at None are left out."""
@@ -210,8 +205,7 @@ def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return repr(value)
@@ -277,9 +271,12 @@ def _rates(text: str | None) -> tuple[dict[str, float], tuple[str, ...]]:
         if not part:
             continue
         try:
+            if stage in rates:
+                raise ValueError
             rates[stage] = float(rate)
         except ValueError:
-            return {}, (fault("simulate_dropout", text, "STAGE:RATE,STAGE:RATE,..."),)
+            takes = "STAGE:RATE,STAGE:RATE,... with each stage once"
+            return {}, (fault("simulate_dropout", text, takes),)
     return rates, ()
 
 

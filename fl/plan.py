@@ -20,13 +20,15 @@ from fl.errors import PlanError, fault
 from fl.models import Model
 from fl.privacy import (
     CENTRAL,
+    DISTRIBUTED,
     CohortBounds,
     Exposure,
     NotPrivate,
     Privacy,
     cohort_bounds,
+    flag_fault,
     floor_fraction,
-    number_fault,
+    integer_fault,
 )
 from fl.statement import Statement, statement, worst_case
 from fl.tree import Raveler, raveler
@@ -61,45 +63,88 @@ class Plan:
 
     def faults(self) -> tuple[str, ...]:
         """Returns what is wrong with the values, each part on its own and all together."""
-
-        def whole(least: int, most: int = 2**63 - 1) -> Callable[[object], bool]:
-            return lambda v: isinstance(v, int) and least <= v <= most
-
         return (
-            *number_fault("rounds", self.rounds, "an integer, at least 1", whole(1)),
-            *number_fault("eval_every", self.eval_every, "an integer, at least 1", whole(1)),
-            *number_fault("seed", self.seed, "an integer, 0 to 2^63 - 1", whole(0)),
-            *self.algorithm.batching.faults(),
-            *self.privacy.faults(),
-            *self.aggregation.faults(),
-            *_combination_faults(self.privacy, self.aggregation),
+            *settings_faults(
+                self.rounds, self.eval_every, self.seed, self.privacy, self.aggregation
+            ),
+            *flag_fault("seeded_secrets", self.seeded_secrets),
+            *_kind_fault("cohort", self.cohort, Cohort),
+            *_algorithm_faults(self.algorithm),
         )
 
 
-def _combination_faults(privacy: Privacy | NotPrivate, aggregation: Aggregation) -> tuple[str, ...]:
-    found = []
-    if isinstance(privacy, NotPrivate):
-        if not isinstance(aggregation, Plain) and privacy.max_norm is None:
-            found.append(
-                fault("max_norm", None, "a bound: Ideal and Secure sum integers, which need one")
-            )
-        if (
-            not isinstance(aggregation, Plain)
-            and privacy.weights == "examples"
-            and privacy.max_weight is None
-        ):
-            found.append(fault("max_weight", None, "a bound on the weight under Ideal and Secure"))
-        return tuple(found)
-    central = privacy.mechanism in CENTRAL
-    if isinstance(aggregation, Plain) and not central:
+def settings_faults(
+    rounds: object, eval_every: object, seed: object, privacy: object, aggregation: object
+) -> tuple[str, ...]:
+    """Returns what is wrong with a plan's numbers, privacy and aggregation, and between them."""
+    found = [
+        *integer_fault("rounds", rounds, 1),
+        *integer_fault("eval_every", eval_every, 1),
+        *integer_fault("seed", seed, 0),
+        *_kind_fault("privacy", privacy, Privacy, NotPrivate),
+        *_kind_fault("aggregation", aggregation, Plain, Ideal, Secure),
+    ]
+    if isinstance(privacy, (Privacy, NotPrivate)):
+        found += privacy.faults()
+    if isinstance(aggregation, (Plain, Ideal, Secure)):
+        found += aggregation.faults()
+        if isinstance(privacy, Privacy):
+            found += _private_faults(privacy, aggregation)
+        elif isinstance(privacy, NotPrivate):
+            found += _open_faults(privacy, aggregation)
+    return tuple(found)
+
+
+def _kind_fault(field: str, got: object, *kinds: type) -> tuple[str, ...]:
+    names = " | ".join(kind.__name__ for kind in kinds)
+    return () if isinstance(got, kinds) else (fault(field, got, names),)
+
+
+def _algorithm_faults(algorithm: object) -> tuple[str, ...]:
+    if not isinstance(algorithm, Algorithm):
+        return _kind_fault("algorithm", algorithm, Algorithm)
+    try:
+        hash(algorithm)  # programs are compiled once per algorithm
+    except TypeError:
+        return (fault("algorithm", "functions without a hash", "hashable functions"),)
+    return algorithm.batching.faults()
+
+
+def _open_faults(privacy: NotPrivate, aggregation: Aggregation) -> list[str]:
+    found: list[str] = []
+    if isinstance(aggregation, Plain):
+        return found
+    if privacy.max_norm is None:
         found.append(
-            fault("mechanism", privacy.mechanism, "under Plain a central mechanism: gaussian")
+            fault("max_norm", None, "a bound: Ideal and Secure sum integers, which need one")
         )
+    if privacy.weights == "examples" and privacy.max_weight is None:
+        found.append(fault("max_weight", None, "a bound on the weight under Ideal and Secure"))
+    return found
+
+
+def _private_faults(privacy: Privacy, aggregation: Aggregation) -> list[str]:
+    found = []
+    central = privacy.mechanism in CENTRAL
+    if isinstance(aggregation, Plain):
+        if privacy.mechanism in DISTRIBUTED:
+            found.append(
+                fault("mechanism", privacy.mechanism, "under Plain a central one: gaussian")
+            )
+    elif privacy.against == "server" and not integer_fault("", aggregation.security_bits, 0, 128):
+        failure = 2.0**-aggregation.security_bits
+        if isinstance(privacy.delta, float) and 0 < privacy.delta <= failure:
+            found.append(
+                fault(
+                    "security_bits", aggregation.security_bits,
+                    f"more: 2^-security_bits is charged to delta, which is {privacy.delta}",
+                )
+            )  # fmt: skip
     if central and privacy.against == "server":
         found.append(
             fault("against", "server", "participants or outsider where the noise is central")
         )
-    return tuple(found)
+    return found
 
 
 @dataclass(frozen=True)
@@ -147,8 +192,11 @@ def resolve(plan: Plan, data: FederatedDataset, *, model: Model | None = None) -
     Raises:
         PlanError: with all faults.
     """
-    params_init = plan.algorithm.params_init if model is None else model.init
-    found = [*plan.faults(), *plan.cohort.faults(data.num_clients)]
+    known = plan.algorithm.params_init if isinstance(plan.algorithm, Algorithm) else None
+    params_init = known if model is None else model.init
+    found = [*plan.faults()]
+    if isinstance(plan.cohort, Cohort):
+        found += plan.cohort.faults(data.num_clients)
     if params_init is None:
         found.append(fault("model", None, "the Model, since the algorithm's loss is not a Model's"))
     if found or params_init is None:
@@ -164,8 +212,14 @@ def _message_shape(algorithm: Algorithm, params_init: Callable[[jax.Array], PyTr
         return sent, kept
 
     sent, kept = jax.eval_shape(message, jax.random.key(0))
+    found = []
     if jax.tree.leaves(kept):
-        raise PlanError((fault("client_final", "a client state", "() as client state"),))
+        found.append(fault("client_final", "a client state", "() as client state"))
+    kinds = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(sent)})
+    if kinds != ["float32"]:
+        found.append(fault("client_final", f"a message of {kinds}", "a message of float32 arrays"))
+    if found:
+        raise PlanError(tuple(found))
     return raveler(sent)
 
 

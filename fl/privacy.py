@@ -19,12 +19,34 @@ CENTRAL = ("gaussian",)
 RELATION = dp.NeighboringRelation.ZERO_OUT
 
 
+NORM_RANGE = "a number from 1e-12 to 1e12"  # float32 clips without over- or underflow
+
+
 def number_fault(field: str, got: object, takes: str, ok: Callable[[Any], bool]) -> tuple[str, ...]:
     """Returns a fault where `got` is not a finite number for which `ok` holds."""
-    is_number = isinstance(got, (int, float)) and not isinstance(got, bool)
-    if is_number and math.isfinite(got) and ok(got):  # type: ignore[arg-type]  # checked above
+    if isinstance(got, int) and not isinstance(got, bool) and abs(got) < 2**63 and ok(got):
+        return ()
+    if isinstance(got, float) and math.isfinite(got) and ok(got):
         return ()
     return (fault(field, got, takes),)
+
+
+def integer_fault(field: str, got: object, least: int, most: int = 2**63 - 1) -> tuple[str, ...]:
+    """Returns a fault where `got` is not an integer from `least` to `most`."""
+    takes = (
+        f"an integer, at least {least}" if most == 2**63 - 1 else f"an integer, {least} to {most}"
+    )
+    return number_fault(field, got, takes, lambda v: isinstance(v, int) and least <= v <= most)
+
+
+def flag_fault(field: str, got: object) -> tuple[str, ...]:
+    """Returns a fault where `got` is not True or False."""
+    return () if isinstance(got, bool) else (fault(field, got, "True | False"),)
+
+
+def is_norm(value: float) -> bool:
+    """Whether NORM_RANGE holds."""
+    return 1e-12 <= value <= 1e12
 
 
 def choice_fault(field: str, got: object, choices: Sequence[str]) -> tuple[str, ...]:
@@ -62,27 +84,29 @@ class Privacy:
 
     def faults(self) -> tuple[str, ...]:
         """Returns what is wrong with the values."""
-        deltas = [
-            line
-            for name, value in [("delta", self.delta)]
-            + [("report_deltas", value) for value in self.report_deltas]
-            for line in number_fault(
-                name, value, "a number above 0 and below 1", lambda v: 0 < v < 1
-            )
-        ]
+        deltas = [("delta", self.delta)]
+        listed = isinstance(self.report_deltas, (tuple, list))
+        if listed:
+            deltas += [("report_deltas", value) for value in self.report_deltas]
         return (
             *choice_fault("unit", self.unit, ("client",)),
             *choice_fault("against", self.against, ADVERSARIES),
             *number_fault("epsilon", self.epsilon, "a number above 0", lambda v: v > 0),
-            *deltas,
-            *number_fault("clip_norm", self.clip_norm, "a number above 0", lambda v: v > 0),
-            *choice_fault("mechanism", self.mechanism, DISTRIBUTED + CENTRAL),
-            *number_fault(
-                "spare_releases",
-                self.spare_releases,
-                "an integer, at least 0",
-                lambda v: isinstance(v, int) and v >= 0,
+            *(
+                ()
+                if listed
+                else (fault("report_deltas", self.report_deltas, "a tuple of numbers"),)
             ),
+            *(
+                line
+                for name, value in deltas
+                for line in number_fault(
+                    name, value, "a number above 0 and below 1", lambda v: 0 < v < 1
+                )
+            ),
+            *number_fault("clip_norm", self.clip_norm, NORM_RANGE, is_norm),
+            *choice_fault("mechanism", self.mechanism, DISTRIBUTED + CENTRAL),
+            *integer_fault("spare_releases", self.spare_releases, 0),
             *choice_fault("accountant", self.accountant, ("rdp", "zcdp")),
         )
 
@@ -105,11 +129,8 @@ class NotPrivate:
 
     def faults(self) -> tuple[str, ...]:
         """Returns what is wrong with the values."""
-        norm = number_fault("max_norm", self.max_norm, "a number above 0, or None", lambda v: v > 0)
-        weight = number_fault(
-            "max_weight", self.max_weight, "an integer, at least 1, or None",
-            lambda v: isinstance(v, int) and v >= 1,
-        )  # fmt: skip
+        norm = number_fault("max_norm", self.max_norm, f"{NORM_RANGE}, or None", is_norm)
+        weight = integer_fault("max_weight", self.max_weight, 1, 2**31)
         return (
             *(() if self.max_norm is None else norm),
             *choice_fault("weights", self.weights, ("uniform", "examples")),

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 import dp
 from fl import secure
-from fl.aggregate import Dropouts, SegmentValues, aggregate
+from fl.aggregate import Dropouts, SegmentValues, aggregate, foretold
 from fl.encoding import ClientValue, Encoding, Mean, Streams, rotation
+from fl.errors import FlError
 from fl.plan import Plan, Resolved
 from fl.privacy import NotPrivate
 from fl.runners import Trained
@@ -123,7 +124,7 @@ def attempt_round(
         dropouts: stage -> clients that never answer from that stage on.
         round_index: from 0.
         attempt: from 0; keys and masks depend on it.
-        commit_release: called with the survivors before the sum is read.
+        commit_release: called with the survivors before there is a sum.
         clock: takes the seconds.
     """
     if resolved.encoding is None:
@@ -144,6 +145,10 @@ def attempt_round(
         if plan.seeded_secrets
         else secure.secret_stream()
     )
+    survivors = foretold(params, client_ids, dropouts)
+    if survivors is not None:
+        # On record before the server could unmask anything: a crash may over-count, never under.
+        commit_release(survivors)
     try:
         with clock("protocol"):
             summed = aggregate(
@@ -151,7 +156,8 @@ def attempt_round(
             )
     except secure.TooFewClientsError as error:
         return Attempt(None, (), None, str(error))
-    commit_release(summed.survivors)
+    if summed.survivors != survivors:
+        raise FlError(f"survivors: got {summed.survivors}; takes those on record, {survivors}")
     with clock("decode"):
         mean = _read(encoding, summed.sums, turn, len(client_ids), plan, round_index)
     return Attempt(mean, summed.survivors, summed.cost, None)

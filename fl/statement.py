@@ -54,7 +54,7 @@ def _row_text(row: Row) -> str:
         if value is not None
     )  # fmt: skip
     return (
-        f"{row.adversary}: epsilon {figures} at delta {row.delta:g} ({row.relation}, c = {row.c}, "
+        f"{row.adversary}: epsilon {figures} at delta {row.delta} ({row.relation}, c = {row.c}, "
         f"min_survivors = {row.min_survivors}, max_releases = {row.max_releases})"
     )
 
@@ -187,5 +187,8 @@ def _assumptions(exposure: Exposure) -> tuple[str, ...]:
         f"each client grants {exposure.max_releases} releases ({exposure.scheduled} scheduled, "
         f"{spare} spare); cohorts are public, so nothing is amplified by sampling"
     )
-    notes.append("test data are public; tuning on them or on private data is not covered")
+    notes.append(
+        "the figures cover this run alone; another run over the same clients composes with it; "
+        "test data are public; tuning on them or on private data is not covered"
+    )
     return tuple(notes)

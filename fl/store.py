@@ -9,7 +9,8 @@ import io
 import itertools
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from fl.errors import StoreError
 from fl.types import PyTree
 
 FILE = "run.sqlite"
+RUN_FILES = (FILE, "summary.json", "report.html")
 VERSION = 1
 _SCHEMA = """
 create table meta (key text primary key, value text not null);
@@ -51,70 +53,78 @@ class Checkpoint(NamedTuple):
 
 
 class Store:
-    """The store of one run; close it when done."""
+    """The store of one run. One process at a time may hold it; close it when done."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._db = connection
+    def __init__(self, path: str, lock: sqlite3.Connection | None) -> None:
+        self._lock = lock
+        self._db = sqlite3.connect(path)
         self._db.execute("pragma journal_mode = wal")
         # Charges must be on disk before what they pay for leaves the process.
         self._db.execute("pragma synchronous = full")
 
     @classmethod
-    def create(cls, out: Path) -> "Store":
-        """Makes the directory and an empty store in it.
+    def create(cls, out: Path, meta: Mapping[str, Any]) -> "Store":
+        """Makes the directory and, in one transaction, a store that holds `meta`.
 
         Raises:
-            StoreError: the directory holds a run already, or is not a directory.
+            StoreError: the directory holds a run already, or cannot be made.
         """
-        if out.exists() and not out.is_dir():
-            raise StoreError("out", str(out), "a directory")
-        path = out / FILE
-        if path.exists():
-            raise StoreError("out", f"{out}, which already holds a run", "a new directory")
-        out.mkdir(parents=True, exist_ok=True)
-        return cls._empty(str(path))
+        with _as_store_error(out):
+            out.mkdir(parents=True, exist_ok=True)
+            lock = _lock(out)
+            if taken := [name for name in RUN_FILES if (out / name).exists()]:
+                lock.close()
+                got = f"{out}, which already holds a run ({', '.join(taken)})"
+                raise StoreError("out", got, "a new directory")
+            return cls(str(out / FILE), lock)._begin(meta)
 
     @classmethod
-    def in_memory(cls) -> "Store":
+    def in_memory(cls, meta: Mapping[str, Any]) -> "Store":
         """Makes a store that lives as long as this object."""
-        return cls._empty(":memory:")
+        return cls(":memory:", None)._begin(meta)
 
-    @classmethod
-    def _empty(cls, path: str) -> "Store":
-        store = cls(sqlite3.connect(path))
-        with store._db:
-            store._db.executescript(_SCHEMA)
-        store.set_meta({"version": VERSION})
-        return store
+    def _begin(self, meta: Mapping[str, Any]) -> "Store":
+        with self._db:
+            self._db.execute("begin")
+            for statement in _SCHEMA.split(";"):
+                self._db.execute(statement)
+            self._insert_meta({"version": VERSION, **meta})
+        return self
 
     @classmethod
     def open(cls, out: Path) -> "Store":
         """Opens the store of an earlier run.
 
         Raises:
-            StoreError: there is none, or another version wrote it.
+            StoreError: there is none, another process holds it, or another version wrote it.
         """
-        path = out / FILE
-        if not path.is_file():
+        if not (out / FILE).is_file():
             raise StoreError("out", str(out), f"a directory that holds a run ({FILE})")
-        store = cls(sqlite3.connect(path))
-        version = store.meta().get("version")
-        if version != VERSION:
-            store.close()
-            raise StoreError("version", version, f"a store of version {VERSION}")
-        return store
+        with _as_store_error(out):
+            store = cls(str(out / FILE), _lock(out))
+            tables = {name for (name,) in store._db.execute("select name from sqlite_master")}
+            version = store.meta().get("version") if "meta" in tables else None
+            if version != VERSION:
+                store.close()
+                raise StoreError("version", version, f"a store of version {VERSION}")
+            return store
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file and lets other processes have it."""
         self._db.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def set_meta(self, values: Mapping[str, Any]) -> None:
         """Records values (JSON) that describe the run."""
         with self._db:
-            self._db.executemany(
-                "insert or replace into meta values (?, ?)",
-                [(key, json.dumps(value)) for key, value in values.items()],
-            )
+            self._insert_meta(values)
+
+    def _insert_meta(self, values: Mapping[str, Any]) -> None:
+        self._db.executemany(
+            "insert or replace into meta values (?, ?)",
+            [(key, json.dumps(value)) for key, value in values.items()],
+        )
 
     def meta(self) -> dict[str, Any]:
         """Returns what `set_meta` recorded."""
@@ -161,6 +171,11 @@ class Store:
         """Returns how often a round was begun."""
         query = "select count(distinct attempt) from client_charges where round = ?"
         return int(self._db.execute(query, (round_index,)).fetchone()[0])
+
+    def total_attempts(self) -> int:
+        """Returns how many attempts charged anybody."""
+        query = "select count(*) from (select distinct round, attempt from client_charges)"
+        return int(self._db.execute(query).fetchone()[0])
 
     def finish_round(self, row: Mapping[str, Any], round_index: int, state: PyTree) -> None:
         """Commits a round, its metrics and the checkpoint in one transaction.
@@ -210,9 +225,37 @@ def _npz(state: PyTree) -> bytes:
     return buffer.getvalue()
 
 
+def _lock(out: Path) -> sqlite3.Connection:
+    """Takes the run for this process; the operating system gives it back when the process ends."""
+    lock = sqlite3.connect(out / "run.lock", timeout=0, isolation_level=None)
+    try:
+        lock.execute("begin exclusive")
+    except sqlite3.OperationalError as error:
+        lock.close()
+        raise StoreError("out", f"{out}, which another process holds", "a run at rest") from error
+    return lock
+
+
+@contextmanager
+def _as_store_error(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError("out", f"{out}: {error}", "a directory that can be written") from error
+
+
 def next_run_directory(base: Path, dataset: str) -> Path:
-    """Returns base/<dataset>-<next free number>."""
-    number = 1
-    while (base / f"{dataset}-{number}").exists():
-        number += 1
+    """Makes and returns base/<dataset>-<next free number>.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    with _as_store_error(base):
+        base.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            try:
+                (base / f"{dataset}-{number}").mkdir()
+            except FileExistsError:
+                continue
+            break
     return base / f"{dataset}-{number}"

@@ -9,12 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from fl.datasets.dataset import FederatedDataset
 from fl.errors import StoreError
 from fl.plan import Plan, Resolved
 from fl.privacy import Privacy
 from fl.round import PARTS
 from fl.statement import Statement
+from fl.types import PyTree
 
 FILE = "summary.json"
 
@@ -50,16 +54,23 @@ def run_facts(resolved: Resolved, data: FederatedDataset) -> dict[str, Any]:
     }
 
 
-def fingerprint(resolved: Resolved, data: FederatedDataset) -> str:
+def fingerprint(resolved: Resolved, data: FederatedDataset, state: PyTree) -> str:
     """Returns a hash of what a plan that resumes must share with the plan that began the run.
 
-    Optimizers are functions and cannot be compared.
+    Noise, bounds and releases are in it, so that what was released keeps its price. Optimizers
+    are functions: only the shape of their state can be compared.
+
+    Args:
+        resolved: the plan.
+        data: the clients.
+        state: the initial server state.
     """
     plan: Plan = resolved.plan
     parts = (
         plan.rounds, plan.cohort, plan.algorithm.batching, plan.privacy, plan.aggregation,
         plan.seed, plan.seeded_secrets, resolved.messages.dim, data.name, data.num_clients,
-        data.sizes.tolist(),
+        data.sizes.tolist(), resolved.exposure, resolved.encoding and resolved.encoding.segments,
+        jax.tree.structure(state), [str(jnp.asarray(leaf).aval) for leaf in jax.tree.leaves(state)],
     )  # fmt: skip
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 

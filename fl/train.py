@@ -79,7 +79,7 @@ class Run:
 
     Attributes:
         params: the final model.
-        metrics: its last evaluation.
+        metrics: its evaluation on the test set.
         privacy: the statement from what happened.
         cost: each round's.
         stopped_early: why rounds are missing, or None.
@@ -100,21 +100,22 @@ class Training:
         store: where charges, releases and checkpoints are committed.
         state: the server state after the last finished round.
         next_round: the first round that is not finished.
-        metrics: the last evaluation.
         stopped_early: why the run ended before its last round, or None.
     """
 
     def __init__(
-        self, resolved: Resolved, model: Model, data: FederatedDataset, store: Store
+        self,
+        resolved: Resolved,
+        model: Model,
+        data: FederatedDataset,
+        store: Store,
+        state: ServerState,
     ) -> None:
         plan = resolved.plan
         self.resolved = resolved
         self.store = store
-        self.state: ServerState = plan.algorithm.init(
-            model.init(jax_key(plan.seed, Purpose.PARAMS))
-        )
+        self.state = state
         self.next_round = 0
-        self.metrics: Mapping[str, float] = {}
         self.stopped_early: str | None = None
         self._sizes = data.sizes
         self._runner = ScanRunner(
@@ -137,12 +138,14 @@ class Training:
             leaves = [jnp.asarray(leaf) for leaf in checkpoint.leaves]
             self.state = jax.tree.unflatten(structure, leaves)
             self.next_round = checkpoint.round_index + 1
-            evaluated = [row["metrics"] for row in self.store.rounds() if row["metrics"]]
-            self.metrics = evaluated[-1] if evaluated else {}
 
     def statement(self) -> Statement:
         """The privacy statement from what happened so far."""
         return statement(self.resolved.exposure, self._ledger)
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the model as it stands on the test set; empty without one."""
+        return {} if self._evaluate is None else self._evaluate(self.state.params)
 
     def step(self) -> Round | None:
         """Runs the next round; None when the run is over."""
@@ -177,26 +180,37 @@ class Training:
         return self._finish(index, number, len(ids), attempt, trained, clock)
 
     def _exhausted(self, ids: NDArray[np.int64]) -> bool:
-        if self._ledger is None or not self._ledger.exhausted[ids].any():
+        params = self.resolved.params
+        if self._ledger is None:
+            return False
+        if self._ledger.exhausted[ids].any():
+            why = f"a client has used all {self._ledger.max_releases} releases that it grants"
+        elif params is not None and self.store.total_attempts() >= params.rounds:
+            why = f"all {params.rounds} attempts that the protocol's failure covers are used"
+        else:
             return False
         self.stopped_early = (
-            f"round {self.next_round} did not start: a client has used all "
-            f"{self._ledger.max_releases} releases that it grants (spare_releases grants more)"
+            f"round {self.next_round} did not start: {why} (spare_releases grants more)"
         )
         return True
+
+    @property
+    def _private(self) -> bool:
+        return isinstance(self.resolved.plan.privacy, Privacy)
 
     def _charge(
         self, index: int, number: int, ids: NDArray[np.int64], lost: frozenset[int]
     ) -> NDArray[np.int64]:
         """Commits the charge of every client that may send a masked vector, and returns them."""
         present = ids[~np.isin(ids, list(lost))]
+        if self._private:
+            self.store.charge(index, number, present.tolist())
         if self._ledger is not None:
             self._ledger.charge(index, number, present.tolist())
-            self.store.charge(index, number, present.tolist())
         return present
 
     def _tell_owners(self, index: int, number: int, trained: Trained) -> None:
-        if self._ledger is not None:
+        if self._private:
             zeroed = trained.client_ids[~trained.finite]
             self.store.note_zeroed(index, number, zeroed.tolist())
 
@@ -223,7 +237,6 @@ class Training:
         last = index == plan.rounds - 1
         if self._evaluate is not None and ((index + 1) % plan.eval_every == 0 or last):
             found = self._evaluate(self.state.params)
-            self.metrics = found
         counts = {} if attempt.mean is None else attempt.mean.counts
         in_the_open = self.resolved.encoding is None
         local = trained.metrics if in_the_open else {}  # otherwise they stay with their owners
@@ -268,9 +281,12 @@ class Training:
 
 
 def _ledger(resolved: Resolved, num_clients: int) -> dp.Ledger | None:
-    """The ledger of all clients and of the server, which a simulation may keep as one."""
+    """The ledger of all clients and of the server, which a simulation may keep as one.
+
+    None where nothing is promised: seeded runs repeat their noise, and resume as often as asked.
+    """
     exposure = resolved.exposure
-    if not isinstance(exposure.privacy, Privacy):
+    if not isinstance(exposure.privacy, Privacy) or exposure.seeded_secrets:
         return None
     return dp.Ledger(
         num_clients,
@@ -287,6 +303,7 @@ def start(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    job: Mapping[str, Any] | None = None,
 ) -> Training:
     """Validates a plan and opens its store; nothing is trained yet.
 
@@ -296,24 +313,26 @@ def start(
         data: the clients.
         out: directory of the run's store, or None to keep it in memory.
         resume: continue the run in `out` instead of starting one.
+        job: strings and numbers to keep with the run, such as those of a Job.
 
     Raises:
         PlanError: with every fault of the plan.
         StoreError: `out` holds a run already, or, to resume, none or another plan's.
     """
     resolved = resolve(plan, data, model=model)
-    identity = fingerprint(resolved, data)
+    state = plan.algorithm.init(model.init(jax_key(plan.seed, Purpose.PARAMS)))
+    identity = fingerprint(resolved, data, state)
+    meta = {"fingerprint": identity, "facts": run_facts(resolved, data), "job": job}
     if not resume:
-        store = Store.in_memory() if out is None else Store.create(Path(out))
-        store.set_meta({"fingerprint": identity, "facts": run_facts(resolved, data)})
-        return Training(resolved, model, data, store)
+        store = Store.in_memory(meta) if out is None else Store.create(Path(out), meta)
+        return Training(resolved, model, data, store, state)
     if out is None:
         raise StoreError("out", None, "the directory of the run to resume")
     store = Store.open(Path(out))
     if store.meta()["fingerprint"] != identity:
         store.close()
         raise StoreError("plan", "another plan than the one that began this run", "the same plan")
-    training = Training(resolved, model, data, store)
+    training = Training(resolved, model, data, store, state)
     training.resume()
     return training
 
@@ -350,7 +369,7 @@ def conclude(training: Training, out: Path | None) -> dict[str, Any]:
         training.store.rounds(),
         training.statement(),
         model_sha256=sha256(training.state.params),
-        metrics=training.metrics,
+        metrics=training.evaluate(),
         stopped_early=training.stopped_early,
         job=meta.get("job"),
     )
@@ -373,7 +392,7 @@ def train(
     )
     return Run(
         training.state.params,
-        training.metrics,
+        training.evaluate(),
         training.statement(),
         costs,
         training.stopped_early,

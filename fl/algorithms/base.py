@@ -36,10 +36,10 @@ class Batching(NamedTuple):
     def faults(self) -> tuple[str, ...]:
         """Returns what is wrong with the numbers."""
         found = []
-        if self.batch_size is not None and self.batch_size < 1:
-            found.append(fault("batch_size", self.batch_size, "at least 1, or None"))
-        if self.local_epochs < 1:
-            found.append(fault("local_epochs", self.local_epochs, "at least 1"))
+        for name, value in self._asdict().items():
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not whole and not (name == "batch_size" and value is None):
+                found.append(fault(name, value, "an integer, at least 1"))
         return tuple(found)
 
 

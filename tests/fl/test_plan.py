@@ -36,7 +36,7 @@ def test_several_faults_are_listed_at_once() -> None:
     )
     fields = [line.partition(":")[0] for line in found]
     assert fields == [
-        "rounds", "batch_size", "epsilon", "delta", "mechanism", "corrupt", "simulate_dropout",
+        "rounds", "epsilon", "delta", "mechanism", "corrupt", "simulate_dropout", "batch_size",
         "cohort",
     ]  # fmt: skip
     assert "epsilon: got -1.0; takes a number above 0" in found
