@@ -270,11 +270,12 @@ def _rates(text: str | None) -> tuple[dict[str, float], tuple[str, ...]]:
         stage, _, rate = part.partition(":")
         if not part:
             continue
+        wrong = stage in rates
         try:
-            if stage in rates:
-                raise ValueError
             rates[stage] = float(rate)
         except ValueError:
+            wrong = True
+        if wrong:
             takes = "STAGE:RATE,STAGE:RATE,... with each stage once"
             return {}, (fault("simulate_dropout", text, takes),)
     return rates, ()
