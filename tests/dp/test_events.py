@@ -13,6 +13,7 @@ import sys
 import pytest
 
 import dp
+from dp.events import shifted
 
 EVENTS = [
     dp.GaussianEvent(1.5),
@@ -48,6 +49,16 @@ def test_events_survive_json_and_are_hashable(event):
 def test_data_that_is_no_event_is_refused(data):
     with pytest.raises(dp.LedgerMismatchError):
         dp.event_from_dict(data)
+
+
+@pytest.mark.parametrize("event", EVENTS[1:4], ids=IDS[1:4])
+def test_replace_one_doubles_every_norm_and_nothing_else(event):
+    doubled = dataclasses.replace(
+        event, l2_sq=4 * event.l2_sq, l1=2 * event.l1, linf=2 * event.linf
+    )
+    assert shifted(event, dp.NeighboringRelation.REPLACE_ONE) == doubled
+    assert shifted(event, dp.NeighboringRelation.ADD_REMOVE) == event
+    assert shifted(event, dp.NeighboringRelation.ZERO_OUT) == event
 
 
 BAD = [0, -1, math.nan, math.inf, None, "1", True]

@@ -44,6 +44,8 @@ def test_charges_count_whether_or_not_something_is_released():
     assert ledger.charges.tolist() == [2, 1, 1, 1, 0]
     assert ledger.exhausted.tolist() == [True, False, False, False, False]
     assert ledger.releases == 0
+    ledger.charges[:] = 0  # a copy
+    assert ledger.charges.sum() == 5
     assert ledger.realised(1e-5, "rdp") == dp.Interval(0.0, 0.0)
 
 

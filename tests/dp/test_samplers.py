@@ -63,6 +63,13 @@ def test_skellam_table_is_the_law_to_two_to_the_minus_100(variance):
         assert distance(table, law) < LIMIT
 
 
+def test_bessel_recurrence_that_starts_too_low_starts_again(monkeypatch):
+    monkeypatch.setattr(_laws, "_START_BITS", 1)
+    with mpmath.workprec(420):
+        table = _alias.build(_laws.skellam_weights(Fraction(100)))
+        assert distance(table, skellam_law(Fraction(100), table.offset)) < LIMIT
+
+
 def test_table_of_another_scale_is_not_the_law():
     with mpmath.workprec(420):
         table = _alias.build(_laws.skellam_weights(Fraction(100)))
