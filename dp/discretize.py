@@ -25,9 +25,10 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 MAX_MODULUS_BITS = 62
-_MAX_L2_SQ = 2.0**52  # sums of squares stay exact integers in float64, in any order
+_MAX_L2_SQ = 2.0**52  # sums of squares are exact, in int64 and in float64
 _MAX_ROUNDING_BIAS = 0.99
 _COIN = 2.0**32  # rounding coins have 32 bits: the bias per coordinate is below 2^-32
+_BLOCK = 1 << 15  # coordinates rounded at a time
 _SIGN_TAG = b"dp/rotation/signs/1"
 
 
@@ -164,25 +165,28 @@ class Discretizer:
             raise ParameterError("x", f"shape {np.shape(x)}", f"a real vector of length {self.dim}")
         scaled = rotation.apply(clip_l2(x, self.clip_norm))
         scaled /= self.granularity
-        floor = np.floor(scaled)
-        chance = scaled - floor
-        chance *= _COIN
-        rounded = np.empty_like(floor)
         for _ in range(self.max_tries):
-            np.add(floor, random_halfwords(rng, self.dim) < chance, out=rounded)
+            rounded = self._rounded(scaled, rng)
             if self._fits(rounded):
-                return rounded.astype(np.int64)
-        np.trunc(scaled, out=rounded)
+                return rounded
+        rounded = np.trunc(scaled).astype(np.int64)
         if not self._fits(rounded):
             raise RoundingError("rounding toward zero exceeded the norm bound")
-        return rounded.astype(np.int64)
+        return rounded
 
-    def _fits(self, rounded: FloatArray) -> bool:
-        """Whether integers in float64 keep the norm bound.
+    def _rounded(self, scaled: FloatArray, rng: RandomBytes) -> IntArray:
+        """One stochastic rounding of every coordinate, in blocks that stay in the cache."""
+        result = np.empty(self.dim, dtype=np.int64)
+        for start in range(0, self.dim, _BLOCK):
+            part = scaled[start : start + _BLOCK]
+            floor = np.floor(part)
+            floor += random_halfwords(rng, part.size) < (part - floor) * _COIN
+            result[start : start + _BLOCK] = floor
+        return result
 
-        Their squares sum below 2^53, so that the dot product is exact in any order.
-        """
-        return float(rounded @ rounded) <= self.l2_sq
+    def _fits(self, rounded: IntArray) -> bool:
+        """Whether integers keep the norm bound: exact, as their squares sum below 2^53."""
+        return int(np.dot(rounded, rounded)) <= self.l2_sq
 
     def decode(self, total: NDArray[np.int64], rotation: Rotation) -> FloatArray:
         """Undo scale and rotation of a sum of encoded vectors (and noise).
