@@ -94,7 +94,7 @@ def test_models_are_known_by_name(name: str, dim: int) -> None:
 def test_aggregations_and_privacy_follow_their_names() -> None:
     plan, _, _ = job(aggregation="ideal", server=None).build()
     assert plan.aggregation == fl.Ideal(corrupt=0.1, dropout=0.2)
-    plan, _, _ = job(aggregation="plain", mechanism="gaussian").build()
+    plan, _, _ = job(aggregation="plain", mechanism="gaussian", against="outsider").build()
     assert plan.aggregation == fl.Plain()
     plan, _, _ = job(no_dp=True, max_norm=2.0, weights="examples", max_weight=9).build()
     assert plan.privacy == fl.NotPrivate(2.0, "examples", 9)
@@ -115,7 +115,6 @@ def test_all_faults_are_listed_at_once() -> None:
     assert "model: got cnn; takes logistic | 2nn" in found
     assert "aggregation: got magic; takes plain | ideal | secure" in found
     assert "dataset: got nosuch; takes digits | mnist-writers | fashion-mnist" in found
-    assert "processes: got 2; takes 1" in found
 
 
 PRIVATE = ["mechanism", "against", "epsilon", "delta", "clip_norm"]
@@ -126,9 +125,9 @@ PRIVATE = ["mechanism", "against", "epsilon", "delta", "clip_norm"]
     [
         ("plain", True, []),
         ("plain", False, PRIVATE),
-        ("ideal", True, ["corrupt", "dropout"]),
+        ("ideal", True, ["corrupt", "dropout", "max_norm"]),
         ("ideal", False, ["corrupt", "dropout", *PRIVATE]),
-        ("secure", True, ["corrupt", "dropout", "server"]),
+        ("secure", True, ["corrupt", "dropout", "server", "max_norm"]),
         ("secure", False, ["corrupt", "dropout", "server", *PRIVATE]),
     ],
 )
@@ -143,9 +142,8 @@ def test_what_decides_privacy_and_security_has_no_default(
         assert plan.privacy == fl.NotPrivate()
         return
     found = faults_of(bare)
-    assert found == tuple(
-        f"{name}: got None; takes a value: it has no default" for name in required
-    )
+    assert sorted(fields_of(found)) == sorted(required)
+    assert all(": got None; takes " in line for line in found)
 
 
 @pytest.mark.parametrize("name", ["client_lr", "server_lr"])
@@ -189,24 +187,33 @@ def test_simulated_dropouts_are_read_from_strings(
         assert made.simulate_dropout == rates
 
 
-@pytest.mark.parametrize("text", ["unmask", "unmask:", "unmask:often", "unmask=0.1", ":"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "unmask", "unmask:", "unmask:often", "unmask=0.1", ":", "unmask:0.1,unmask:0.2",
+        "lunch:0.1", "unmask:1.5", "unmask:-0.1", "unmask:nan",
+    ],
+)  # fmt: skip
 def test_other_dropout_strings_are_faults(text: str) -> None:
-    assert faults_of(job(simulate_dropout=text)) == (
-        f"simulate_dropout: got {text}; takes STAGE:RATE,STAGE:RATE,...",
-    )
+    (line,) = faults_of(job(simulate_dropout=text))
+    assert line.startswith("simulate_dropout")
 
 
-def test_a_stage_named_twice_is_a_fault() -> None:
-    assert fields_of(faults_of(job(simulate_dropout="unmask:0.1,unmask:0.2"))) == [
-        "simulate_dropout"
-    ]
-
-
-@pytest.mark.parametrize("text", ["lunch:0.1", "unmask:1.5", "unmask:nan"])
-def test_stages_and_rates_out_of_range_are_faults_of_the_plan(text: str) -> None:
-    plan, _, data = job(simulate_dropout=text).build()
-    with pytest.raises(fl.PlanError, match="simulate_dropout"):
-        fl.resolve(plan, data)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rounds", 0), ("eval_every", 0), ("seed", -1), ("batch_size", 0), ("local_epochs", 0),
+        ("epsilon", 0.0), ("delta", 2.0), ("clip_norm", -1.0), ("mechanism", "laplace"),
+        ("against", "nobody"), ("unit", "record"), ("corrupt", 1.0), ("dropout", -0.5),
+        ("graph", "star"), ("server", "honest"), ("spare_releases", -1), ("report_deltas", (0.0,)),
+    ],
+)  # fmt: skip
+def test_the_parts_faults_are_the_jobs_faults_before_data_are_loaded(
+    name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fl.datasets, "load", None)
+    (line,) = faults_of(job(**{name: value}))
+    assert line.startswith(f"{name}: got ")
 
 
 def test_data_that_need_more_say_so() -> None:

@@ -19,7 +19,7 @@ STATE = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3, np.
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store.create(tmp_path / "run")
+    made = Store.create(tmp_path / "run", {})
     yield made
     made.close()
 
@@ -202,20 +202,23 @@ def test_plain_sql_reads_the_rounds(store: Store, elsewhere: sqlite3.Connection)
 
 def test_a_run_is_never_begun_where_one_is(store: Store, tmp_path: Path) -> None:
     store.set_meta({"mark": 1})
-    with pytest.raises(fl.StoreError, match="already holds a run; takes a new directory"):
-        Store.create(tmp_path / "run")
-    assert store.meta()["mark"] == 1
+    store.close()
+    with pytest.raises(fl.StoreError, match=r"already holds a run.*; takes a new directory"):
+        Store.create(tmp_path / "run", {})
+    reopened = Store.open(tmp_path / "run")
+    assert reopened.meta()["mark"] == 1
+    reopened.close()
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(fl.StoreError, match="takes a directory"):
-        Store.create(tmp_path / "file")
+    with pytest.raises(fl.StoreError, match="out: got"):
+        Store.create(tmp_path / "file", {})
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_directories_above_are_made_and_other_files_left_alone(tmp_path: Path) -> None:
-    Store.create(tmp_path / "a" / "b").close()
+    Store.create(tmp_path / "a" / "b", {}).close()
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
-    Store.create(tmp_path / "notes").close()
+    Store.create(tmp_path / "notes", {}).close()
     assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
 
 
@@ -242,7 +245,7 @@ def test_opening_refuses_a_file_that_is_no_store(tmp_path: Path, content: bytes)
 
 
 def test_stores_in_memory_are_apart(tmp_path: Path) -> None:
-    first, second = Store.in_memory(), Store.in_memory()
+    first, second = Store.in_memory({}), Store.in_memory({"of": 2})
     first.charge(0, 0, [1])
     assert (first.charges(), second.charges()) == ([(0, 0, [1])], [])
     first.close()
@@ -250,9 +253,48 @@ def test_stores_in_memory_are_apart(tmp_path: Path) -> None:
 
 
 def test_run_directories_are_numbered_from_the_first_free_one(tmp_path: Path) -> None:
-    assert next_run_directory(tmp_path, "digits") == tmp_path / "digits-1"
     for name in ("digits-1", "digits-3", "other-2"):
         (tmp_path / name).mkdir()
     (tmp_path / "digits-2").write_text("a file")
     assert next_run_directory(tmp_path, "digits") == tmp_path / "digits-4"
+    assert next_run_directory(tmp_path, "digits") == tmp_path / "digits-5"  # 4 is taken now
     assert next_run_directory(tmp_path / "none", "digits") == tmp_path / "none" / "digits-1"
+    assert (tmp_path / "none" / "digits-1").is_dir()
+    with pytest.raises(fl.StoreError):
+        next_run_directory(tmp_path / "digits-2", "digits")
+
+
+def test_a_store_is_held_by_one_at_a_time(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(fl.StoreError, match="another process holds"):
+        Store.open(tmp_path / "run")
+    with pytest.raises(fl.StoreError, match="another process holds"):
+        Store.create(tmp_path / "run", {})
+    store.charge(0, 0, [1])  # the holder goes on
+    store.close()
+    reopened = Store.open(tmp_path / "run")
+    assert reopened.charges() == [(0, 0, [1])]
+    reopened.close()
+
+
+def test_a_store_begins_with_what_describes_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        Store.create(tmp_path / "broken", {"fingerprint": Unstorable()})
+    Store.create(tmp_path / "run", {"fingerprint": "a"}).close()
+    reopened = Store.open(tmp_path / "run")
+    assert reopened.meta() == {"version": VERSION, "fingerprint": "a"}
+    reopened.close()
+
+
+@pytest.mark.parametrize("name", ["run.sqlite", "summary.json", "report.html"])
+def test_a_directory_with_any_file_of_a_run_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(fl.StoreError, match="already holds a run"):
+        Store.create(tmp_path, {})
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_attempts_are_counted_over_all_rounds(store: Store) -> None:
+    assert store.total_attempts() == 0
+    for index, attempt in [(0, 0), (0, 1), (2, 0)]:
+        store.charge(index, attempt, [1, 2])
+    assert store.total_attempts() == 3
