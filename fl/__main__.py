@@ -14,6 +14,7 @@ Every value of a Job is a flag; flags win over the job file, which wins over the
 
 import argparse
 import dataclasses
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,7 +119,10 @@ def _resume(words: list[str]) -> None:
 def _run(training: Training, out: Path) -> None:
     total = training.resolved.plan.rounds
     quiet = not sys.stderr.isatty()
-    with tqdm(total=total, initial=training.next_round, unit="round", disable=None) as bar:
+    width = shutil.get_terminal_size().columns
+    with tqdm(
+        total=total, initial=training.next_round, unit="round", disable=None, ncols=width
+    ) as bar:
         while (finished := training.step()) is not None:
             note = round_note(finished)
             bar.set_postfix_str(note)

@@ -1,5 +1,6 @@
 """Tables and one-line notes for the terminal."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,8 @@ def privacy_table(statement: Statement, *, assumptions: bool) -> str:
     ]  # fmt: skip
     reasons = {f"{row.adversary}: {row.reason}" for row in statement.rows if row.reason}
     notes = [*sorted(reasons), *(statement.assumptions if assumptions else ())]
-    return "\n".join(["epsilon", table(header, rows), *(f"* {note}" for note in notes)])
+    wrapped = [textwrap.fill(f"* {note}", 100, subsequent_indent="  ") for note in notes]
+    return "\n".join(["epsilon", table(header, rows), *wrapped])
 
 
 def cost_table(summary: Mapping[str, Any]) -> str:
