@@ -117,18 +117,14 @@ def _resume(words: list[str]) -> None:
 
 
 def _run(training: Training, out: Path) -> None:
-    total = training.resolved.plan.rounds
-    quiet = not sys.stderr.isatty()
-    width = shutil.get_terminal_size().columns
-    with tqdm(
-        total=total, initial=training.next_round, unit="round", disable=None, ncols=width
-    ) as bar:
-        while (finished := training.step()) is not None:
-            note = round_note(finished)
-            bar.set_postfix_str(note)
-            bar.update()
-            if finished.reason is not None or (quiet and (finished.index + 1) % 10 == 0):
-                bar.write(f"round {finished.index}: {finished.reason or note}")
+    try:
+        _rounds(training)
+    except KeyboardInterrupt:
+        conclude(training, out)  # what happened so far is on record
+        raise
+    except BaseException:
+        training.store.close()
+        raise
     summary = conclude(training, out)
     _write_report(out)
     print("\n" + cost_table(summary))
@@ -138,6 +134,24 @@ def _run(training: Training, out: Path) -> None:
     accuracy = summary["accuracy"]
     shown = "not evaluated" if accuracy is None else f"{accuracy:.2%}"
     print(f"\naccuracy {shown} after {summary['rounds']} rounds; run in {out}")
+
+
+def _rounds(training: Training) -> None:
+    quiet = not sys.stderr.isatty()
+    width = shutil.get_terminal_size().columns
+    with tqdm(
+        total=training.resolved.plan.rounds,
+        initial=training.next_round,
+        unit="round",
+        disable=None,
+        ncols=width,
+    ) as bar:
+        while (finished := training.step()) is not None:
+            note = round_note(finished)
+            bar.set_postfix_str(note)
+            bar.update()
+            if finished.reason is not None or (quiet and (finished.index + 1) % 10 == 0):
+                bar.write(f"round {finished.index}: {finished.reason or note}")
 
 
 def _write_report(out: Path) -> None:

@@ -17,5 +17,6 @@ def lower_text(value: float) -> str:
 def _rounded(value: float, direction: str) -> str:
     digits = 2 if value >= 1 or value <= 0 else 2 - math.floor(math.log10(value))
     step = decimal.Decimal(1).scaleb(-digits)
-    # From the digits that summary.json shows: the binary value of 3.66 would be printed as 3.67.
-    return format(decimal.Decimal(repr(value)).quantize(step, rounding=direction), "f")
+    with decimal.localcontext(prec=400):  # holds every double
+        # From the digits that summary.json shows: the binary value of 3.66 would print as 3.67.
+        return format(decimal.Decimal(repr(value)).quantize(step, rounding=direction), "f")

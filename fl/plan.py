@@ -197,7 +197,7 @@ def resolve(plan: Plan, data: FederatedDataset, *, model: Model | None = None) -
     found = [*plan.faults()]
     if isinstance(plan.cohort, Cohort):
         found += plan.cohort.faults(data.num_clients)
-    if params_init is None:
+    if params_init is None and isinstance(plan.algorithm, Algorithm):
         found.append(fault("model", None, "the Model, since the algorithm's loss is not a Model's"))
     if found or params_init is None:
         raise PlanError(tuple(found))

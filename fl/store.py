@@ -8,6 +8,7 @@ checkpoint commit together. Tables are plain: `pandas.read_sql("select * from ro
 import io
 import itertools
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,13 +71,11 @@ class Store:
             StoreError: the directory holds a run already, or cannot be made.
         """
         with _as_store_error(out):
-            out.mkdir(parents=True, exist_ok=True)
-            lock = _lock(out)
             if taken := [name for name in RUN_FILES if (out / name).exists()]:
-                lock.close()
                 got = f"{out}, which already holds a run ({', '.join(taken)})"
                 raise StoreError("out", got, "a new directory")
-            return cls(str(out / FILE), lock)._begin(meta)
+            out.mkdir(parents=True, exist_ok=True)
+            return cls(str(out / FILE), _lock(out))._begin(meta)
 
     @classmethod
     def in_memory(cls, meta: Mapping[str, Any]) -> "Store":
@@ -101,13 +100,21 @@ class Store:
         if not (out / FILE).is_file():
             raise StoreError("out", str(out), f"a directory that holds a run ({FILE})")
         with _as_store_error(out):
-            store = cls(str(out / FILE), _lock(out))
-            tables = {name for (name,) in store._db.execute("select name from sqlite_master")}
-            version = store.meta().get("version") if "meta" in tables else None
-            if version != VERSION:
-                store.close()
-                raise StoreError("version", version, f"a store of version {VERSION}")
+            lock = _lock(out)
+            try:
+                store = cls(str(out / FILE), lock)
+                store._check_version()
+            except BaseException:
+                lock.close()
+                raise
             return store
+
+    def _check_version(self) -> None:
+        tables = {name for (name,) in self._db.execute("select name from sqlite_master")}
+        version = self.meta().get("version") if "meta" in tables else None
+        if version != VERSION:
+            self._db.close()
+            raise StoreError("version", version, f"a store of version {VERSION}")
 
     def close(self) -> None:
         """Closes the file and lets other processes have it."""
@@ -186,8 +193,7 @@ class Store:
             state: the server state after the round, a pytree of arrays.
         """
         values = {
-            key: json.dumps(value) if isinstance(value, Mapping) else value
-            for key, value in row.items()
+            key: _json(value) if isinstance(value, Mapping) else value for key, value in row.items()
         }
         columns, marks = ", ".join(values), ", ".join("?" * len(values))
         with self._db:
@@ -216,6 +222,15 @@ class Store:
         with np.load(io.BytesIO(found[1]), allow_pickle=False) as arrays:
             leaves = [arrays[str(i)] for i in range(len(arrays.files))]
         return Checkpoint(int(found[0]), leaves)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    """JSON, in which a number that is not finite (a diverged loss) is null."""
+    finite = {
+        key: None if isinstance(item, float) and not math.isfinite(item) else item
+        for key, item in value.items()
+    }
+    return json.dumps(finite, allow_nan=False)
 
 
 def _npz(state: PyTree) -> bytes:

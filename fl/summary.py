@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
@@ -96,12 +97,13 @@ def summarize(
         stopped_early: why rounds are missing, or None.
         job: the strings and numbers the run was made from, where it was made from a Job.
     """
+    finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     return {
         "dataset": facts["dataset"],
         "num_clients": facts["num_clients"],
         "rounds": len(rows),
-        "accuracy": metrics.get("accuracy"),
-        "metrics": dict(metrics),
+        "accuracy": finite.get("accuracy"),
+        "metrics": finite,
         "model_sha256": model_sha256,
         "aggregation": facts["aggregation"],
         "mechanism": facts["mechanism"],
@@ -162,7 +164,7 @@ def _cost_by_stage(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
 def write_summary(out: Path, summary: Mapping[str, Any]) -> Path:
     """Writes out/summary.json."""
     path = out / FILE
-    path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ ONLY_IMPORTERS = {
 }
 
 
-def modules():
+def modules() -> Iterator[tuple[str, Path]]:
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
@@ -36,7 +37,7 @@ MODULES = dict(modules())
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 
-def imported(node):
+def imported(node: ast.AST) -> list[str]:
     """The dotted names that one import statement may load, most specific first."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
@@ -45,14 +46,14 @@ def imported(node):
     return []
 
 
-def resolve(dotted):
+def resolve(dotted: str) -> str:
     """The project's module that a dotted name belongs to, or its top-level package."""
     while dotted not in MODULES and "." in dotted:
         dotted = dotted.rpartition(".")[0]
     return dotted
 
 
-def imports_of(name, *, hidden):
+def imports_of(name: str, *, hidden: bool) -> Iterator[str]:
     tree = TREES[name]
     top = {id(node) for node in tree.body}
     for node in ast.walk(tree):
@@ -61,12 +62,12 @@ def imports_of(name, *, hidden):
                 yield resolve(dotted)
 
 
-def edges(name):
+def edges(name: str) -> set[str]:
     return {target for target in imports_of(name, hidden=False) if target in MODULES} - {name}
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_only_allowed_packages_are_imported(name):
+def test_only_allowed_packages_are_imported(name: str) -> None:
     package = name.partition(".")[0]
     allowed = THIRD_PARTY[package] | set(sys.stdlib_module_names) | {package}
     found = {target.partition(".")[0] for hidden in (True, False)
@@ -75,18 +76,18 @@ def test_only_allowed_packages_are_imported(name):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_imports_inside_functions_are_for_extras_alone(name):
+def test_imports_inside_functions_are_for_extras_alone(name: str) -> None:
     hidden = {target.partition(".")[0] for target in imports_of(name, hidden=True)}
     assert hidden <= EXTRAS
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_extras_are_never_imported_at_module_level(name):
+def test_extras_are_never_imported_at_module_level(name: str) -> None:
     assert not {target.partition(".")[0] for target in imports_of(name, hidden=False)} & EXTRAS
 
 
 @pytest.mark.parametrize(("package", "target"), ONLY_IMPORTERS)
-def test_one_module_alone_imports_what_is_fenced_in(package, target):
+def test_one_module_alone_imports_what_is_fenced_in(package: str, target: str) -> None:
     importers = {
         name for name in MODULES if name.partition(".")[0] == package
         for found in imports_of(name, hidden=False) if found.partition(".")[0] == target
@@ -94,10 +95,11 @@ def test_one_module_alone_imports_what_is_fenced_in(package, target):
     assert importers == ONLY_IMPORTERS[package, target]
 
 
-def test_no_import_cycles():
-    done, active = set(), []
+def test_no_import_cycles() -> None:
+    done: set[str] = set()
+    active: list[str] = []
 
-    def visit(name):
+    def visit(name: str) -> None:
         assert name not in active, f"cycle: {' > '.join([*active[active.index(name) :], name])}"
         if name in done:
             return
@@ -120,7 +122,7 @@ def test_no_import_cycles():
         ("fl", {"sklearn", "matplotlib", "jinja2", "pandas"}),
     ],
 )
-def test_importing_a_package_loads_only_what_it_needs(package, absent):
+def test_importing_a_package_loads_only_what_it_needs(package: str, absent: set[str]) -> None:
     code = f"import sys, {package}; print(*sorted(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT

@@ -1,6 +1,7 @@
 """The hand-written lists of promises are complete, real and documented."""
 
 import inspect
+from types import ModuleType
 
 import pytest
 
@@ -27,19 +28,19 @@ PROMISED = {
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.__name__)
-def test_what_the_design_promises_is_there(package):
+def test_what_the_design_promises_is_there(package: ModuleType) -> None:
     assert PROMISED[package] <= set(package.__all__)
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.__name__)
-def test_every_promise_exists_once_and_in_order(package):
+def test_every_promise_exists_once_and_in_order(package: ModuleType) -> None:
     names = list(package.__all__)
     assert len(names) == len(set(names))
     assert all(hasattr(package, name) for name in names)
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.__name__)
-def test_nothing_public_is_missing_from_the_list(package):
+def test_nothing_public_is_missing_from_the_list(package: ModuleType) -> None:
     own = {
         name
         for name, value in vars(package).items()
@@ -49,7 +50,7 @@ def test_nothing_public_is_missing_from_the_list(package):
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.__name__)
-def test_every_public_function_and_class_says_what_it_does(package):
+def test_every_public_function_and_class_says_what_it_does(package: ModuleType) -> None:
     for name in package.__all__:
         value = getattr(package, name)
         if inspect.isclass(value) or inspect.isfunction(value) or inspect.ismodule(value):

@@ -267,7 +267,7 @@ def test_run_directories_are_numbered_from_the_first_free_one(tmp_path: Path) ->
 def test_a_store_is_held_by_one_at_a_time(store: Store, tmp_path: Path) -> None:
     with pytest.raises(fl.StoreError, match="another process holds"):
         Store.open(tmp_path / "run")
-    with pytest.raises(fl.StoreError, match="another process holds"):
+    with pytest.raises(fl.StoreError, match="already holds a run"):
         Store.create(tmp_path / "run", {})
     store.charge(0, 0, [1])  # the holder goes on
     store.close()
