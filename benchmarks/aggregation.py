@@ -12,8 +12,7 @@ import dataclasses
 import statistics
 
 import fl
-
-PARTS = ("train", "encode", "protocol", "decode")
+from fl.types import PARTS
 
 
 def measure(job: fl.Job) -> dict[str, float]:

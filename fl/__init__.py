@@ -23,9 +23,9 @@ from fl.job import Job
 from fl.models import Model
 from fl.plan import Plan, Resolved, resolve
 from fl.presets import PRESETS
-from fl.privacy import NotPrivate, Privacy, Row
+from fl.privacy import NotPrivate, Privacy
 from fl.report import write_report
-from fl.statement import Statement
+from fl.statement import Row, Statement
 from fl.train import Round, Run, rounds, train
 
 __all__ = [

@@ -8,8 +8,8 @@
     python -m fl datasets         list the data sets
     python -m fl privacy --job job.toml   the privacy statement, without training
 
-Every value of a Job is a flag; flags win over the job file, which wins over the preset. Without
---job or --preset, the data set's own preset gives the values.
+Every value of a Job is a flag; flags win over the job file or the preset. Without --job or
+--preset, the data set's own preset gives the values.
 """
 
 import argparse
@@ -46,9 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "datasets": _datasets,
         "privacy": _privacy,
     }
-    if command not in commands:
+    if command in ("-h", "--help"):
         print(__doc__)
-        return 0 if command in ("-h", "--help") else 2
+        return 0
+    if command not in commands:
+        print(f"error: {fault('command', command, ' | '.join(commands))}", file=sys.stderr)
+        return 2
     try:
         commands[command](words)
     except (FlError, dp.DpError) as error:
@@ -66,6 +69,8 @@ def _job(words: list[str], command: str) -> Job:
     for flag in ("--job", "--preset", "--dataset"):
         parser.add_argument(flag)
     chosen, rest = parser.parse_known_args(words)
+    if chosen.job is not None and chosen.preset is not None:
+        raise PlanError((fault("preset", chosen.preset, "nothing beside --job"),))
     if chosen.job is not None:
         default = from_toml(chosen.job)
     else:
@@ -79,7 +84,7 @@ def _job(words: list[str], command: str) -> Job:
         description="Also: --job FILE.toml or --preset NAME for the values not given here.",
         default=default,
         args=rest,
-        config=(tyro.conf.AvoidSubcommands,),
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
     )
 
 

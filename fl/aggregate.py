@@ -5,7 +5,7 @@ over the very clients that would survive. `Secure` runs the protocol. Ideal and 
 same sums bit for bit, and release or abort alike.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl import secure
+from fl._validate import choice_fault, flag_fault, integer_fault, number_fault
 from fl.errors import fault
-from fl.privacy import choice_fault, flag_fault, floor_fraction, integer_fault, number_fault
+from fl.privacy import floor_fraction
 from fl.types import Purpose, RandomBytes, generator
 
-Dropouts = Mapping[str, Collection[int]]
-SegmentValues = Mapping[str, NDArray[np.uint64]]
 GRAPHS = ("sparse", "complete")
 
 
@@ -32,41 +31,19 @@ class Plain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ideal:
-    """The protocol's sum without the protocol: what Secure would compute, computed in the clear.
+class Masked:
+    """What Ideal and Secure share: what the protocol must withstand.
 
     Attributes:
         corrupt: fraction of every cohort that may collude or add no noise.
         dropout: fraction of every cohort that may leave; below that a round still releases.
+        server: "semi_honest" or "malicious": the server that the protocol withstands.
         expected_dropout: for the planned privacy figures; at most dropout, None for the same.
         simulate_dropout: stage -> rate at which clients leave there, drawn from the run seed.
         beyond: let simulate_dropout lose more than `dropout` allows.
         graph: "sparse" or "complete": who masks with whom.
-        server: the protocol that it stands for.
         security_bits: failure to hide at most 2^-security_bits per run.
         correctness_bits: failure to finish within `dropout` at most 2^-correctness_bits per run.
-    """
-
-    corrupt: float
-    dropout: float
-    expected_dropout: float | None = None
-    simulate_dropout: Mapping[str, float] = field(default_factory=dict)
-    beyond: bool = False
-    graph: str = "sparse"
-    server: str = "semi_honest"
-    security_bits: int = 40
-    correctness_bits: int = 30
-
-    def faults(self) -> tuple[str, ...]:
-        """Returns what is wrong with the values."""
-        return _masked_faults(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Secure:
-    """Real pairwise masking between real clients and a real server, in one process.
-
-    Attributes: as Ideal, but `server` has no default: "semi_honest" or "malicious".
     """
 
     corrupt: float
@@ -84,6 +61,24 @@ class Secure:
         return _masked_faults(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ideal(Masked):
+    """The protocol's sum without the protocol: what Secure would compute, computed in the clear.
+
+    The fields are those of `Masked`; `server` is the protocol that it stands for.
+    """
+
+    server: str = "semi_honest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secure(Masked):
+    """Real pairwise masking between real clients and a real server, in one process.
+
+    The fields are those of `Masked`; `server` has no default.
+    """
+
+
 Aggregation = Plain | Ideal | Secure
 
 
@@ -94,7 +89,7 @@ def _in_unit(value: float) -> bool:
     return 0 <= value < 1
 
 
-def _masked_faults(masked: Ideal | Secure) -> tuple[str, ...]:
+def _masked_faults(masked: Masked) -> tuple[str, ...]:
     found = [
         *number_fault("corrupt", masked.corrupt, _FRACTION, _in_unit),
         *number_fault("dropout", masked.dropout, _FRACTION, _in_unit),
@@ -126,7 +121,7 @@ def _rate_faults(rates: object) -> tuple[str, ...]:
 
 
 def draw_dropouts(
-    masked: Ideal | Secure, client_ids: NDArray[np.int64], seed: int, round_index: int
+    masked: Masked, client_ids: Sequence[int], seed: int, round_index: int
 ) -> dict[str, tuple[int, ...]]:
     """Draws who leaves at which stage of a round, from the run seed.
 
@@ -138,7 +133,7 @@ def draw_dropouts(
     for stage in secure.STAGES:
         rate = masked.simulate_dropout.get(stage, 0.0)
         coins = rng.random(len(client_ids))
-        for client, coin in zip(client_ids.tolist(), coins.tolist(), strict=True):
+        for client, coin in zip(client_ids, coins.tolist(), strict=True):
             if coin < rate:
                 leaves_at.setdefault(client, stage)
     limit = floor_fraction(masked.dropout, len(client_ids))
@@ -151,7 +146,7 @@ def draw_dropouts(
     }
 
 
-def lost_before_masking(dropouts: Dropouts) -> frozenset[int]:
+def lost_before_masking(dropouts: secure.Dropouts) -> frozenset[int]:
     """Returns the clients that are gone before they would send a masked vector."""
     before = secure.STAGES[: secure.STAGES.index("mask_input")]
     return frozenset(client for stage in before for client in dropouts.get(stage, ()))
@@ -166,7 +161,7 @@ class Aggregated(NamedTuple):
         cost: what the protocol cost, where it ran.
     """
 
-    sums: SegmentValues
+    sums: secure.SegmentValues
     survivors: tuple[int, ...]
     cost: secure.RoundCost | None
 
@@ -174,7 +169,7 @@ class Aggregated(NamedTuple):
 def modular_sum(
     segments: Mapping[str, tuple[int, int]],
     client_ids: Sequence[int],
-    values: Callable[[int], SegmentValues],
+    values: Callable[[int], secure.SegmentValues],
 ) -> dict[str, NDArray[np.uint64]]:
     """Returns the sums of the clients' segments mod 2^b, one vector in memory at a time."""
     sums = {name: np.zeros(length, dtype=np.uint64) for name, (length, _) in segments.items()}
@@ -187,7 +182,7 @@ def modular_sum(
 
 
 def foretold(
-    params: secure.Params | None, client_ids: Sequence[int], dropouts: Dropouts
+    params: secure.Params | None, client_ids: Sequence[int], dropouts: secure.Dropouts
 ) -> tuple[int, ...] | None:
     """Returns whose updates a round will sum, before it runs; None where it will abort."""
     if params is None:
@@ -203,8 +198,8 @@ def aggregate(
     segments: Mapping[str, tuple[int, int]],
     params: secure.Params | None,
     client_ids: Sequence[int],
-    dropouts: Dropouts,
-    values: Callable[[int], SegmentValues],
+    dropouts: secure.Dropouts,
+    values: Callable[[int], secure.SegmentValues],
     rand: RandomBytes,
 ) -> Aggregated:
     """Sums one attempt at a round.

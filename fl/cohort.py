@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fl.errors import fault
+from fl._validate import integer_fault
 from fl.types import Purpose, generator
 
 
@@ -26,10 +26,7 @@ class Cohort:
 
     def faults(self, num_clients: int) -> tuple[str, ...]:
         """Returns what is wrong with this schedule for `num_clients` clients."""
-        whole = isinstance(self.size, int) and not isinstance(self.size, bool)
-        if self.size is not None and not (whole and 1 <= self.size <= num_clients):
-            return (fault("cohort", self.size, f"1 to {num_clients} clients (all of them)"),)
-        return ()
+        return () if self.size is None else integer_fault("cohort", self.size, 1, num_clients)
 
     def count(self, num_clients: int) -> int:
         """Returns n, the number of clients invited to every round."""

@@ -51,7 +51,7 @@ class Mean(NamedTuple):
     counts: Mapping[str, int]
 
 
-def rotation(dim: int, seed: int, round_index: int) -> dp.Rotation:
+def round_rotation(dim: int, seed: int, round_index: int) -> dp.Rotation:
     """Returns the public rotation of a round; its signs need no secrecy, only independence."""
     return dp.Rotation.from_seed(dim, seed_bytes(seed, Purpose.ROTATION, round_index))
 
@@ -72,7 +72,7 @@ class PrivateEncoding:
         return {UPDATE: (self.mechanism.discretizer.dim, self.mechanism.modulus_bits)}
 
     def encode(
-        self, value: ClientValue, turn: dp.Rotation, streams: Streams
+        self, value: ClientValue, rotation: dp.Rotation, streams: Streams
     ) -> dict[str, NDArray[np.uint64]]:
         """Returns the client's segments: rounded, noised where noise is local, wrapped.
 
@@ -81,15 +81,15 @@ class PrivateEncoding:
         """
         rng = streams(Purpose.ENCODING)
         try:
-            encoded = self.mechanism.encode(value.vector, turn, rng)
+            encoded = self.mechanism.encode(value.vector, rotation, rng)
         except (dp.NonFiniteError, dp.RoundingError):
-            encoded = self.mechanism.encode(np.zeros_like(value.vector), turn, rng)
+            encoded = self.mechanism.encode(np.zeros_like(value.vector), rotation, rng)
         return {UPDATE: dp.wrap(encoded, self.mechanism.modulus_bits)}
 
     def decode(
         self,
         sums: Mapping[str, NDArray[np.uint64]],
-        turn: dp.Rotation,
+        rotation: dp.Rotation,
         invited: int,
         streams: Streams,
     ) -> Mean:
@@ -100,11 +100,11 @@ class PrivateEncoding:
         total = dp.unwrap(sums[UPDATE], self.mechanism.modulus_bits)
         if isinstance(self.mechanism, dp.CentralMechanism):
             total = total + self.mechanism.sample_noise(streams(Purpose.CENTRAL_NOISE))
-        return Mean(self.mechanism.discretizer.decode(total, turn) / invited, {})
+        return Mean(self.mechanism.discretizer.decode(total, rotation) / invited, {})
 
 
 @dataclass(frozen=True)
-class OpenEncoding:
+class UnnoisedEncoding:
     """A weighted update without noise, with its weight and clip bit as hidden segments.
 
     Attributes:
@@ -131,12 +131,12 @@ class OpenEncoding:
         return dp.choose_modulus_bits(self.invited, self.discretizer.linf, 0)
 
     def encode(
-        self, value: ClientValue, turn: dp.Rotation, streams: Streams
+        self, value: ClientValue, rotation: dp.Rotation, streams: Streams
     ) -> dict[str, NDArray[np.uint64]]:
         """Returns the client's segments; weights above max_weight count as max_weight."""
         weight = min(value.weight, self.max_weight)
         scaled = value.vector.astype(np.float64) * (weight / self.max_weight)
-        encoded = self.discretizer.encode(scaled, turn, streams(Purpose.ENCODING))
+        encoded = self.discretizer.encode(scaled, rotation, streams(Purpose.ENCODING))
         return {
             UPDATE: dp.wrap(encoded, self._update_bits),
             WEIGHT: np.array([weight], dtype=np.uint64),
@@ -146,7 +146,7 @@ class OpenEncoding:
     def decode(
         self,
         sums: Mapping[str, NDArray[np.uint64]],
-        turn: dp.Rotation,
+        rotation: dp.Rotation,
         invited: int,
         streams: Streams,
     ) -> Mean:
@@ -157,13 +157,13 @@ class OpenEncoding:
         if weight == 0:
             return Mean(None, counts)
         total = dp.unwrap(sums[UPDATE], self._update_bits)
-        return Mean(self.discretizer.decode(total, turn) / weight, counts)
+        return Mean(self.discretizer.decode(total, rotation) / weight, counts)
 
 
-Encoding = PrivateEncoding | OpenEncoding
+Encoding = PrivateEncoding | UnnoisedEncoding
 
 
-def open_encoding(dim: int, max_norm: float, max_weight: int, invited: int) -> OpenEncoding:
+def unnoised_encoding(dim: int, max_norm: float, max_weight: int, invited: int) -> UnnoisedEncoding:
     """Returns the encoding of a plan without privacy.
 
     Args:
@@ -175,4 +175,4 @@ def open_encoding(dim: int, max_norm: float, max_weight: int, invited: int) -> O
     discretizer = dp.Discretizer(
         dim, max_norm, max_norm / _STEPS_PER_NORM, _ROUNDING_BIAS, _MAX_TRIES
     )
-    return OpenEncoding(discretizer, max_weight, invited)
+    return UnnoisedEncoding(discretizer, max_weight, invited)

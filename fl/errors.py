@@ -46,14 +46,8 @@ class PlanError(FlError):
         return "\n".join(self.faults)
 
 
-class DataError(FlError):
-    """Data, or a request for data, that cannot be used.
-
-    Attributes:
-        field: the name of the argument, array or file.
-        got: what it was, in words.
-        takes: what would be accepted, in words.
-    """
+class _FieldError(FlError):
+    """One field that cannot be used; attributes as its subclasses say."""
 
     def __init__(self, field: str, got: object, takes: str) -> None:
         super().__init__(field, got, takes)
@@ -63,6 +57,16 @@ class DataError(FlError):
 
     def __str__(self) -> str:
         return fault(self.field, self.got, self.takes)
+
+
+class DataError(_FieldError):
+    """Data, or a request for data, that cannot be used.
+
+    Attributes:
+        field: the name of the argument, array or file.
+        got: what it was, in words.
+        takes: what would be accepted, in words.
+    """
 
 
 class ChecksumError(DataError):
@@ -93,7 +97,7 @@ class MissingExtraError(FlError):
         )
 
 
-class StoreError(FlError):
+class StoreError(_FieldError):
     """A run directory, or the store in it, that cannot be used as asked.
 
     Attributes:
@@ -101,12 +105,3 @@ class StoreError(FlError):
         got: what it was, in words.
         takes: what would be accepted, in words.
     """
-
-    def __init__(self, field: str, got: object, takes: str) -> None:
-        super().__init__(field, got, takes)
-        self.field = field
-        self.got = got
-        self.takes = takes
-
-    def __str__(self) -> str:
-        return fault(self.field, self.got, self.takes)

@@ -14,6 +14,7 @@ from typing import Any
 import optax
 
 from fl import datasets
+from fl._validate import choice_fault, integer_fault, number_fault
 from fl.aggregate import Aggregation, Ideal, Plain, Secure
 from fl.algorithms import Batching, fedavg
 from fl.cohort import Cohort, cyclic, full
@@ -21,7 +22,7 @@ from fl.datasets import FederatedDataset
 from fl.errors import PlanError, fault
 from fl.models import Model, logistic, two_nn
 from fl.plan import Plan, settings_faults
-from fl.privacy import NotPrivate, Privacy, choice_fault, integer_fault, number_fault
+from fl.privacy import NotPrivate, Privacy
 
 MODELS: dict[str, Callable[[int, int], Model]] = {"logistic": logistic, "2nn": two_nn}
 AGGREGATIONS = ("plain", "ideal", "secure")

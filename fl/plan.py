@@ -11,11 +11,12 @@ import jax
 
 import dp
 from fl import secure
+from fl._validate import flag_fault, integer_fault, kind_fault
 from fl.aggregate import Aggregation, Ideal, Plain, Secure
 from fl.algorithms.base import Algorithm
 from fl.cohort import Cohort
 from fl.datasets.dataset import FederatedDataset
-from fl.encoding import Encoding, OpenEncoding, PrivateEncoding, open_encoding
+from fl.encoding import Encoding, PrivateEncoding, UnnoisedEncoding, unnoised_encoding
 from fl.errors import PlanError, fault
 from fl.models import Model
 from fl.privacy import (
@@ -26,9 +27,7 @@ from fl.privacy import (
     NotPrivate,
     Privacy,
     cohort_bounds,
-    flag_fault,
     floor_fraction,
-    integer_fault,
 )
 from fl.statement import Statement, statement, worst_case
 from fl.tree import Raveler, raveler
@@ -68,7 +67,7 @@ class Plan:
                 self.rounds, self.eval_every, self.seed, self.privacy, self.aggregation
             ),
             *flag_fault("seeded_secrets", self.seeded_secrets),
-            *_kind_fault("cohort", self.cohort, Cohort),
+            *kind_fault("cohort", self.cohort, Cohort),
             *_algorithm_faults(self.algorithm),
         )
 
@@ -81,8 +80,8 @@ def settings_faults(
         *integer_fault("rounds", rounds, 1),
         *integer_fault("eval_every", eval_every, 1),
         *integer_fault("seed", seed, 0),
-        *_kind_fault("privacy", privacy, Privacy, NotPrivate),
-        *_kind_fault("aggregation", aggregation, Plain, Ideal, Secure),
+        *kind_fault("privacy", privacy, Privacy, NotPrivate),
+        *kind_fault("aggregation", aggregation, Plain, Ideal, Secure),
     ]
     if isinstance(privacy, (Privacy, NotPrivate)):
         found += privacy.faults()
@@ -95,14 +94,9 @@ def settings_faults(
     return tuple(found)
 
 
-def _kind_fault(field: str, got: object, *kinds: type) -> tuple[str, ...]:
-    names = " | ".join(kind.__name__ for kind in kinds)
-    return () if isinstance(got, kinds) else (fault(field, got, names),)
-
-
 def _algorithm_faults(algorithm: object) -> tuple[str, ...]:
     if not isinstance(algorithm, Algorithm):
-        return _kind_fault("algorithm", algorithm, Algorithm)
+        return kind_fault("algorithm", algorithm, Algorithm)
     try:
         hash(algorithm)  # programs are compiled once per algorithm
     except TypeError:
@@ -272,7 +266,7 @@ def _encoding(
 ) -> tuple[Encoding | None, float | None, Exposure]:
     privacy = plan.privacy
     if isinstance(privacy, NotPrivate):
-        return _open_encoding(privacy, plan.aggregation, invited, dim), None, exposure
+        return _unnoised_encoding(privacy, plan.aggregation, invited, dim), None, exposure
 
     def exposed(noise_multiplier: float) -> Exposure:
         return replace(exposure, mechanism=_mechanism(privacy, exposure, dim, noise_multiplier))
@@ -317,13 +311,13 @@ def _mechanism(
     )
 
 
-def _open_encoding(
+def _unnoised_encoding(
     privacy: NotPrivate, aggregation: Aggregation, invited: int, dim: int
-) -> OpenEncoding | None:
+) -> UnnoisedEncoding | None:
     if isinstance(aggregation, Plain) or privacy.max_norm is None:
         return None
     max_weight = privacy.max_weight if privacy.weights == "examples" else 1
-    return open_encoding(dim, privacy.max_norm, max_weight or 1, invited)
+    return unnoised_encoding(dim, privacy.max_norm, max_weight or 1, invited)
 
 
 def _protocol_params(

@@ -1,7 +1,6 @@
 """Named jobs that data sets ship for the command line.
 
-They were tuned on the test data that they report on; docs and command line say so. Measured
-accuracies are in the change log.
+They were tuned on the test data that they report on; the README and the command line say so.
 """
 
 from fl.job import Job

@@ -5,12 +5,11 @@ proven carries a reason instead of a number.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import dp
+from fl._validate import choice_fault, integer_fault, number_fault
 from fl.errors import fault
 
 ADVERSARIES = ("server", "participants", "outsider")
@@ -22,36 +21,9 @@ RELATION = dp.NeighboringRelation.ZERO_OUT
 NORM_RANGE = "a number from 1e-12 to 1e12"  # float32 clips without over- or underflow
 
 
-def number_fault(field: str, got: object, takes: str, ok: Callable[[Any], bool]) -> tuple[str, ...]:
-    """Returns a fault where `got` is not a finite number for which `ok` holds."""
-    if isinstance(got, int) and not isinstance(got, bool) and abs(got) < 2**63 and ok(got):
-        return ()
-    if isinstance(got, float) and math.isfinite(got) and ok(got):
-        return ()
-    return (fault(field, got, takes),)
-
-
-def integer_fault(field: str, got: object, least: int, most: int = 2**63 - 1) -> tuple[str, ...]:
-    """Returns a fault where `got` is not an integer from `least` to `most`."""
-    takes = (
-        f"an integer, at least {least}" if most == 2**63 - 1 else f"an integer, {least} to {most}"
-    )
-    return number_fault(field, got, takes, lambda v: isinstance(v, int) and least <= v <= most)
-
-
-def flag_fault(field: str, got: object) -> tuple[str, ...]:
-    """Returns a fault where `got` is not True or False."""
-    return () if isinstance(got, bool) else (fault(field, got, "True | False"),)
-
-
 def is_norm(value: float) -> bool:
     """Whether NORM_RANGE holds."""
     return 1e-12 <= value <= 1e12
-
-
-def choice_fault(field: str, got: object, choices: Sequence[str]) -> tuple[str, ...]:
-    """Returns a fault where `got` is not one of `choices`."""
-    return () if got in choices else (fault(field, got, " | ".join(choices)),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,53 +217,3 @@ class Exposure:
     def protocol_failure(self, adversary: str) -> float:
         """Returns the probability charged to the adversary's delta."""
         return self.failure_prob if adversary == "server" else 0.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one adversary may learn, or why that is not said.
-
-    Attributes:
-        adversary: "server", "participants" or "outsider".
-        relation: the neighbouring relation.
-        delta: of the figures; None without privacy.
-        planned: at the expected dropout, over the scheduled participations.
-        realised: the maximum over clients of their own releases, as they happened; None before.
-        worst_case: min_survivors in each of max_releases releases: the guarantee.
-        reason: why there are no figures.
-        c: clients that may collude with the adversary or add no noise.
-        min_survivors: fewest clients in a released sum.
-        max_releases: r.
-    """
-
-    adversary: str
-    relation: str
-    delta: float | None
-    planned: dp.Interval | None
-    realised: dp.Interval | None
-    worst_case: dp.Interval | None
-    reason: str | None
-    c: int
-    min_survivors: int
-    max_releases: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the row as summary.json holds it."""
-        figures = {
-            name: None if value is None else {"lower": value.lower, "upper": value.upper}
-            for name, value in [
-                ("planned", self.planned),
-                ("realised", self.realised),
-                ("worst_case", self.worst_case),
-            ]
-        }
-        return {
-            "adversary": self.adversary,
-            "relation": self.relation,
-            "delta": self.delta,
-            "epsilon": figures,
-            "reason": self.reason,
-            "c": self.c,
-            "min_survivors": self.min_survivors,
-            "max_releases": self.max_releases,
-        }

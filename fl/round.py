@@ -4,28 +4,26 @@ Nothing here keeps state: charges and releases are committed by what the caller 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-import dp
 from fl import secure
-from fl.aggregate import Dropouts, SegmentValues, aggregate, foretold
-from fl.encoding import ClientValue, Encoding, Mean, Streams, rotation
+from fl.aggregate import aggregate, foretold
+from fl.encoding import ClientValue, Mean, Streams, round_rotation
 from fl.errors import FlError
 from fl.plan import Plan, Resolved
 from fl.privacy import NotPrivate
 from fl.runners import Trained
-from fl.types import Purpose, RandomBytes
+from fl.types import PARTS, Purpose, RandomBytes
 
-PARTS = ("train", "encode", "protocol", "decode")
 _SERVER = 2**32  # client ids are below, so the server's seeded streams are its own
 
 
-class Attempt(NamedTuple):
+class Outcome(NamedTuple):
     """What one attempt at a round gave.
 
     Attributes:
@@ -109,12 +107,12 @@ def attempt_round(
     resolved: Resolved,
     values: Callable[[int], ClientValue],
     client_ids: Sequence[int],
-    dropouts: Dropouts,
+    dropouts: secure.Dropouts,
     round_index: int,
     attempt: int,
     commit_release: Callable[[tuple[int, ...]], None],
     clock: Clock,
-) -> Attempt:
+) -> Outcome:
     """Encodes, sums and reads one attempt.
 
     Args:
@@ -131,13 +129,13 @@ def attempt_round(
         commit_release(tuple(client_ids))
         with clock("decode"):
             mean = float_mean(values, client_ids)
-        return Attempt(mean, tuple(client_ids), None, None)
+        return Outcome(mean, tuple(client_ids), None, None)
     encoding, plan = resolved.encoding, resolved.plan
-    turn = rotation(resolved.messages.dim, plan.seed, round_index)
+    rotation = round_rotation(resolved.messages.dim, plan.seed, round_index)
 
-    def encoded(client: int) -> SegmentValues:
+    def encoded(client: int) -> secure.SegmentValues:
         with clock("encode"):
-            return encoding.encode(values(client), turn, streams(plan, round_index, client))
+            return encoding.encode(values(client), rotation, streams(plan, round_index, client))
 
     params = resolved.params and secure.round_params(resolved.params, round_index, attempt)
     rand = (
@@ -155,20 +153,11 @@ def attempt_round(
                 plan.aggregation, encoding.segments, params, client_ids, dropouts, encoded, rand
             )
     except secure.TooFewClientsError as error:
-        return Attempt(None, (), None, str(error))
+        return Outcome(None, (), None, str(error))
     if summed.survivors != survivors:
         raise FlError(f"survivors: got {summed.survivors}; takes those on record, {survivors}")
     with clock("decode"):
-        mean = _read(encoding, summed.sums, turn, len(client_ids), plan, round_index)
-    return Attempt(mean, summed.survivors, summed.cost, None)
-
-
-def _read(
-    encoding: Encoding,
-    sums: Mapping[str, NDArray[np.uint64]],
-    turn: dp.Rotation,
-    invited: int,
-    plan: Plan,
-    round_index: int,
-) -> Mean:
-    return encoding.decode(sums, turn, invited, streams(plan, round_index, _SERVER))
+        mean = encoding.decode(
+            summed.sums, rotation, len(client_ids), streams(plan, round_index, _SERVER)
+        )
+    return Outcome(mean, summed.survivors, summed.cost, None)

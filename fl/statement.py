@@ -8,13 +8,63 @@ from typing import Any
 
 import dp
 from fl.figures import upper_text
-from fl.privacy import ADVERSARIES, RELATION, Exposure, Privacy, Row
+from fl.privacy import ADVERSARIES, RELATION, Exposure, Privacy
 
 _ZERO_OUT = (
     "zero-out: a neighbouring run has one client follow the protocol with 0 in place of its "
     "clipped input, still adding its noise share; participation, dropouts, durations and refusals "
     "are assumed not to depend on that client's data"
 )
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one adversary may learn, or why that is not said.
+
+    Attributes:
+        adversary: "server", "participants" or "outsider".
+        relation: the neighbouring relation.
+        delta: of the figures; None without privacy.
+        planned: at the expected dropout, over the scheduled participations.
+        realised: the maximum over clients of their own releases, as they happened; None before.
+        worst_case: min_survivors in each of max_releases releases: the guarantee.
+        reason: why there are no figures.
+        c: clients that may collude with the adversary or add no noise.
+        min_survivors: fewest clients in a released sum.
+        max_releases: r.
+    """
+
+    adversary: str
+    relation: str
+    delta: float | None
+    planned: dp.Interval | None
+    realised: dp.Interval | None
+    worst_case: dp.Interval | None
+    reason: str | None
+    c: int
+    min_survivors: int
+    max_releases: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the row as summary.json holds it."""
+        figures = {
+            name: None if value is None else {"lower": value.lower, "upper": value.upper}
+            for name, value in [
+                ("planned", self.planned),
+                ("realised", self.realised),
+                ("worst_case", self.worst_case),
+            ]
+        }
+        return {
+            "adversary": self.adversary,
+            "relation": self.relation,
+            "delta": self.delta,
+            "epsilon": figures,
+            "reason": self.reason,
+            "c": self.c,
+            "min_survivors": self.min_survivors,
+            "max_releases": self.max_releases,
+        }
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,18 @@ class Store:
     def __init__(self, path: str, lock: sqlite3.Connection | None) -> None:
         self._lock = lock
         self._db = sqlite3.connect(path)
-        self._db.execute("pragma journal_mode = wal")
-        # Charges must be on disk before what they pay for leaves the process.
-        self._db.execute("pragma synchronous = full")
+        with self._closed_on_error():
+            self._db.execute("pragma journal_mode = wal")
+            # Charges must be on disk before what they pay for leaves the process.
+            self._db.execute("pragma synchronous = full")
+
+    @contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def create(cls, out: Path, meta: Mapping[str, Any]) -> "Store":
@@ -83,7 +92,7 @@ class Store:
         return cls(":memory:", None)._begin(meta)
 
     def _begin(self, meta: Mapping[str, Any]) -> "Store":
-        with self._db:
+        with self._closed_on_error(), self._db:
             self._db.execute("begin")
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
@@ -100,20 +109,15 @@ class Store:
         if not (out / FILE).is_file():
             raise StoreError("out", str(out), f"a directory that holds a run ({FILE})")
         with _as_store_error(out):
-            lock = _lock(out)
-            try:
-                store = cls(str(out / FILE), lock)
+            store = cls(str(out / FILE), _lock(out))
+            with store._closed_on_error():
                 store._check_version()
-            except BaseException:
-                lock.close()
-                raise
             return store
 
     def _check_version(self) -> None:
         tables = {name for (name,) in self._db.execute("select name from sqlite_master")}
         version = self.meta().get("version") if "meta" in tables else None
         if version != VERSION:
-            self._db.close()
             raise StoreError("version", version, f"a store of version {VERSION}")
 
     def close(self) -> None:
@@ -122,19 +126,14 @@ class Store:
         if self._lock is not None:
             self._lock.close()
 
-    def set_meta(self, values: Mapping[str, Any]) -> None:
-        """Records values (JSON) that describe the run."""
-        with self._db:
-            self._insert_meta(values)
-
     def _insert_meta(self, values: Mapping[str, Any]) -> None:
         self._db.executemany(
-            "insert or replace into meta values (?, ?)",
+            "insert into meta values (?, ?)",
             [(key, json.dumps(value)) for key, value in values.items()],
         )
 
     def meta(self) -> dict[str, Any]:
-        """Returns what `set_meta` recorded."""
+        """Returns what describes the run, as `create` was given it."""
         return {key: json.loads(value) for key, value in self._db.execute("select * from meta")}
 
     def charge(self, round_index: int, attempt: int, clients: Iterable[int]) -> None:

@@ -17,9 +17,8 @@ from fl.datasets.dataset import FederatedDataset
 from fl.errors import StoreError
 from fl.plan import Plan, Resolved
 from fl.privacy import Privacy
-from fl.round import PARTS
 from fl.statement import Statement
-from fl.types import PyTree
+from fl.types import PARTS, PyTree
 
 FILE = "summary.json"
 

@@ -11,22 +11,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from numpy.typing import NDArray
 
-import dp
 from fl import secure
 from fl.aggregate import Plain, draw_dropouts, lost_before_masking
 from fl.algorithms.base import ServerState
+from fl.books import Books
 from fl.datasets.dataset import FederatedDataset
 from fl.errors import StoreError
 from fl.metrics import evaluator
 from fl.models import Model
 from fl.plan import Plan, Resolved, resolve
-from fl.privacy import RELATION, Privacy
-from fl.round import Attempt, Clock, attempt_round, client_values
+from fl.round import Clock, Outcome, attempt_round, client_values
 from fl.runners import ScanRunner, Trained
-from fl.statement import Statement, so_far, statement
+from fl.statement import Statement
 from fl.store import Store
 from fl.summary import fingerprint, run_facts, summarize, write_summary
 from fl.tree import sha256
@@ -122,16 +119,13 @@ class Training:
             plan.algorithm, data, plan.seed, resolved.messages.dim, resolved.max_norm
         )
         self._evaluate = None if data.test is None else evaluator(model, data.test)
+        self._evaluated: tuple[int, dict[str, float]] | None = None
         self._server_update = jax.jit(plan.algorithm.server_update)
-        self._ledger = _ledger(resolved, data.num_clients)
+        self._books = Books(resolved.exposure, data.num_clients, store)
 
     def resume(self) -> None:
         """Continues from the store: ledgers, server state and round number."""
-        if self._ledger is not None:
-            for index, number, clients in self.store.charges():
-                self._ledger.charge(index, number, clients)
-            for index, number, survivors in self.store.releases():
-                self._record_release(index, number, survivors)
+        self._books.replay()
         checkpoint = self.store.checkpoint()
         if checkpoint is not None:
             structure = jax.tree.structure(self.state)
@@ -141,159 +135,114 @@ class Training:
 
     def statement(self) -> Statement:
         """The privacy statement from what happened so far."""
-        return statement(self.resolved.exposure, self._ledger)
+        return self._books.statement()
 
     def evaluate(self) -> dict[str, float]:
         """Metrics of the model as it stands on the test set; empty without one."""
-        return {} if self._evaluate is None else self._evaluate(self.state.params)
+        if self._evaluate is None:
+            return {}
+        if self._evaluated is None or self._evaluated[0] != self.next_round:
+            self._evaluated = self.next_round, self._evaluate(self.state.params)
+        return self._evaluated[1]
 
     def step(self) -> Round | None:
         """Runs the next round; None when the run is over."""
         plan, index = self.resolved.plan, self.next_round
-        ids = plan.cohort.members(index, len(self._sizes), plan.seed)
-        if index >= plan.rounds or self._exhausted(ids):
+        ids = plan.cohort.members(index, len(self._sizes), plan.seed).tolist()
+        if index >= plan.rounds or self._refused(ids):
             return None
         dropouts = (
             {}
             if isinstance(plan.aggregation, Plain)
             else draw_dropouts(plan.aggregation, ids, plan.seed, index)
         )
-        clock, number = Clock(), self.store.attempts(index)
-        senders = self._charge(index, number, ids, lost_before_masking(dropouts))
-        senders = senders[~np.isin(senders, list(dropouts.get("mask_input", ())))]
+        clock, attempt = Clock(), self.store.attempts(index)
+        lost = lost_before_masking(dropouts)
+        present = [client for client in ids if client not in lost]
+        self._books.charge(index, attempt, present)
+        gone = frozenset(dropouts.get("mask_input", ()))
         with clock("train"):
-            broadcast = plan.algorithm.broadcast(self.state)
-            trained = self._runner.train(broadcast, index, senders.tolist())
-        self._tell_owners(index, number, trained)
-        attempt = attempt_round(
+            trained = self._runner.train(
+                plan.algorithm.broadcast(self.state),
+                index,
+                [client for client in present if client not in gone],
+            )
+        self.store.note_zeroed(index, attempt, trained.client_ids[~trained.finite].tolist())
+        outcome = attempt_round(
             self.resolved,
             client_values(plan, trained, self._sizes),
-            ids.tolist(),
+            ids,
             dropouts,
             index,
-            number,
-            lambda survivors: self._commit_release(index, number, survivors),
+            attempt,
+            lambda survivors: self._books.release(index, attempt, survivors),
             clock,
         )
         with clock("decode"):
-            self._apply(attempt)
-        return self._finish(index, number, len(ids), attempt, trained, clock)
+            self._apply(outcome)
+        return self._finish(index, attempt, len(ids), outcome, trained, clock)
 
-    def _exhausted(self, ids: NDArray[np.int64]) -> bool:
+    def _refused(self, ids: list[int]) -> bool:
         params = self.resolved.params
-        if self._ledger is None:
-            return False
-        if self._ledger.exhausted[ids].any():
-            why = f"a client has used all {self._ledger.max_releases} releases that it grants"
-        elif params is not None and self.store.total_attempts() >= params.rounds:
-            why = f"all {params.rounds} attempts that the protocol's failure covers are used"
-        else:
-            return False
-        self.stopped_early = (
-            f"round {self.next_round} did not start: {why} (spare_releases grants more)"
-        )
-        return True
+        why = self._books.refusal(ids, None if params is None else params.rounds)
+        if why is not None:
+            self.stopped_early = (
+                f"round {self.next_round} did not start: {why} (spare_releases grants more)"
+            )
+        return why is not None
 
-    @property
-    def _private(self) -> bool:
-        return isinstance(self.resolved.plan.privacy, Privacy)
-
-    def _charge(
-        self, index: int, number: int, ids: NDArray[np.int64], lost: frozenset[int]
-    ) -> NDArray[np.int64]:
-        """Commits the charge of every client that may send a masked vector, and returns them."""
-        present = ids[~np.isin(ids, list(lost))]
-        if self._private:
-            self.store.charge(index, number, present.tolist())
-        if self._ledger is not None:
-            self._ledger.charge(index, number, present.tolist())
-        return present
-
-    def _tell_owners(self, index: int, number: int, trained: Trained) -> None:
-        if self._private:
-            zeroed = trained.client_ids[~trained.finite]
-            self.store.note_zeroed(index, number, zeroed.tolist())
-
-    def _commit_release(self, index: int, number: int, survivors: tuple[int, ...]) -> None:
-        self.store.release(index, number, survivors)
-        self._record_release(index, number, survivors)
-
-    def _record_release(self, index: int, number: int, survivors: tuple[int, ...]) -> None:
-        if self._ledger is not None:
-            exposure = self.resolved.exposure
-            event = exposure.event(exposure.adversary, len(survivors))
-            self._ledger.release(index, number, survivors, event)
-
-    def _apply(self, attempt: Attempt) -> None:
-        if attempt.mean is None or attempt.mean.vector is None:
+    def _apply(self, outcome: Outcome) -> None:
+        if outcome.mean is None or outcome.mean.vector is None:
             return
-        mean = jnp.asarray(attempt.mean.vector, dtype=jnp.float32)
+        mean = jnp.asarray(outcome.mean.vector, dtype=jnp.float32)
         message = self.resolved.messages.unravel(mean)
         self.state = self._server_update(self.state, message)
         jax.block_until_ready(self.state)  # type: ignore[no-untyped-call]  # jax leaves it untyped
 
-    def _measure(self, index: int, attempt: Attempt, trained: Trained) -> dict[str, float]:
-        plan, found = self.resolved.plan, {}
-        last = index == plan.rounds - 1
-        if self._evaluate is not None and ((index + 1) % plan.eval_every == 0 or last):
-            found = self._evaluate(self.state.params)
-        counts = {} if attempt.mean is None else attempt.mean.counts
+    def _metrics(self, index: int, outcome: Outcome, trained: Trained) -> dict[str, float]:
+        plan = self.resolved.plan
+        due = (index + 1) % plan.eval_every == 0 or index == plan.rounds - 1
+        counts = {} if outcome.mean is None else outcome.mean.counts
         in_the_open = self.resolved.encoding is None
         local = trained.metrics if in_the_open else {}  # otherwise they stay with their owners
         means = {f"train_{name}": total / n for name, (total, n) in local.items() if n}
-        return {**found, **counts, **means}
+        return {**(self.evaluate() if due else {}), **counts, **means}
 
     def _finish(
         self,
         index: int,
-        number: int,
+        attempt: int,
         invited: int,
-        attempt: Attempt,
+        outcome: Outcome,
         trained: Trained,
         clock: Clock,
     ) -> Round:
-        metrics = self._measure(index, attempt, trained)
-        epsilon, worst = so_far(self.resolved.exposure, self._ledger)
-        uploaded = None if attempt.cost is None else sum(attempt.cost.upload_bytes.values())
+        self.next_round = index + 1
+        metrics = self._metrics(index, outcome, trained)
+        epsilon, worst = self._books.so_far()
+        uploaded = None if outcome.cost is None else sum(outcome.cost.upload_bytes.values())
         if self.resolved.encoding is None:
             uploaded = trained.vectors.nbytes
         row = {
             "round": index,
-            "attempt": number,
-            "status": "aborted" if attempt.mean is None else "released",
-            "reason": attempt.reason,
+            "attempt": attempt,
+            "status": "aborted" if outcome.mean is None else "released",
+            "reason": outcome.reason,
             "invited": invited,
-            "survivors": len(attempt.survivors),
+            "survivors": len(outcome.survivors),
             "metrics": metrics,
             "epsilon": epsilon,
             "epsilon_worst_case": worst,
             "seconds": clock.seconds,
             "upload_bytes": uploaded,
-            "cost": attempt.cost and dataclasses.asdict(attempt.cost),
+            "cost": outcome.cost and dataclasses.asdict(outcome.cost),
         }
         self.store.finish_round(row, index, self.state)
-        self.next_round = index + 1
-        cost = Cost(dict(clock.seconds), uploaded, attempt.cost)
+        cost = Cost(dict(clock.seconds), uploaded, outcome.cost)
         return Round(
-            index, self.state.params, metrics, attempt.survivors, epsilon, worst, cost,
-            attempt.reason,
+            index, self.state.params, metrics, outcome.survivors, epsilon, worst, cost,
+            outcome.reason,
         )  # fmt: skip
-
-
-def _ledger(resolved: Resolved, num_clients: int) -> dp.Ledger | None:
-    """The ledger of all clients and of the server, which a simulation may keep as one.
-
-    None where nothing is promised: seeded runs repeat their noise, and resume as often as asked.
-    """
-    exposure = resolved.exposure
-    if not isinstance(exposure.privacy, Privacy) or exposure.seeded_secrets:
-        return None
-    return dp.Ledger(
-        num_clients,
-        max_releases=exposure.max_releases,
-        min_survivors=exposure.bounds.min_survivors,
-        neighboring=RELATION,
-    )
 
 
 def start(
@@ -347,7 +296,16 @@ def rounds(
 ) -> Iterator[Round]:
     """Runs a plan round by round; the plan is validated before this returns.
 
-    Args and Raises: as `start`.
+    Args:
+        plan: what to run.
+        model: its parameters are trained; its metrics are evaluated on `data.test`.
+        data: the clients.
+        out: directory of the run's store and summary, or None to keep nothing.
+        resume: continue the run in `out` instead of starting one.
+
+    Raises:
+        PlanError: with every fault of the plan.
+        StoreError: `out` holds a run already, or, to resume, none or another plan's.
     """
     training = start(plan, model, data, out=out, resume=resume)
     return _steps(training, None if out is None else Path(out))
@@ -384,7 +342,15 @@ def train(
 ) -> Run:
     """Runs a plan to its end.
 
-    Args and Raises: as `start`.
+    Args:
+        plan: what to run.
+        model: its parameters are trained; its metrics are evaluated on `data.test`.
+        data: the clients.
+        out: directory of the run's store and summary, or None to keep nothing.
+
+    Raises:
+        PlanError: with every fault of the plan.
+        StoreError: `out` holds a run already.
     """
     training = start(plan, model, data, out=out)
     costs = tuple(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from fl.types import FloatVector, PyTree
+from fl.types import PyTree
 
 
 class Raveler(NamedTuple):
@@ -70,8 +70,3 @@ def sha256(params: PyTree) -> str:
         array = np.asarray(leaf)
         digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
-
-
-def to_numpy(vector: jax.Array) -> FloatVector:
-    """Returns a device vector as a float32 numpy array on the host."""
-    return np.asarray(vector, dtype=np.float32)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 PyTree: TypeAlias = Any
 Batch: TypeAlias = Mapping[str, jax.Array]  # fields [B, ...] and "mask": f32[B]
 MetricSums: TypeAlias = Mapping[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count)
+PARTS = ("train", "encode", "protocol", "decode")  # of a round, as its seconds are told apart
+
 RandomBytes: TypeAlias = Callable[[int], bytes]  # os.urandom's meaning
 FloatVector: TypeAlias = NDArray[np.float32]
 

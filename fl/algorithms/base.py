@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fl.errors import fault
+from fl._validate import integer_fault
 from fl.types import Batch, MetricSums, PyTree
 
 
@@ -35,12 +35,8 @@ class Batching(NamedTuple):
 
     def faults(self) -> tuple[str, ...]:
         """Returns what is wrong with the numbers."""
-        found = []
-        for name, value in self._asdict().items():
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not whole and not (name == "batch_size" and value is None):
-                found.append(fault(name, value, "an integer, at least 1"))
-        return tuple(found)
+        size = () if self.batch_size is None else integer_fault("batch_size", self.batch_size, 1)
+        return (*size, *integer_fault("local_epochs", self.local_epochs, 1))
 
 
 class ServerState(NamedTuple):

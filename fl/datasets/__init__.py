@@ -107,7 +107,8 @@ def load(
 
 def _needed_dir(name: str, data_dir: Path | str | None) -> Path:
     if data_dir is None:
-        raise DataError("data_dir", data_dir, f"a folder with the files of {name}")
+        takes = f"a folder for the files of {name}; of a missing one it says where to get it"
+        raise DataError("data_dir", data_dir, takes)
     folder = Path(data_dir)
     if not folder.is_dir():
         raise DataError("data_dir", f"{folder}, not a folder", f"a folder with {name}'s files")

@@ -97,10 +97,10 @@ def test_a_vector_that_does_not_round_is_sent_as_zero_with_its_noise(
     resolved = fl.resolve(helpers.plan(seeded_secrets=True), helpers.small_data())
     encoding = resolved.encoding
     assert encoding is not None
-    turn = ENCODING.rotation(15, 0, 0)
+    rotation = ENCODING.round_rotation(15, 0, 0)
     streams = ROUND.streams(resolved.plan, 0, 0)
     zero = np.zeros(15, dtype=np.float32)
-    honest = encoding.encode(ENCODING.ClientValue(zero, 1, False), turn, streams)
+    honest = encoding.encode(ENCODING.ClientValue(zero, 1, False), rotation, streams)
     genuine = dp.DistributedMechanism.encode
 
     def failing(self: Any, x: Any, rotation: Any, rng: Any) -> Any:
@@ -109,6 +109,6 @@ def test_a_vector_that_does_not_round_is_sent_as_zero_with_its_noise(
         return genuine(self, x, rotation, rng)
 
     monkeypatch.setattr(dp.DistributedMechanism, "encode", failing)
-    sent = encoding.encode(ENCODING.ClientValue(zero + 1, 1, False), turn, streams)
+    sent = encoding.encode(ENCODING.ClientValue(zero + 1, 1, False), rotation, streams)
     assert (sent["update"] == honest["update"]).all()
     assert streams(Purpose.ENCODING)(8) != streams(Purpose.CENTRAL_NOISE)(8)

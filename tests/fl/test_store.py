@@ -137,23 +137,19 @@ def test_the_file_is_written_ahead_and_synchronised(store: Store, tmp_path: Path
     reopened.close()
 
 
-def test_meta_comes_back_and_later_values_win(store: Store, tmp_path: Path) -> None:
-    store.set_meta({"job": {"epsilon": 4.0, "out": None, "deltas": [1e-5]}, "fingerprint": "a"})
-    store.set_meta({"fingerprint": "b"})
-    store.close()
+def test_meta_comes_back(tmp_path: Path) -> None:
+    meta = {"job": {"epsilon": 4.0, "out": None, "deltas": [1e-5]}, "fingerprint": "a"}
+    Store.create(tmp_path / "run", meta).close()
     reopened = Store.open(tmp_path / "run")
-    assert reopened.meta() == {
-        "version": VERSION,
-        "job": {"epsilon": 4.0, "out": None, "deltas": [1e-5]},
-        "fingerprint": "b",
-    }
+    assert reopened.meta() == {"version": VERSION, **meta}
     reopened.close()
 
 
-def test_meta_is_all_or_nothing(store: Store) -> None:
+def test_a_store_whose_meta_cannot_be_kept_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        store.set_meta({"first": 1, "second": Unstorable()})
-    assert store.meta() == {"version": VERSION}
+        Store.create(tmp_path / "run", {"first": 1, "second": Unstorable()})
+    with pytest.raises(fl.StoreError, match="version"):
+        Store.open(tmp_path / "run")
 
 
 def test_checkpoints_keep_dtype_shape_and_order(store: Store, tmp_path: Path) -> None:
@@ -201,12 +197,12 @@ def test_plain_sql_reads_the_rounds(store: Store, elsewhere: sqlite3.Connection)
 
 
 def test_a_run_is_never_begun_where_one_is(store: Store, tmp_path: Path) -> None:
-    store.set_meta({"mark": 1})
+    store.charge(0, 0, [1])
     store.close()
     with pytest.raises(fl.StoreError, match=r"already holds a run.*; takes a new directory"):
         Store.create(tmp_path / "run", {})
     reopened = Store.open(tmp_path / "run")
-    assert reopened.meta()["mark"] == 1
+    assert reopened.charges() == [(0, 0, [1])]
     reopened.close()
     (tmp_path / "file").write_text("mine")
     with pytest.raises(fl.StoreError, match="out: got"):
@@ -231,7 +227,8 @@ def test_opening_refuses_what_is_no_store_and_makes_none(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("version", [0, VERSION + 1, "1", None])
 def test_opening_refuses_other_versions(store: Store, tmp_path: Path, version: object) -> None:
-    store.set_meta({"version": version})
+    with store._db:
+        store._db.execute("update meta set value = ? where key = 'version'", [json.dumps(version)])
     store.close()
     with pytest.raises(fl.StoreError, match=f"takes a store of version {VERSION}"):
         Store.open(tmp_path / "run")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import fl
-from fl.aggregate import Aggregated, SegmentValues
+from fl.aggregate import Aggregated
+from fl.secure import SegmentValues
 from fl.store import Store
 from fl.train import start
 from fl.types import Purpose
