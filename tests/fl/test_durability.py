@@ -120,6 +120,24 @@ def test_a_seeded_run_resumes_to_the_same_model_without_spare_releases(
     assert params_bytes(last.params) == params_bytes(whole.params)
 
 
+@pytest.mark.parametrize("aggregation", [fl.Plain(), helpers.ideal()], ids=["plain", "ideal"])
+def test_a_run_without_privacy_resumes_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aggregation: Any
+) -> None:
+    data = helpers.small_data()
+    plan = helpers.plan(privacy=fl.NotPrivate(5.0), aggregation=aggregation, seeded_secrets=True)
+    whole = fl.train(plan, helpers.MODEL, data)
+    training = start(plan, helpers.MODEL, data, out=tmp_path)
+    training.step()
+    monkeypatch.setattr(type(training.store), "finish_round", crash)
+    with pytest.raises(CrashError):
+        training.step()
+    training.store.close()
+    monkeypatch.undo()
+    *_, last = fl.rounds(plan, helpers.MODEL, data, out=tmp_path, resume=True)
+    assert params_bytes(last.params) == params_bytes(whole.params)
+
+
 @pytest.mark.parametrize("name", RUN_FILES)
 def test_a_directory_with_any_file_of_a_run_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("kept")
