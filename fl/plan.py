@@ -235,6 +235,7 @@ def _derive(plan: Plan, num_clients: int, messages: Raveler) -> Resolved:
         privacy=plan.privacy,
         mechanism=None,
         aggregation=type(plan.aggregation).__name__.lower(),
+        server="semi_honest" if masked is None else masked.server,
         bounds=bounds,
         expected_survivors=expected,
         scheduled=scheduled,

@@ -153,6 +153,7 @@ class Exposure:
         privacy: what was asked for.
         mechanism: the noise, or None without privacy.
         aggregation: "plain", "ideal" or "secure".
+        server: "semi_honest" or "malicious", the server that the protocol withstands.
         bounds: of every cohort; under Plain nobody drops and nobody is assumed corrupt.
         expected_survivors: for the planned figures.
         scheduled: rounds that one client takes part in at most, by the schedule.
@@ -165,6 +166,7 @@ class Exposure:
     privacy: Privacy | NotPrivate
     mechanism: dp.DistributedMechanism | dp.CentralMechanism | None
     aggregation: str
+    server: str
     bounds: CohortBounds
     expected_survivors: int
     scheduled: int

@@ -136,11 +136,15 @@ def realised(
 ) -> dp.Interval | None:
     """Epsilon of what happened: the maximum over clients; None before the first release.
 
+    A malicious server says itself who survived, so against it every release counts as one with
+    min_survivors.
+
     Raises:
         DpError: no figure can be proven.
     """
     if ledger.releases == 0:
         return None
+    doubted = adversary == "server" and exposure.server == "malicious"
     return ledger.realised(
         delta,
         exposure.accountant,
@@ -148,7 +152,9 @@ def realised(
         total_variation=exposure.total_variation(
             adversary, exposure.bounds.invited, exposure.max_releases
         ),
-        seen_as=lambda survivors: exposure.event(adversary, survivors),
+        seen_as=lambda survivors: exposure.event(
+            adversary, exposure.bounds.min_survivors if doubted else survivors
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """Statement rows: what counts for whom, and that nothing unproven is a number."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -117,6 +118,20 @@ def test_realised_is_the_worst_client_of_what_happened() -> None:
     assert happened is not None
     assert worst is not None
     assert happened < worst <= upper(rows(resolved)["server"].worst_case)
+
+
+def test_a_malicious_servers_word_on_survivors_does_not_count() -> None:
+    resolved = resolve()
+    exposure = dataclasses.replace(resolved.exposure, server="malicious")
+    ledger = dp.Ledger(
+        40, max_releases=3, min_survivors=30, neighboring=dp.NeighboringRelation.ZERO_OUT
+    )
+    ledger.charge(0, 0, range(40))
+    ledger.release(0, 0, range(40), exposure.event("server", 40))
+    realised = {row.adversary: row.realised for row in statement(exposure, ledger).rows}
+    for adversary, shares in [("server", 30 - 4), ("participants", 40 - 4), ("outsider", 40)]:
+        expected = spent(shares_of(resolved).event(shares), 1e-3)
+        assert upper(realised[adversary]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_smaller_delta_is_a_row_of_its_own_and_calibrates_nothing() -> None:
