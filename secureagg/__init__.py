@@ -26,10 +26,12 @@ from secureagg.errors import (
     SecureAggError,
     TooFewClientsError,
 )
+from secureagg.finder import choose_params
 from secureagg.once import MemoryOnce, once_key
-from secureagg.params import STAGES, Params, Segment, choose_params
+from secureagg.params import STAGES, Params, Segment
 from secureagg.prg import byte_stream
-from secureagg.server import Aggregate
+from secureagg.primitives import IdentityKey
+from secureagg.recovery import Aggregate
 from secureagg.session import ClientSession, ServerSession
 from secureagg.simulate import RoundResult, outcome, run_round
 
@@ -40,6 +42,7 @@ __all__ = [
     "FaultyClientError",
     "FaultyClientOrServerError",
     "FaultyServerError",
+    "IdentityKey",
     "MemoryOnce",
     "MessageError",
     "MisuseError",

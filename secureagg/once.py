@@ -1,7 +1,7 @@
 """Asked before each step that must never happen twice: has this key been used?
 
 `once(key) -> bool` is true only the first time it sees `key`. A session asks with
-`once_key(ctx, client_id, step)` for the steps "start", "mask" and "unmask".
+`once_key(ctx, client_id, step)` for the steps "start", "mask", "sign" and "unmask".
 """
 
 from collections.abc import Callable

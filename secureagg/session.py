@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from secureagg import client, masking, messages, server
+from secureagg import client, masking, messages, recovery, server, states
 from secureagg._codec import Words
 from secureagg.context import Round, open_round
 from secureagg.errors import (
@@ -23,7 +23,7 @@ from secureagg.messages import Kind
 from secureagg.once import Once, once_key
 from secureagg.params import Params
 from secureagg.prg import RandomBytes
-from secureagg.primitives import KEY_BYTES, fingerprint
+from secureagg.primitives import KEY_BYTES, IdentityKey, fingerprint
 
 
 @dataclass(frozen=True)
@@ -35,27 +35,39 @@ class ClientStep:
         kind: the message it takes.
         read: parses that message; ValueError if malformed.
         act: the pure stage function.
-        once: the step that must never happen twice, if it is one.
+        once: the step that must never happen twice, if it is one; asked where there is an answer.
     """
 
     stage: str
     kind: Kind
     read: Callable[..., Any]
-    act: Callable[..., tuple[Any, bytes]]
+    act: Callable[..., tuple[Any, bytes | None]]
     once: str | None
 
 
 CLIENT_STEPS: Mapping[type, ClientStep] = {
-    client.Advertised: ClientStep(
+    states.Advertised: ClientStep(
         "share_keys", Kind.NEIGHBOUR_KEYS, client.read_bundles, client.share_keys, None
     ),
-    client.Shared: ClientStep(
+    states.Shared: ClientStep(
         "mask_input", Kind.NEIGHBOUR_SHARES, client.read_shares, client.mask_input, "mask"
     ),
-    client.Masked: ClientStep(
+    states.Masked: ClientStep(
         "unmask", Kind.STATUSES, client.read_statuses, client.unmask, "unmask"
     ),
 }
+"""With a semi-honest server."""
+
+MALICIOUS_STEPS: Mapping[type, ClientStep] = {
+    **CLIENT_STEPS,
+    states.Masked: ClientStep(
+        "check_consistency", Kind.STATUSES, client.read_statuses, client.check_consistency, "sign"
+    ),
+    states.Checked: ClientStep(
+        "unmask", Kind.QUORUM, client.read_quorum, client.unmask_agreed, "unmask"
+    ),
+}
+"""With a malicious one."""
 
 
 class ClientSession:
@@ -64,12 +76,14 @@ class ClientSession:
     Args:
         params: from the client's own plan, never from the wire.
         client_id: this client, one of the roster.
-        identity_key: None with a semi-honest server.
-        roster: invited ids, each with b"" with a semi-honest server.
+        identity_key: whose public key the roster lists for this client; None with a semi-honest
+            server.
+        roster: invited ids with their identity keys, each b"" with a semi-honest server.
         inputs: integer arrays in [0, 2^b) by segment, or a bare array where there is one
             segment; None if `set_inputs` comes later.
         once: true the first time it sees a key; asked with `once_key(ctx, client_id, step)` for
-            "start", "mask" and "unmask" before the bytes of that step are handed out.
+            "start", "mask", "sign" (a witness, against a malicious server) and "unmask" before
+            the bytes of that step are handed out.
         rand: os.urandom's meaning; asked for 32 bytes here, and never again.
 
     Raises:
@@ -80,38 +94,48 @@ class ClientSession:
         self,
         params: Params,
         client_id: int,
-        identity_key: None,
+        identity_key: IdentityKey | None,
         roster: Mapping[int, bytes],
         inputs: Vectors | None = None,
         *,
         once: Once,
         rand: RandomBytes = os.urandom,
     ) -> None:
-        if identity_key is not None:
-            raise MisuseError("advertise_keys", "a semi-honest server takes identity_key=None")
-        self._open(open_round(params, roster), client_id, once, rand)
+        self._open(open_round(params, roster), client_id, identity_key, once, rand)
         if inputs is not None:
             self.set_inputs(inputs)
 
     @classmethod
     def in_round(
-        cls, round_: Round, client_id: int, *, once: Once, rand: RandomBytes
+        cls,
+        round_: Round,
+        client_id: int,
+        identity_key: IdentityKey | None,
+        *,
+        once: Once,
+        rand: RandomBytes,
     ) -> "ClientSession":
         """Joins a round whose context is computed already, as many clients in one process do."""
         session = cls.__new__(cls)
-        session._open(round_, client_id, once, rand)
+        session._open(round_, client_id, identity_key, once, rand)
         return session
 
-    def _open(self, round_: Round, client_id: int, once: Once, rand: RandomBytes) -> None:
-        if client_id not in round_.position:
-            raise MisuseError("advertise_keys", f"client {client_id} is not in the roster")
+    def _open(
+        self,
+        round_: Round,
+        client_id: int,
+        identity: IdentityKey | None,
+        once: Once,
+        rand: RandomBytes,
+    ) -> None:
+        _check_identity(round_, client_id, identity)
         secret = rand(KEY_BYTES)
         if len(secret) != KEY_BYTES:
             raise MisuseError("advertise_keys", f"rand gave {len(secret)} bytes, not {KEY_BYTES}")
         self._round = round_
         self._id = client_id
         self._once = once
-        self._state: Any = client.Invited(round_, client_id, secret)
+        self._state: Any = states.Invited(round_, client_id, identity, secret)
         self._inputs: tuple[Words, ...] | None = None
         self._taken: dict[int, bytes] = {}
         self._suspicions: tuple[FaultyClientOrServerError, ...] = ()
@@ -121,7 +145,7 @@ class ClientSession:
 
     @property
     def suspicions(self) -> tuple[FaultyClientOrServerError, ...]:
-        """Boxes that did not open: reported, while the round goes on."""
+        """Boxes that did not open or match: reported, while the round goes on."""
         return self._suspicions
 
     def set_inputs(self, inputs: Vectors) -> None:
@@ -130,7 +154,9 @@ class ClientSession:
         Raises:
             MisuseError: already fixed, or not integers of the right names, shapes and ranges.
         """
-        if self._inputs is not None or isinstance(self._state, client.Masked | client.Revealed):
+        if self._inputs is not None or not isinstance(
+            self._state, states.Invited | states.Advertised | states.Shared
+        ):
             raise MisuseError("mask_input", "the inputs are fixed already")
         checked = masking.check_vectors(self._round.params, inputs)
         self._inputs = masking.to_words(self._round.params, checked)
@@ -144,7 +170,7 @@ class ClientSession:
         Raises:
             MisuseError: started before, here or by the record that `once` keeps.
         """
-        if not isinstance(self._state, client.Invited):
+        if not isinstance(self._state, states.Invited):
             raise MisuseError("advertise_keys", "the session has started")
         state, message = client.advertise_keys(self._state)
         self._ask_once("start", "advertise_keys")
@@ -158,7 +184,8 @@ class ClientSession:
             message: as it came.
 
         Returns:
-            The answer; None where these bytes were taken before.
+            The answer; None where there is none (a client that is no witness has nothing to sign)
+            or these bytes were taken before.
 
         Raises:
             MessageError: malformed, or not for this client, context or stage.
@@ -176,7 +203,8 @@ class ClientSession:
             if self._taken[kind] == mark:
                 return None
             raise FaultyServerError(index, "a second, different message of one stage")
-        step = CLIENT_STEPS.get(type(self._state))
+        steps = MALICIOUS_STEPS if self._round.params.malicious else CLIENT_STEPS
+        step = steps.get(type(self._state))
         if step is None:
             raise self._nothing_expected(kind)
         if kind != step.kind:
@@ -187,7 +215,7 @@ class ClientSession:
             raise MessageError(None, index, str(error)) from error
         return self._take(step, inbound, mark)
 
-    def _take(self, step: ClientStep, inbound: object, mark: bytes) -> bytes:
+    def _take(self, step: ClientStep, inbound: object, mark: bytes) -> bytes | None:
         arguments: tuple[object, ...] = (inbound,)
         if step.stage == "mask_input":
             if self._inputs is None:
@@ -195,17 +223,17 @@ class ClientSession:
             arguments = (inbound, self._inputs)
         # a stage function is pure, so nothing has happened yet when `once` refuses
         state, answer = step.act(self._state, *arguments)
-        if step.once is not None:
+        if step.once is not None and answer is not None:
             self._ask_once(step.once, step.stage)
         self._state = state
         self._taken[step.kind] = mark
-        if isinstance(state, client.Masked):
+        if isinstance(state, states.Masked):
             self._inputs = None
             self._suspicions = state.suspicions
         return answer
 
     def _nothing_expected(self, kind: int) -> Exception:
-        if isinstance(self._state, client.Invited):
+        if isinstance(self._state, states.Invited):
             return MisuseError("advertise_keys", "start comes before receive")
         return MessageError(None, self._round.index, f"kind {kind} after the last stage")
 
@@ -214,11 +242,23 @@ class ClientSession:
             raise MisuseError(stage, f"{step!r} was taken before in this context")
 
 
+def _check_identity(round_: Round, client_id: int, identity: IdentityKey | None) -> None:
+    if client_id not in round_.position:
+        raise MisuseError("advertise_keys", f"client {client_id} is not in the roster")
+    if not round_.params.malicious:
+        if identity is not None:
+            raise MisuseError("advertise_keys", "a semi-honest server takes identity_key=None")
+    elif identity is None or identity.public_key != round_.identities[client_id]:
+        reason = "takes the identity key whose public key the roster lists for this client"
+        raise MisuseError("advertise_keys", reason)
+
+
 _SERVER_KINDS: Mapping[type, tuple[str, Kind]] = {
     server.CollectKeys: ("advertise_keys", Kind.KEYS),
     server.CollectShares: ("share_keys", Kind.SHARES),
     server.CollectVectors: ("mask_input", Kind.MASKED_VECTOR),
-    server.CollectUnmask: ("unmask", Kind.UNMASK_SHARES),
+    server.CollectSignatures: ("check_consistency", Kind.WITNESS_SIGNATURE),
+    recovery.CollectUnmask: ("unmask", Kind.UNMASK_SHARES),
 }
 
 
@@ -227,7 +267,7 @@ class ServerSession:
 
     Args:
         params: the parameters.
-        roster: invited ids, each with b"" with a semi-honest server.
+        roster: invited ids with their identity keys, each b"" with a semi-honest server.
     """
 
     def __init__(self, params: Params, roster: Mapping[int, bytes]) -> None:
@@ -307,7 +347,9 @@ class ServerSession:
         if isinstance(state, server.CollectVectors):
             server.accept_vector(state, body, self._sums)
             return None
-        return server.accept_unmask(state, client_id, body)
+        if isinstance(state, server.CollectSignatures):
+            return server.accept_signature(state, client_id, body)
+        return recovery.accept_unmask(state, client_id, body)
 
     def close_stage(self) -> dict[int, bytes]:
         """Declares everybody who has not answered dropped, and goes on.
@@ -328,20 +370,22 @@ class ServerSession:
             self._state, outbound = server.close_shares(state, received)
         elif isinstance(state, server.CollectVectors):
             self._state, outbound = server.close_vectors(state, frozenset(received), self._sums)
-        elif isinstance(state, server.CollectUnmask):
-            self._state = server.close_unmask(state, received)
+        elif isinstance(state, server.CollectSignatures):
+            self._state, outbound = server.close_signatures(state, received)
+        elif isinstance(state, recovery.CollectUnmask):
+            self._state = recovery.close_unmask(state, received)
         else:
             raise MisuseError("unmask", "the round is over")
         self._received = {}
         return outbound
 
     @property
-    def result(self) -> server.Aggregate:
+    def result(self) -> recovery.Aggregate:
         """The sums and survivors.
 
         Raises:
             MisuseError: the last stage has not closed.
         """
-        if not isinstance(self._state, server.Finished):
+        if not isinstance(self._state, recovery.Finished):
             raise MisuseError("unmask", f"no result yet: collecting {self.stage}")
         return self._state.aggregate

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -17,13 +17,13 @@ from secureagg.masking import Vectors
 from secureagg.once import MemoryOnce
 from secureagg.params import STAGES, Params
 from secureagg.prg import RandomBytes
-from secureagg.server import needed_dealers
+from secureagg.primitives import KEY_BYTES, IdentityKey
+from secureagg.recovery import needed_dealers
 from secureagg.session import ClientSession, ServerSession
 
 Inputs = Mapping[int, Vectors] | Callable[[int], Vectors]
 Dropouts = Mapping[str, Collection[int]]
 
-_RUNNING = tuple(stage for stage in STAGES if stage != "check_consistency")
 _NOBODY: Dropouts = {}
 
 
@@ -35,11 +35,14 @@ class RoundResult:
         sums: uint64 [length] by segment: the survivors' sum mod 2^modulus_bits.
         survivors: ascending ids.
         cost: CPU seconds and bytes by role and stage.
+        quorum: with a malicious server, threshold witnesses' signatures over who shared and who
+            survived, by id; empty otherwise.
     """
 
     sums: dict[str, NDArray[np.uint64]]
     survivors: tuple[int, ...]
     cost: RoundCost
+    quorum: Mapping[int, bytes] = field(default_factory=dict)
 
 
 def run_round(
@@ -60,7 +63,8 @@ def run_round(
         dropouts: stage to the clients that never answer from that stage on.
             "check_consistency" has no effect with a semi-honest server.
         client_ids: the invited ids, num_clients of them; None takes the keys of `inputs`.
-        rand: os.urandom's meaning; asked for 32 bytes per invited client in ascending order.
+        rand: os.urandom's meaning; asked for 32 bytes per invited client in ascending order. With
+            a malicious server twice: identity seed first, then session secret.
 
     Returns:
         Sums, survivors and cost.
@@ -70,15 +74,12 @@ def run_round(
         TooFewClientsError: too few clients are left; nothing is released.
     """
     ids = _invited(params, inputs, client_ids)
-    gone = _gone(dropouts, ids)
-    round_ = open_round(params, dict.fromkeys(ids, b""))
+    gone = _gone(params, dropouts, ids)
     vectors_of = _checked_inputs(params, inputs)
-    clients = {
-        i: ClientSession.in_round(round_, i, once=MemoryOnce(), rand=rand) for i in round_.ids
-    }
-    server, meter = ServerSession.in_round(round_), Meter(_RUNNING)
+    round_, clients = _join(params, ids, rand)
+    server, meter = ServerSession.in_round(round_), Meter(params.stages)
     outbound: Mapping[int, bytes] = dict.fromkeys(round_.ids, b"")
-    for stage in _RUNNING:
+    for stage in params.stages:
         for client_id, message in outbound.items():
             if client_id in gone[stage]:
                 continue
@@ -94,7 +95,31 @@ def run_round(
         for message in outbound.values():
             meter.download(stage, message)
     result = server.result
-    return RoundResult(result.sums, result.survivors, meter.total(len(ids)))
+    return RoundResult(result.sums, result.survivors, meter.total(len(ids)), result.quorum)
+
+
+def _join(
+    params: Params, ids: frozenset[int], rand: RandomBytes
+) -> tuple[Round, dict[int, ClientSession]]:
+    """The round and a session for each client, their secrets drawn in ascending order of ids."""
+    identities: dict[int, IdentityKey | None] = {}
+    secrets, roster = {}, {}
+    for i in sorted(ids):
+        identity = IdentityKey.generate(rand) if params.malicious else None
+        identities[i], roster[i] = identity, identity.public_key if identity else b""
+        secrets[i] = rand(KEY_BYTES)
+    round_ = open_round(params, roster)
+    return round_, {
+        i: ClientSession.in_round(
+            round_, i, identities[i], once=MemoryOnce(), rand=partial(_given, secrets[i])
+        )
+        for i in round_.ids
+    }
+
+
+def _given(secret: bytes, size: int) -> bytes:
+    """A byte source with `secret` and nothing else in it."""
+    return secret[:size]
 
 
 def outcome(
@@ -115,14 +140,22 @@ def outcome(
         MisuseError: the arguments do not fit.
     """
     ids = range(params.num_clients) if client_ids is None else client_ids
-    round_ = open_round(params, dict.fromkeys(ids, b""))
-    gone = {stage: round_.flags(out) for stage, out in _gone(dropouts, frozenset(ids)).items()}
+    # who survives does not hang on the identity keys
+    round_ = open_round(replace(params, server="semi_honest"), dict.fromkeys(ids, b""))
+    gone = {
+        stage: round_.flags(out) for stage, out in _gone(params, dropouts, frozenset(ids)).items()
+    }
     alive = np.ones(params.num_clients, dtype=np.bool_)
     for stage in ("advertise_keys", "share_keys"):
         alive = round_.graph.core(alive & ~gone[stage], params.threshold)
         _check(round_, int(alive.sum()), params.required_survivors)
     survivors = alive & ~gone["mask_input"]
     _check(round_, int(survivors.sum()), params.required_survivors)
+    witnesses = np.zeros_like(alive)
+    if params.malicious:
+        witnesses[round_.graph.witnesses] = True
+        signers = survivors & witnesses & ~gone["check_consistency"]
+        _check(round_, int(signers.sum()), params.threshold, "witnesses' signatures")
     _check_shares(round_, alive, survivors, survivors & ~gone["unmask"])
     return tuple(sorted(round_.members(survivors)))
 
@@ -162,13 +195,13 @@ def _checked_inputs(params: Params, inputs: Inputs) -> Callable[[int], Vectors]:
     return inputs.__getitem__
 
 
-def _gone(dropouts: Dropouts, ids: frozenset[int]) -> dict[str, set[int]]:
+def _gone(params: Params, dropouts: Dropouts, ids: frozenset[int]) -> dict[str, set[int]]:
     """Who has left by each stage."""
     if unknown := [stage for stage in dropouts if stage not in STAGES]:
         raise MisuseError("dropouts", f"stages {unknown}, takes some of {STAGES}")
     out: set[int] = set()
     gone = {}
-    for stage in _RUNNING:
+    for stage in params.stages:
         out = out | set(dropouts.get(stage, ()))
         gone[stage] = out
     if strangers := sorted(set().union(*dropouts.values()) - ids):

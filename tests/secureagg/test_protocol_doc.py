@@ -27,7 +27,7 @@ def test_the_document_names_nothing_else():
         (r"box \((\d+)\)", messages.BOX_BYTES),
         (r"A box hides (\d+) bytes", messages.SHARE_PAIR_BYTES),
         (r"shares \((\d+) each\)", SHARE_BYTES),
-        (r"KEYS body \((\d+)\)", messages.KeyBundle.len_bytes()),
+        (r"KEYS body \((\d+)\)", messages.KeyBundle.len_bytes(signed=False)),
     ],
 )
 def test_lengths_in_the_document_are_those_of_the_code(text, number):

@@ -37,6 +37,7 @@ def rounds(draw):
         "min_survivors": draw(st.integers(1, n)),
         "corrupt": draw(st.sampled_from([0, 0, "1/4"])) if n > 3 else 0,
         "graph_seed": draw(st.binary(min_size=1, max_size=3)),
+        "server": draw(st.sampled_from(["semi_honest", "malicious"])),
     }
     inputs = {
         i: {s.name: generator.integers(0, 1 << s.modulus_bits, s.length) for s in segments}
@@ -84,7 +85,10 @@ def test_abort_happens_exactly_when_the_definition_says(make_params, case):
     fields, inputs, dropouts = case
     params = make_params(**fields)
     ids = sorted(inputs)
-    round_ = secureagg.context.open_round(params, dict.fromkeys(ids, b""))
+    keys = {i: secureagg.IdentityKey(i.to_bytes(32)) if params.malicious else None for i in ids}
+    round_ = secureagg.context.open_round(
+        params, {i: key.public_key if key else b"" for i, key in keys.items()}
+    )
     near = {i: set(round_.mask_neighbours(i)) for i in ids}
     gone: set[int] = set()
     alive = set(ids)
@@ -98,7 +102,10 @@ def test_abort_happens_exactly_when_the_definition_says(make_params, case):
     gone |= set(dropouts["mask_input"])
     survivors = alive - gone
     fine = fine and len(survivors) >= params.required_survivors
-    revealed = survivors - set(dropouts["unmask"])
+    if params.malicious:
+        gone |= set(dropouts["check_consistency"])
+        fine = fine and len(survivors & set(round_.witnesses) - gone) >= params.threshold
+    revealed = survivors - gone - set(dropouts["unmask"])
     owed = survivors | {i for i in alive - survivors if near[i] & survivors}
     fine = fine and all(len(near[i] & revealed) >= params.threshold for i in owed)
     if fine:
@@ -218,13 +225,13 @@ def test_cost_counts_bytes_by_stage(make_params, make_play, header_bytes):
     assert cost.num_clients == 6
     assert cost.upload_bytes == {
         "advertise_keys": 6 * (header_bytes + 96),
-        "share_keys": 6 * (header_bytes + 5 * 94),
+        "share_keys": 6 * (header_bytes + 5 * 158),
         "mask_input": 5 * (header_bytes + 13),
         "unmask": 5 * (header_bytes + 1 + 5 * 36),
     }
     assert cost.download_bytes == {
         "advertise_keys": 6 * (header_bytes + 5 * 100),
-        "share_keys": 6 * (header_bytes + 1 + 5 * 94),
+        "share_keys": 6 * (header_bytes + 1 + 5 * 158),
         "mask_input": 5 * (header_bytes + 2),
         "unmask": 0,
     }
