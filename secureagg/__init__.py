@@ -27,12 +27,13 @@ from secureagg.errors import (
     TooFewClientsError,
 )
 from secureagg.finder import choose_params
-from secureagg.once import MemoryOnce, once_key
+from secureagg.once import MemoryOnce, SqliteOnce, once_key
 from secureagg.params import STAGES, Params, Segment
 from secureagg.prg import byte_stream
 from secureagg.primitives import IdentityKey
 from secureagg.recovery import Aggregate
-from secureagg.session import ClientSession, ServerSession
+from secureagg.server_session import ServerSession
+from secureagg.session import ClientSession
 from secureagg.simulate import RoundResult, outcome, run_round
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "SecureAggError",
     "Segment",
     "ServerSession",
+    "SqliteOnce",
     "TooFewClientsError",
     "byte_stream",
     "choose_params",

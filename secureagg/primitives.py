@@ -30,6 +30,8 @@ BOX_OVERHEAD = 16
 
 SIGNATURE_BYTES = 64
 
+FINGERPRINT_BYTES = 16
+
 _PROTOCOL = b"secureagg/1"
 _PRIME = (1 << 255) - 19
 # The u-coordinates below p of the points of order 1, 2, 4 and 8 on Curve25519 and its twist

@@ -153,6 +153,11 @@ def _dealers(state: CollectUnmask, holder: int) -> list[int]:
     return [v for v in state.round.mask_neighbours(holder) if v in state.bundles]
 
 
+def count_dealers(state: CollectUnmask, holder: int) -> int:
+    """Returns how many shares a holder answers with."""
+    return len(_dealers(state, holder))
+
+
 def _flat_shares(state: CollectUnmask, received: Mapping[int, UnmaskShares]) -> _Shares:
     position = state.round.position
     dealers = [np.zeros(0, dtype=np.int64)]

@@ -78,6 +78,14 @@ class CollectSignatures:
     unmask: CollectUnmask
     statuses: NDArray[np.uint8] = field(repr=False)
 
+    @staticmethod
+    def after(unmask: CollectUnmask) -> "CollectSignatures":
+        """What check_consistency is before the `unmask` it leads to."""
+        round_ = unmask.round
+        witnesses = unmask.survivors & frozenset(round_.witnesses)
+        statuses = statuses_of(round_, frozenset(unmask.bundles), unmask.survivors)
+        return CollectSignatures(round_, witnesses, unmask, statuses)
+
 
 def accept_keys(state: CollectKeys, sender: int, body: memoryview, keys: set[bytes]) -> KeyBundle:
     """Checks one bundle.
@@ -187,10 +195,7 @@ def close_vectors(
     """
     round_ = state.round
     _check_count(round_, len(contributors))
-    shared, survivors = round_.flags(state.expected), round_.flags(contributors)
-    named = np.where(survivors, Status.SURVIVOR, np.where(shared, Status.SHARED, Status.ABSENT))
-    statuses = named.astype(np.uint8)
-    body = messages.statuses_to_bytes(statuses)
+    body = messages.statuses_to_bytes(statuses_of(round_, state.expected, contributors))
     out = {
         client_id: messages.header(Kind.STATUSES, client_id, round_.ctx) + body
         for client_id in sorted(contributors)
@@ -200,8 +205,16 @@ def close_vectors(
     )
     if not round_.params.malicious:
         return unmask, out
-    witnesses = contributors & frozenset(round_.witnesses)
-    return CollectSignatures(round_, witnesses, unmask, statuses), out
+    return CollectSignatures.after(unmask), out
+
+
+def statuses_of(
+    round_: Round, shared: frozenset[int], survivors: frozenset[int]
+) -> NDArray[np.uint8]:
+    """Returns [n] statuses over roster positions."""
+    here, there = round_.flags(shared), round_.flags(survivors)
+    named = np.where(there, Status.SURVIVOR, np.where(here, Status.SHARED, Status.ABSENT))
+    return named.astype(np.uint8)
 
 
 def accept_signature(state: CollectSignatures, sender: int, body: memoryview) -> bytes:

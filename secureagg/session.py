@@ -1,4 +1,4 @@
-"""ClientSession and ServerSession: bytes in, bytes out; a table says which step is legal now.
+"""ClientSession: bytes in, bytes out; a table says which step is legal now.
 
 No sockets, clocks, threads or logging. A message that raises has changed no state.
 """
@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from secureagg import client, masking, messages, recovery, server, states
-from secureagg._codec import Words
+from secureagg import _saved, _saved_client, client, masking, messages, states
+from secureagg._codec import Words, u32
 from secureagg.context import Round, open_round
 from secureagg.errors import (
-    FaultyClientError,
     FaultyClientOrServerError,
     FaultyServerError,
     MessageError,
@@ -138,6 +137,7 @@ class ClientSession:
         self._state: Any = states.Invited(round_, client_id, identity, secret)
         self._inputs: tuple[Words, ...] | None = None
         self._taken: dict[int, bytes] = {}
+        self._outbound: bytes | None = None
         self._suspicions: tuple[FaultyClientOrServerError, ...] = ()
 
     def __repr__(self) -> str:
@@ -147,6 +147,63 @@ class ClientSession:
     def suspicions(self) -> tuple[FaultyClientOrServerError, ...]:
         """Boxes that did not open or match: reported, while the round goes on."""
         return self._suspicions
+
+    @property
+    def outbound(self) -> bytes | None:
+        """The last message handed out, to send again; None where there was none."""
+        return self._outbound
+
+    def to_bytes(self) -> bytes:
+        """Returns the session for safe keeping. It holds secrets: encrypt it at rest.
+
+        Save before sending, so that what was sent is in the state that comes back.
+        """
+        parts = [u32(self._id), _saved_client.state_to_bytes(self._state)]
+        parts.append(_saved_client.suspicions_to_bytes(self._suspicions))
+        parts.append(_saved.blobs(self._taken))
+        inputs = {} if self._inputs is None else {0: self._inputs}
+        packed = {i: masking.pack_vector(self._round.params, words) for i, words in inputs.items()}
+        parts.append(_saved.blobs(packed))
+        parts.append(_saved.blobs({} if self._outbound is None else {0: self._outbound}))
+        return _saved.frame(_saved.CLIENT, self._round.ctx, b"".join(parts))
+
+    @classmethod
+    def from_bytes(
+        cls,
+        data: bytes,
+        params: Params,
+        client_id: int,
+        identity_key: IdentityKey | None,
+        roster: Mapping[int, bytes],
+        *,
+        once: Once,
+    ) -> "ClientSession":
+        """Undoes `to_bytes`, with the same arguments as were given to the constructor.
+
+        A session that comes back sends `outbound` again. What it did after it was saved it does
+        not do a second time, if `once` remembers: it drops out instead.
+
+        Raises:
+            MisuseError: damaged, or of another client, context or version.
+        """
+        round_ = open_round(params, roster)
+        _check_identity(round_, client_id, identity_key)
+        reader = _saved.unframe(_saved.CLIENT, round_.ctx, data)
+        session = cls.__new__(cls)
+        session._round, session._id, session._once = round_, client_id, once
+        try:
+            if reader.number() != client_id:
+                raise MisuseError("from_bytes", "saved by another client")
+            session._state = _saved_client.state_from_bytes(reader, round_, client_id, identity_key)
+            session._suspicions = _saved_client.suspicions_from_bytes(reader)
+            session._taken = reader.blobs()
+            inputs = reader.blobs()
+            session._inputs = masking.unpack_vector(params, inputs[0]) if inputs else None
+            session._outbound = reader.blobs().get(0)
+            reader.close()
+        except ValueError as error:
+            raise MisuseError("from_bytes", f"not a saved session: {error}") from None
+        return session
 
     def set_inputs(self, inputs: Vectors) -> None:
         """Fixes the input, by copy. It cannot be changed afterwards.
@@ -174,7 +231,7 @@ class ClientSession:
             raise MisuseError("advertise_keys", "the session has started")
         state, message = client.advertise_keys(self._state)
         self._ask_once("start", "advertise_keys")
-        self._state = state
+        self._state, self._outbound = state, message
         return message
 
     def receive(self, message: bytes) -> bytes | None:
@@ -225,7 +282,7 @@ class ClientSession:
         state, answer = step.act(self._state, *arguments)
         if step.once is not None and answer is not None:
             self._ask_once(step.once, step.stage)
-        self._state = state
+        self._state, self._outbound = state, answer
         self._taken[step.kind] = mark
         if isinstance(state, states.Masked):
             self._inputs = None
@@ -251,141 +308,3 @@ def _check_identity(round_: Round, client_id: int, identity: IdentityKey | None)
     elif identity is None or identity.public_key != round_.identities[client_id]:
         reason = "takes the identity key whose public key the roster lists for this client"
         raise MisuseError("advertise_keys", reason)
-
-
-_SERVER_KINDS: Mapping[type, tuple[str, Kind]] = {
-    server.CollectKeys: ("advertise_keys", Kind.KEYS),
-    server.CollectShares: ("share_keys", Kind.SHARES),
-    server.CollectVectors: ("mask_input", Kind.MASKED_VECTOR),
-    server.CollectSignatures: ("check_consistency", Kind.WITNESS_SIGNATURE),
-    recovery.CollectUnmask: ("unmask", Kind.UNMASK_SHARES),
-}
-
-
-class ServerSession:
-    """The server's part in one round.
-
-    Args:
-        params: the parameters.
-        roster: invited ids with their identity keys, each b"" with a semi-honest server.
-    """
-
-    def __init__(self, params: Params, roster: Mapping[int, bytes]) -> None:
-        self._open(open_round(params, roster))
-
-    @classmethod
-    def in_round(cls, round_: Round) -> "ServerSession":
-        """Serves a round whose context is computed already."""
-        session = cls.__new__(cls)
-        session._open(round_)
-        return session
-
-    def _open(self, round_: Round) -> None:
-        self._round = round_
-        self._state: Any = server.CollectKeys(round_, frozenset(round_.ids))
-        self._received: dict[int, Any] = {}
-        self._keys: set[bytes] = set()
-        self._sums = masking.zero_words(round_.params)
-        self._taken: dict[tuple[int, int], bytes] = {}
-
-    def __repr__(self) -> str:
-        return f"ServerSession(stage={self.stage!r}, answered={len(self._received)})"
-
-    @property
-    def stage(self) -> str | None:
-        """The stage whose messages are being collected; None when the sum is out."""
-        found = _SERVER_KINDS.get(type(self._state))
-        return found[0] if found else None
-
-    def receive(self, client_id: int, message: bytes) -> None:
-        """Takes one client's message.
-
-        Bytes taken before are ignored; so is whatever comes from a client that was declared
-        dropped, or after the end.
-
-        Args:
-            client_id: who sent it, by the transport's word.
-            message: as it came.
-
-        Raises:
-            MessageError: malformed, or not of this client, context or stage.
-            FaultyClientError: well-formed, and against the protocol.
-        """
-        index = self._round.index
-        if client_id not in self._round.position:
-            raise MessageError(client_id, index, "is not in the roster")
-        try:
-            kind, body = messages.open_header(message, client_id, self._round.ctx)
-        except ValueError as error:
-            raise MessageError(client_id, index, str(error)) from error
-        mark = fingerprint(message)
-        if (client_id, kind) in self._taken:
-            if self._taken[client_id, kind] == mark:
-                return
-            raise FaultyClientError(client_id, "a second, different message of one stage")
-        if client_id not in self._state.expected:
-            return
-        expected = _SERVER_KINDS[type(self._state)][1]
-        if kind != expected:
-            raise MessageError(
-                client_id, index, f"kind {kind}, takes {int(expected)} at this stage"
-            )
-        try:
-            self._received[client_id] = self._accept(client_id, body)
-        except ValueError as error:
-            raise MessageError(client_id, index, str(error)) from error
-        self._taken[client_id, kind] = mark
-
-    def _accept(self, client_id: int, body: memoryview) -> object:
-        state = self._state
-        if isinstance(state, server.CollectKeys):
-            bundle = server.accept_keys(state, client_id, body, self._keys)
-            self._keys |= {bundle.enc_public_key, bundle.mask_public_key}
-            return bundle
-        if isinstance(state, server.CollectShares):
-            return server.accept_shares(state, client_id, body)
-        if isinstance(state, server.CollectVectors):
-            server.accept_vector(state, body, self._sums)
-            return None
-        if isinstance(state, server.CollectSignatures):
-            return server.accept_signature(state, client_id, body)
-        return recovery.accept_unmask(state, client_id, body)
-
-    def close_stage(self) -> dict[int, bytes]:
-        """Declares everybody who has not answered dropped, and goes on.
-
-        Returns:
-            The next message for each client that is left; empty after the last stage.
-
-        Raises:
-            TooFewClientsError: nothing is released; the stage stays open.
-            FaultyClientError: a secret does not rebuild; nothing is released.
-            MisuseError: the round is over.
-        """
-        state, received = self._state, self._received
-        outbound: dict[int, bytes] = {}
-        if isinstance(state, server.CollectKeys):
-            self._state, outbound = server.close_keys(state, received)
-        elif isinstance(state, server.CollectShares):
-            self._state, outbound = server.close_shares(state, received)
-        elif isinstance(state, server.CollectVectors):
-            self._state, outbound = server.close_vectors(state, frozenset(received), self._sums)
-        elif isinstance(state, server.CollectSignatures):
-            self._state, outbound = server.close_signatures(state, received)
-        elif isinstance(state, recovery.CollectUnmask):
-            self._state = recovery.close_unmask(state, received)
-        else:
-            raise MisuseError("unmask", "the round is over")
-        self._received = {}
-        return outbound
-
-    @property
-    def result(self) -> recovery.Aggregate:
-        """The sums and survivors.
-
-        Raises:
-            MisuseError: the last stage has not closed.
-        """
-        if not isinstance(self._state, recovery.Finished):
-            raise MisuseError("unmask", f"no result yet: collecting {self.stage}")
-        return self._state.aggregate

@@ -1,7 +1,7 @@
 """A whole round in one process, with real sessions that exchange bytes, and its outcome."""
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -9,17 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secureagg import masking
+from secureagg.adversaries import Wire, honest
 from secureagg.context import Round, open_round
 from secureagg.cost import Meter, RoundCost
-from secureagg.errors import MisuseError, TooFewClientsError
+from secureagg.errors import FaultyClientOrServerError, MisuseError, TooFewClientsError
 from secureagg.graph import Flags
 from secureagg.masking import Vectors
+from secureagg.messages import Kind
 from secureagg.once import MemoryOnce
 from secureagg.params import STAGES, Params
 from secureagg.prg import RandomBytes
 from secureagg.primitives import KEY_BYTES, IdentityKey
 from secureagg.recovery import needed_dealers
-from secureagg.session import ClientSession, ServerSession
+from secureagg.server_session import ServerSession
+from secureagg.session import ClientSession
 
 Inputs = Mapping[int, Vectors] | Callable[[int], Vectors]
 Dropouts = Mapping[str, Collection[int]]
@@ -37,12 +40,16 @@ class RoundResult:
         cost: CPU seconds and bytes by role and stage.
         quorum: with a malicious server, threshold witnesses' signatures over who shared and who
             survived, by id; empty otherwise.
+        suspicions: by the id of who has them: boxes of shares that were no good.
+        faulty: clients that dealt shares which contradict each other.
     """
 
     sums: dict[str, NDArray[np.uint64]]
     survivors: tuple[int, ...]
     cost: RoundCost
     quorum: Mapping[int, bytes] = field(default_factory=dict)
+    suspicions: Mapping[int, tuple[FaultyClientOrServerError, ...]] = field(default_factory=dict)
+    faulty: tuple[int, ...] = ()
 
 
 def run_round(
@@ -52,6 +59,7 @@ def run_round(
     dropouts: Dropouts = _NOBODY,
     client_ids: Collection[int] | None = None,
     rand: RandomBytes = os.urandom,
+    wire: Wire = honest,
 ) -> RoundResult:
     """Runs one round: every invited client and the server, in this process.
 
@@ -65,6 +73,7 @@ def run_round(
         client_ids: the invited ids, num_clients of them; None takes the keys of `inputs`.
         rand: os.urandom's meaning; asked for 32 bytes per invited client in ascending order. With
             a malicious server twice: identity seed first, then session secret.
+        wire: what happens to messages on their way, see `secureagg.adversaries`.
 
     Returns:
         Sums, survivors and cost.
@@ -72,6 +81,7 @@ def run_round(
     Raises:
         MisuseError: the arguments do not fit; an input is missing or out of range.
         TooFewClientsError: too few clients are left; nothing is released.
+        ProtocolError: what a client or the server has to say about a message that `wire` changed.
     """
     ids = _invited(params, inputs, client_ids)
     gone = _gone(params, dropouts, ids)
@@ -80,22 +90,36 @@ def run_round(
     server, meter = ServerSession.in_round(round_), Meter(params.stages)
     outbound: Mapping[int, bytes] = dict.fromkeys(round_.ids, b"")
     for stage in params.stages:
-        for client_id, message in outbound.items():
+        for client_id, message in _delivered(outbound, wire):
             if client_id in gone[stage]:
                 continue
             session = clients[client_id]
-            if stage == "mask_input":
+            if message and message[1] == Kind.NEIGHBOUR_SHARES:
                 meter.client(stage, partial(session.set_inputs, vectors_of(client_id)))
             step = partial(session.receive, message) if message else session.start
             answer = meter.client(stage, step)
-            if answer is not None:
-                meter.upload(stage, answer)
-                meter.server(stage, partial(server.receive, client_id, answer))
+            for sender, sent in wire(client_id, answer) if answer else ():
+                meter.upload(stage, sent)
+                meter.server(stage, partial(server.receive, sender, sent))
         outbound = meter.server(stage, server.close_stage)
         for message in outbound.values():
             meter.download(stage, message)
     result = server.result
-    return RoundResult(result.sums, result.survivors, meter.total(len(ids)), result.quorum)
+    suspicions = {i: c.suspicions for i, c in clients.items() if c.suspicions}
+    return RoundResult(
+        result.sums,
+        result.survivors,
+        meter.total(len(ids)),
+        result.quorum,
+        suspicions,
+        result.faulty,
+    )
+
+
+def _delivered(outbound: Mapping[int, bytes], wire: Wire) -> Iterator[tuple[int, bytes]]:
+    """What arrives of the server's messages; b"" is the call to start."""
+    for client_id, message in outbound.items():
+        yield from wire(client_id, message) if message else [(client_id, message)]
 
 
 def _join(
