@@ -29,6 +29,7 @@ from secureagg.errors import (
 from secureagg.finder import choose_params
 from secureagg.once import MemoryOnce, SqliteOnce, once_key
 from secureagg.params import STAGES, Params, Segment
+from secureagg.prediction import predict_cost
 from secureagg.prg import byte_stream
 from secureagg.primitives import IdentityKey
 from secureagg.recovery import Aggregate
@@ -61,5 +62,6 @@ __all__ = [
     "choose_params",
     "once_key",
     "outcome",
+    "predict_cost",
     "run_round",
 ]

@@ -163,25 +163,73 @@ def outcome(
         TooFewClientsError: `run_round` would raise it, with the same numbers.
         MisuseError: the arguments do not fit.
     """
+    round_, sets = sets_of(params, dropouts, client_ids)
+    return tuple(sorted(round_.members(sets.survivors)))
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Who does what in a round, as [n] flags over roster positions.
+
+    Attributes:
+        asked: sends its keys.
+        advertised: of those, is sent its neighbours' keys.
+        answered: of those, sends shares.
+        shared: of those, is sent shares.
+        survivors: of those, sends its masked vector.
+        signers: witnesses among those that sign; nobody with a semi-honest server.
+        informed: survivors that are sent what they unmask by.
+        revealed: of those, sends shares to unmask.
+    """
+
+    asked: Flags
+    advertised: Flags
+    answered: Flags
+    shared: Flags
+    survivors: Flags
+    signers: Flags
+    informed: Flags
+    revealed: Flags
+
+
+def sets_of(
+    params: Params, dropouts: Dropouts, client_ids: Collection[int] | None
+) -> tuple[Round, Sets]:
+    """What `outcome` finds out on its way. The round stands for any identity keys.
+
+    Raises:
+        TooFewClientsError: `run_round` would raise it, with the same numbers.
+        MisuseError: the arguments do not fit.
+    """
     ids = range(params.num_clients) if client_ids is None else client_ids
     # who survives does not hang on the identity keys
     round_ = open_round(replace(params, server="semi_honest"), dict.fromkeys(ids, b""))
     gone = {
         stage: round_.flags(out) for stage, out in _gone(params, dropouts, frozenset(ids)).items()
     }
-    alive = np.ones(params.num_clients, dtype=np.bool_)
-    for stage in ("advertise_keys", "share_keys"):
-        alive = round_.graph.core(alive & ~gone[stage], params.threshold)
-        _check(round_, int(alive.sum()), params.required_survivors)
-    survivors = alive & ~gone["mask_input"]
+    asked = ~gone["advertise_keys"]
+    advertised = _core(round_, asked)
+    answered = advertised & ~gone["share_keys"]
+    shared = _core(round_, answered)
+    survivors = shared & ~gone["mask_input"]
     _check(round_, int(survivors.sum()), params.required_survivors)
-    witnesses = np.zeros_like(alive)
+    signers, informed = np.zeros_like(shared), survivors
     if params.malicious:
+        witnesses = np.zeros_like(shared)
         witnesses[round_.graph.witnesses] = True
         signers = survivors & witnesses & ~gone["check_consistency"]
         _check(round_, int(signers.sum()), params.threshold, "witnesses' signatures")
-    _check_shares(round_, alive, survivors, survivors & ~gone["unmask"])
-    return tuple(sorted(round_.members(survivors)))
+        informed = survivors & (signers | ~witnesses)
+    revealed = informed & ~gone["unmask"]
+    _check_shares(round_, shared, survivors, revealed)
+    found = Sets(asked, advertised, answered, shared, survivors, signers, informed, revealed)
+    return round_, found
+
+
+def _core(round_: Round, answered: Flags) -> Flags:
+    alive = round_.graph.core(answered, round_.params.threshold)
+    _check(round_, int(alive.sum()), round_.params.required_survivors)
+    return alive
 
 
 def _check_shares(round_: Round, shared: Flags, survivors: Flags, revealed: Flags) -> None:

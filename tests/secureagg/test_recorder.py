@@ -39,12 +39,12 @@ class Record:
             def __init__(self, key) -> None:
                 self._inner, self._key = gcm(key), key
 
-            def encrypt(self, nonce, plaintext, data) -> bytes:
+            def encrypt(self, nonce, plaintext, data) -> Any:
                 if self._key != bytes(16):  # the fingerprint of a message hides nothing
                     record.boxes[self._key, nonce].add((plaintext, data))
                 return self._inner.encrypt(nonce, plaintext, data)
 
-            def decrypt(self, nonce, box, data) -> bytes:
+            def decrypt(self, nonce, box, data) -> Any:
                 return self._inner.decrypt(nonce, box, data)
 
         def ctr(algorithm, mode) -> Any:

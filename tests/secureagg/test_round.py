@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import secureagg
+from secureagg import prediction, simulate
 
 STAGES = secureagg.STAGES
 
@@ -72,6 +73,8 @@ def test_right_sum_or_typed_abort_and_outcome_agrees(make_params, seeded, case):
     if result is None:
         return
     assert result.survivors == survivors
+    up, down = prediction._bytes(params, *simulate.sets_of(params, dropouts, inputs))
+    assert (result.cost.upload_bytes, result.cost.download_bytes) == (up, down)
     assert len(result.survivors) >= params.required_survivors
     for segment in params.segments:
         assert result.sums[segment.name].dtype == np.uint64
@@ -337,3 +340,25 @@ def test_ten_thousand_clients_have_an_outcome_at_once():
     gone = range(0, 10_000, 20)
     survivors = secureagg.outcome(params, {"mask_input": gone})
     assert len(survivors) == 9_500
+
+
+@pytest.mark.parametrize("server", ["semi_honest", "malicious"])
+def test_predicted_costs_have_the_stages_of_the_round(make_params, server):
+    params = make_params(server=server, threshold=4)
+    inputs = {i: np.zeros(5, dtype=int) for i in range(6)}
+    dropouts = {"mask_input": [5]}
+    predicted = secureagg.predict_cost(params, dropouts)
+    measured = secureagg.run_round(params, inputs, dropouts=dropouts).cost
+    assert predicted.upload_bytes == measured.upload_bytes
+    assert predicted.download_bytes == measured.download_bytes
+    for role in ("client_seconds", "server_seconds"):
+        assert list(getattr(predicted, role)) == list(params.stages)
+        assert all(0 <= value < 60 for value in getattr(predicted, role).values())
+    with pytest.raises(secureagg.TooFewClientsError):
+        secureagg.predict_cost(params, {"mask_input": [1, 2, 3, 4]})
+    counts = prediction.count(params, *simulate.sets_of(params, dropouts, None))
+    assert counts.clients["mask_input"] == 5
+    assert counts.edges["mask_input"] == 5 * 5
+    assert counts.edges["share_keys"] == 6 * 5
+    assert (counts.recovered, counts.cut_edges) == (6, 5)
+    assert counts.held == (5 * 4 + 5) / 6
