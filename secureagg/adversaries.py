@@ -200,7 +200,7 @@ def frame_holder(dealer: int, holder: int) -> Wire:
         body = memoryview(message)[HEADER_BYTES:]
         boxes = messages.boxes_from_bytes(body, limit=len(body))
         box = boxes[holder].box
-        boxes[holder] = replace(boxes[holder], box=box[:-1] + bytes([box[-1] ^ 1]))
+        boxes[holder] = boxes[holder]._replace(box=box[:-1] + bytes([box[-1] ^ 1]))
         return [(sender, _with_body(message, messages.boxes_to_bytes(boxes)))]
 
     return on_kind(Kind.SHARES, change, clients={dealer})

@@ -9,6 +9,7 @@ little-endian. Lengths are checked before fields are read, counts before anythin
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +82,7 @@ class KeyBundle:
         return 3 * KEY_BYTES + SIGNATURE_BYTES * signed
 
     @staticmethod
-    def from_bytes(body: memoryview, *, signed: bool) -> "KeyBundle":
+    def from_bytes(body: memoryview | bytes, *, signed: bool) -> "KeyBundle":
         """Reads the body."""
         _check_length(body, KeyBundle.len_bytes(signed=signed))
         ends = (KEY_BYTES, 2 * KEY_BYTES, 3 * KEY_BYTES, len(body))
@@ -139,8 +140,7 @@ def share_pair_from_bytes(data: bytes) -> tuple[bytes, bytes]:
     return shares
 
 
-@dataclass(frozen=True)
-class SealedShares:
+class SealedShares(NamedTuple):
     """A box (90 bytes) and commitments (32 bytes each) to the two shares it hides."""
 
     box: bytes
@@ -153,12 +153,10 @@ class SealedShares:
         return BOX_BYTES + 2 * KEY_BYTES
 
     @staticmethod
-    def from_bytes(entry: memoryview) -> "SealedShares":
+    def from_bytes(entry: bytes) -> "SealedShares":
         """Reads it; the caller has checked the length."""
         cut = BOX_BYTES + KEY_BYTES
-        return SealedShares(
-            bytes(entry[:BOX_BYTES]), bytes(entry[BOX_BYTES:cut]), bytes(entry[cut:])
-        )
+        return SealedShares(entry[:BOX_BYTES], entry[BOX_BYTES:cut], entry[cut:])
 
     def to_bytes(self) -> bytes:
         """Writes it."""
@@ -245,7 +243,7 @@ def quorum_from_bytes(body: memoryview, *, limit: int) -> dict[int, bytes]:
         body: (id, signature) entries of 4 + 64 bytes.
         limit: most entries allowed.
     """
-    return {client_id: bytes(entry) for client_id, entry in _entries(body, SIGNATURE_BYTES, limit)}
+    return dict(_entries(body, SIGNATURE_BYTES, limit))
 
 
 def quorum_to_bytes(signatures: Mapping[int, bytes]) -> bytes:
@@ -293,16 +291,16 @@ def _check_length(data: bytes | memoryview, length: int) -> None:
         raise ValueError(f"body of {len(data)} bytes, takes {length}")
 
 
-def _entries(body: memoryview, size: int, limit: int) -> Iterable[tuple[int, memoryview]]:
+def _entries(body: memoryview, size: int, limit: int) -> Iterable[tuple[int, bytes]]:
     """(id, entry) pairs; ids strictly ascending, so none is named twice."""
     step = 4 + size
     if len(body) % step or len(body) // step > limit:
         raise ValueError(f"{len(body)} bytes of entries, takes at most {limit} of {step}")
-    found, last = [], -1
-    for start in range(0, len(body), step):
-        client_id = int.from_bytes(body[start : start + 4], "little")
+    found, last, data = [], -1, bytes(body)
+    for start in range(0, len(data), step):
+        client_id = int.from_bytes(data[start : start + 4], "little")
         if client_id <= last:
             raise ValueError("ids are not strictly ascending: repeated or out of order")
-        found.append((client_id, body[start + 4 : start + step]))
+        found.append((client_id, data[start + 4 : start + step]))
         last = client_id
     return found

@@ -6,11 +6,16 @@ not match the commitment) from a lying dealer (matching shares that rebuild a wr
 """
 
 from collections.abc import Mapping
+from struct import Struct
 
 from secureagg import messages
 from secureagg._codec import u32
 from secureagg.messages import SealedShares, ShareKind
-from secureagg.primitives import CIPHER_BYTES, Usage, digest, hkdf, label, open_box, seal
+from secureagg.primitives import CIPHER_BYTES, Usage, hkdf, label, open_box, seal, sha256
+from secureagg.shamir import SHARE_BYTES
+
+_FIELDS = Struct(f"<HIHIHBH{SHARE_BYTES}s")
+"""Dealer, holder, kind and share as `label` writes them, each behind its length, in one call."""
 
 SharePair = tuple[bytes, bytes]
 """(mask key share, self-mask seed share), SHARE_BYTES each."""
@@ -18,7 +23,8 @@ SharePair = tuple[bytes, bytes]
 
 def share_commitment(ctx: bytes, dealer: int, holder: int, kind: ShareKind, share: bytes) -> bytes:
     """Returns what a dealer commits to a share with, 32 bytes."""
-    return digest(Usage.SHARE_COMMITMENT, ctx, u32(dealer), u32(holder), bytes([kind]), share)
+    fields = _FIELDS.pack(4, dealer, 4, holder, 1, kind, SHARE_BYTES, share)
+    return sha256(label(Usage.SHARE_COMMITMENT, ctx) + fields)
 
 
 def commit_pair(ctx: bytes, dealer: int, holder: int, pair: SharePair) -> tuple[bytes, bytes]:

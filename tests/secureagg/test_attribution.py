@@ -1,6 +1,5 @@
 """Who is blamed when shares are wrong: a lying holder, a lying dealer, or nobody yet."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,7 @@ def resealed(play, dealer, holder, pair, *, commit=None) -> messages.SealedShare
     key, _ = sharing.box_keys(agreed, round_.ctx, dealer, holder, keys)
     sealed = sharing.seal_pair(key, round_.ctx, dealer, holder, pair)
     if commit is not None:
-        sealed = dataclasses.replace(
-            sealed,
+        sealed = sealed._replace(
             mask_key_commitment=commit.mask_key_commitment,
             seed_commitment=commit.seed_commitment,
         )
@@ -55,8 +53,7 @@ def test_a_box_that_does_not_match_its_commitment_is_not_held(make_play, server,
     pair = [bytes(36), bytes(36)]
     honest = boxes[0]
     wrong = resealed(play, 1, 0, tuple(pair), commit=honest)
-    half = dataclasses.replace(
-        wrong,
+    half = wrong._replace(
         **{
             ("mask_key_commitment", "seed_commitment")[1 - kind]: sharing.share_commitment(
                 play.clients[1]._round.ctx, 1, 0, list(ShareKind)[1 - kind], bytes(36)

@@ -212,14 +212,14 @@ def test_a_box_that_does_not_open_is_reported_and_the_round_goes_on(make_play, h
     boxes = dict(inbound.boxes)
     if harm == "flip":
         box = boxes[1].box
-        boxes[1] = dataclasses.replace(boxes[1], box=box[:-1] + bytes([box[-1] ^ 1]))
+        boxes[1] = boxes[1]._replace(box=box[:-1] + bytes([box[-1] ^ 1]))
     elif harm == "swap":
         boxes[1] = boxes[2]
     else:  # the same pair of clients in another attempt
         other = make_play(2, attempt=1)
         at = other.inbound[0].index(u32(1), 39)
         entry = other.inbound[0][at + 4 : at + 4 + messages.SealedShares.len_bytes()]
-        boxes[1] = messages.SealedShares.from_bytes(memoryview(entry))
+        boxes[1] = messages.SealedShares.from_bytes(entry)
     body = messages.NeighbourShares(inbound.shared, boxes).to_bytes()
     play.inbound[0] = play.edit(play.inbound[0], body)
     play.step()
@@ -245,7 +245,10 @@ def test_a_box_that_opens_to_nonsense_is_reported_too(make_play, plaintext):
     inbound = messages.NeighbourShares.from_bytes(
         memoryview(play.inbound[0])[38:], num_clients=6, limit=5
     )
-    sealed = dataclasses.replace(inbound.boxes[1], box=box)
+    # the commitments fit, so that only the plaintext can be at fault
+    pair = plaintext[1:37], plaintext[38:]
+    promised = sharing.commit_pair(play.clients[0]._round.ctx, 1, 0, pair)
+    sealed = messages.SealedShares(box, *promised)
     changed = messages.NeighbourShares(inbound.shared, {**inbound.boxes, 1: sealed})
     play.inbound[0] = play.edit(play.inbound[0], changed.to_bytes())
     play.step()
