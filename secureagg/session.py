@@ -150,8 +150,12 @@ class ClientSession:
 
     @property
     def outbound(self) -> bytes | None:
-        """The last message handed out, to send again; None where there was none."""
+        """The last message handed out, to send again; None where there is none to send."""
         return self._outbound
+
+    def acknowledge(self) -> None:
+        """Forgets `outbound`, as long as a masked vector: the server has confirmed it."""
+        self._outbound = None
 
     def to_bytes(self) -> bytes:
         """Returns the session for safe keeping. It holds secrets: encrypt it at rest.

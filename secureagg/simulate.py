@@ -101,6 +101,7 @@ def run_round(
             for sender, sent in wire(client_id, answer) if answer else ():
                 meter.upload(stage, sent)
                 meter.server(stage, partial(server.receive, sender, sent))
+            session.acknowledge()
         outbound = meter.server(stage, server.close_stage)
         for message in outbound.values():
             meter.download(stage, message)

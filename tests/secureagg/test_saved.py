@@ -261,3 +261,15 @@ def test_a_session_that_has_lost_its_record_does_not_run(make_play, tmp_path):
     with pytest.raises(Exception, match="not a database"):
         play.clients[0].receive(play.inbound[0])
     assert play.clients[0]._state is state
+
+
+def test_what_the_server_has_confirmed_is_not_kept(make_params, make_play):
+    params = make_params(segments=(secureagg.Segment("x", 20_000, 32),))
+    play = make_play(2, params=params)
+    answer = play.answers()[0]
+    kept = len(play.clients[0].to_bytes())
+    play.clients[0].acknowledge()
+    assert play.clients[0].outbound is None
+    assert len(play.clients[0].to_bytes()) < kept - 4 * 20_000
+    assert reborn(play, 0).outbound is None
+    assert len(answer) > 4 * 20_000
