@@ -37,7 +37,9 @@ def state_to_bytes(state: Any, received: Mapping[int, Any], sums: tuple[Words, .
     if not isinstance(state, CollectKeys):
         parts.append(blob(messages.bundles_to_bytes(held.bundles)))
     if not isinstance(state, CollectKeys | CollectShares):
-        parts.append(blobs({i: _commitments(row) for i, row in held.commitments.items()}))
+        parts.append(
+            blobs({i: messages.raw_boxes_to_bytes(row) for i, row in held.commitments.items()})
+        )
         parts += [array.tobytes() for array in sums]
     if isinstance(state, CollectSignatures | CollectUnmask):
         parts += [_ids(round_, held.survivors), _ids(round_, held.expected)]
@@ -105,7 +107,7 @@ def _finished(reader: Reader, round_: Round) -> Finished:
 
 def _accepted(state: object, item: Any) -> bytes:
     if isinstance(state, CollectShares):
-        return messages.boxes_to_bytes(item)
+        return messages.raw_boxes_to_bytes(item)
     if isinstance(state, CollectVectors):
         return b""
     if isinstance(state, CollectSignatures):
@@ -120,7 +122,7 @@ def _received(reader: Reader, state: Any) -> dict[int, Any]:
         if isinstance(state, CollectKeys):
             found[i] = KeyBundle.from_bytes(body, signed=state.round.params.malicious)
         elif isinstance(state, CollectShares):
-            found[i] = messages.boxes_from_bytes(body, limit=state.round.params.degree)
+            found[i] = messages.raw_boxes_from_bytes(body, limit=state.round.params.degree)
         elif isinstance(state, CollectVectors):
             found[i] = None
         elif isinstance(state, CollectSignatures):
@@ -130,15 +132,11 @@ def _received(reader: Reader, state: Any) -> dict[int, Any]:
     return found
 
 
-def _commitments(row: Mapping[int, tuple[bytes, bytes]]) -> bytes:
-    return b"".join([i.to_bytes(4, "little") + b"".join(pair) for i, pair in row.items()])
-
-
-def _commitments_from(data: bytes) -> dict[int, tuple[bytes, bytes]]:
+def _commitments_from(data: bytes) -> dict[int, bytes]:
     reader, found = Reader(data), {}
     for _ in range(len(data) // (4 + 2 * KEY_BYTES)):
         holder = reader.number()
-        found[holder] = bytes(reader.take(KEY_BYTES)), bytes(reader.take(KEY_BYTES))
+        found[holder] = bytes(reader.take(2 * KEY_BYTES))
     reader.close()
     return found
 

@@ -21,11 +21,20 @@ from secureagg.errors import FaultyClientError, TooFewClientsError
 from secureagg.graph import Flags
 from secureagg.messages import KeyBundle, ShareKind, UnmaskShares
 from secureagg.prg import stream_of
-from secureagg.primitives import CIPHER_BYTES, Usage, agreement, hkdf, label, public_key, sha256
+from secureagg.primitives import (
+    CIPHER_BYTES,
+    KEY_BYTES,
+    Usage,
+    agreement,
+    hkdf,
+    label,
+    public_key,
+    sha256,
+)
 from secureagg.sharing import share_commitment
 
-Commitments = Mapping[int, Mapping[int, tuple[bytes, bytes]]]
-"""By dealer, then holder: commitments to the share of the mask key and of the self-mask seed."""
+Commitments = Mapping[int, Mapping[int, bytes]]
+"""By dealer, then holder: commitments to the share of the mask key, then of the self-mask seed."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,8 @@ def accept_unmask(state: CollectUnmask, sender: int, body: memoryview) -> Unmask
         survived = dealer in state.survivors
         kind = ShareKind.SELF_SEED if survived else ShareKind.MASK_KEY
         share = raw[i * shamir.SHARE_BYTES : (i + 1) * shamir.SHARE_BYTES]
-        promised = state.commitments[dealer][sender][survived]
+        at = KEY_BYTES * survived
+        promised = state.commitments[dealer][sender][at : at + KEY_BYTES]
         if share_commitment(ctx, dealer, sender, kind, share) != promised:
             reason = f"its share of client {dealer} is not the one that client committed to"
             raise FaultyClientError(sender, reason)

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secureagg import masking, messages
-from secureagg._codec import Words
+from secureagg._codec import Words, pack_flags
 from secureagg.client import is_bundle_signed
 from secureagg.context import Round, sets_to_sign
 from secureagg.errors import FaultyClientError, TooFewClientsError
-from secureagg.messages import KeyBundle, Kind, NeighbourShares, SealedShares, Status
+from secureagg.messages import KeyBundle, Kind, Status
 from secureagg.primitives import is_proper_public_key, is_signed
 from secureagg.recovery import CollectUnmask, Commitments
 
@@ -131,21 +131,21 @@ def close_keys(
     return CollectShares(round_, advertised, bundles), out
 
 
-def accept_shares(state: CollectShares, sender: int, body: memoryview) -> dict[int, SealedShares]:
+def accept_shares(state: CollectShares, sender: int, body: memoryview) -> dict[int, bytes]:
     """Checks that the boxes are for exactly the holders that advertised.
 
     Raises:
         FaultyClientError: they are not.
         ValueError: malformed.
     """
-    boxes = messages.boxes_from_bytes(body, limit=state.round.params.degree)
+    boxes = messages.raw_boxes_from_bytes(body, limit=state.round.params.degree)
     if list(boxes) != [v for v in state.round.holders(sender) if v in state.expected]:
         raise FaultyClientError(sender, "its boxes are not for exactly its holders")
     return boxes
 
 
 def close_shares(
-    state: CollectShares, received: Mapping[int, Mapping[int, SealedShares]]
+    state: CollectShares, received: Mapping[int, Mapping[int, bytes]]
 ) -> tuple[CollectVectors, dict[int, bytes]]:
     """Ends share_keys; everybody left gets the set and the boxes its neighbours sent it.
 
@@ -154,19 +154,15 @@ def close_shares(
     """
     round_ = state.round
     shared = _core(round_, set(received))
-    flags = round_.flags(shared)
+    flags = pack_flags(round_.flags(shared))
     out = {}
     for client_id in sorted(shared):
         near = [v for v in round_.mask_neighbours(client_id) if v in shared]
-        body = NeighbourShares(flags, {v: received[v][client_id] for v in near}).to_bytes()
+        body = flags + messages.raw_boxes_to_bytes({v: received[v][client_id] for v in near})
         out[client_id] = messages.header(Kind.NEIGHBOUR_SHARES, client_id, round_.ctx) + body
     bundles = {i: state.bundles[i] for i in sorted(shared)}
     commitments = {
-        i: {
-            v: (sealed.mask_key_commitment, sealed.seed_commitment)
-            for v, sealed in received[i].items()
-            if v in shared
-        }
+        i: {v: entry[messages.BOX_BYTES :] for v, entry in received[i].items() if v in shared}
         for i in bundles
     }
     return CollectVectors(round_, shared, bundles, commitments), out
