@@ -26,11 +26,15 @@ from secureagg.errors import (
     SecureAggError,
     TooFewClientsError,
 )
-from secureagg.once import MemoryOnce, once_key
-from secureagg.params import STAGES, Params, Segment, choose_params
+from secureagg.finder import choose_params
+from secureagg.once import MemoryOnce, SqliteOnce, once_key
+from secureagg.params import STAGES, Params, Segment
+from secureagg.prediction import predict_cost
 from secureagg.prg import byte_stream
-from secureagg.server import Aggregate
-from secureagg.session import ClientSession, ServerSession
+from secureagg.primitives import IdentityKey
+from secureagg.recovery import Aggregate
+from secureagg.server_session import ServerSession
+from secureagg.session import ClientSession
 from secureagg.simulate import RoundResult, outcome, run_round
 
 __all__ = [
@@ -40,6 +44,7 @@ __all__ = [
     "FaultyClientError",
     "FaultyClientOrServerError",
     "FaultyServerError",
+    "IdentityKey",
     "MemoryOnce",
     "MessageError",
     "MisuseError",
@@ -51,10 +56,12 @@ __all__ = [
     "SecureAggError",
     "Segment",
     "ServerSession",
+    "SqliteOnce",
     "TooFewClientsError",
     "byte_stream",
     "choose_params",
     "once_key",
     "outcome",
+    "predict_cost",
     "run_round",
 ]

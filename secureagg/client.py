@@ -1,22 +1,21 @@
 """The client's stages: pure functions of a state and what the server sent.
 
-`advertise_keys`, `share_keys`, `mask_input` and `unmask` each take one state and return the next
-with the message to send. They check everything before they compute; what they raise has changed
-nothing. Each state is used once. All randomness expands from one 32-byte session secret, so a step
-taken twice from one state gives the same bytes.
+`advertise_keys`, `share_keys`, `mask_input`, `check_consistency` (with a malicious server) and
+`unmask` each take one state and return the next with the message to send. They check everything
+before they compute; what they raise has changed nothing. Each state is used once. All randomness
+expands from one 32-byte session secret, so a step taken twice from one state gives the same bytes.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secureagg import masking, messages, prg, shamir
+from secureagg import masking, messages, prg, shamir, sharing
 from secureagg._codec import Words, u32
-from secureagg.context import Round
+from secureagg.context import Round, keys_to_sign, sets_to_sign
 from secureagg.errors import FaultyClientOrServerError, FaultyServerError, TooFewClientsError
-from secureagg.graph import Flags
 from secureagg.messages import KeyBundle, Kind, NeighbourShares, Status, UnmaskShares
 from secureagg.primitives import (
     CIPHER_BYTES,
@@ -26,106 +25,36 @@ from secureagg.primitives import (
     digest,
     hkdf,
     is_proper_public_key,
+    is_signed,
     label,
-    open_box,
     public_key,
-    seal,
 )
-
-
-@dataclass(frozen=True)
-class Invited:
-    """Before advertise_keys.
-
-    Attributes:
-        round: the round.
-        client_id: this client.
-        secret: 32 bytes that all its randomness expands from.
-    """
-
-    round: Round
-    client_id: int
-    secret: bytes = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Advertised:
-    """After advertise_keys.
-
-    Attributes:
-        round: the round.
-        client_id: this client.
-        secret: as before.
-        enc_private_key: opens and seals boxes.
-        mask_private_key: agrees on pairwise masks; shared among the holders.
-        self_mask_seed: expands to the self mask; shared among the holders.
-        bundle: what was sent.
-    """
-
-    round: Round
-    client_id: int
-    secret: bytes = field(repr=False)
-    enc_private_key: bytes = field(repr=False)
-    mask_private_key: bytes = field(repr=False)
-    self_mask_seed: bytes = field(repr=False)
-    bundle: KeyBundle = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Shared:
-    """After share_keys.
-
-    Attributes:
-        me: own keys.
-        bundles: accepted bundles of neighbours, by id.
-        opening_keys: AES keys of the boxes to come, by sender.
-    """
-
-    me: Advertised
-    bundles: Mapping[int, KeyBundle] = field(repr=False)
-    opening_keys: Mapping[int, bytes] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Masked:
-    """After mask_input.
-
-    Attributes:
-        round: the round.
-        client_id: this client.
-        shared: [n] the set masked with.
-        shares: (mask key share, self seed share) by neighbour in shared, ascending; None where
-            the box did not open.
-        suspicions: one error for each box that did not open.
-    """
-
-    round: Round
-    client_id: int
-    shared: Flags = field(repr=False)
-    shares: Mapping[int, tuple[bytes, bytes] | None] = field(repr=False)
-    suspicions: tuple[FaultyClientOrServerError, ...]
-
-
-@dataclass(frozen=True)
-class Revealed:
-    """After unmask: nothing is left to do."""
-
-    round: Round
-    client_id: int
+from secureagg.sharing import SharePair
+from secureagg.states import Advertised, Checked, Invited, Masked, Revealed, Shared
 
 
 def advertise_keys(state: Invited) -> tuple[Advertised, bytes]:
     """Makes both key pairs and the self-mask seed.
 
     Returns:
-        (state, message): public keys and SHA-256(tag, ctx, id, self-mask seed).
+        (state, message): public keys and SHA-256(tag, ctx, id, self-mask seed), signed where the
+        server may be malicious.
     """
-    ctx, me = state.round.ctx, state.client_id
+    after = advertised(state)
+    message = messages.header(Kind.KEYS, state.client_id, state.round.ctx)
+    return after, message + after.bundle.to_bytes()
+
+
+def advertised(state: Invited) -> Advertised:
+    """Expands the session secret to keys, seed and bundle: the same every time."""
+    ctx, me, identity = state.round.ctx, state.client_id, state.identity
     keys = hkdf(state.secret, 3 * KEY_BYTES, label(Usage.CLIENT_KEYS, ctx, u32(me)))
     enc, mask, seed = (keys[i : i + KEY_BYTES] for i in range(0, len(keys), KEY_BYTES))
     bundle = KeyBundle(public_key(enc), public_key(mask), self_seed_commitment(ctx, me, seed))
-    after = Advertised(state.round, me, state.secret, enc, mask, seed, bundle)
-    return after, messages.header(Kind.KEYS, me, ctx) + bundle.to_bytes()
+    if identity is not None:
+        signature = identity.sign(keys_to_sign(state.round, me, bundle.to_bytes()))
+        bundle = replace(bundle, signature=signature)
+    return Advertised(state.round, me, identity, state.secret, enc, mask, seed, bundle)
 
 
 def self_seed_commitment(ctx: bytes, client_id: int, seed: bytes) -> bytes:
@@ -135,7 +64,8 @@ def self_seed_commitment(ctx: bytes, client_id: int, seed: bytes) -> bytes:
 
 def read_bundles(state: Advertised, body: memoryview) -> dict[int, KeyBundle]:
     """Parses what `share_keys` takes."""
-    return messages.bundles_from_bytes(body, limit=state.round.params.degree)
+    params = state.round.params
+    return messages.bundles_from_bytes(body, limit=params.degree, signed=params.malicious)
 
 
 def share_keys(state: Advertised, bundles: Mapping[int, KeyBundle]) -> tuple[Shared, bytes]:
@@ -146,11 +76,11 @@ def share_keys(state: Advertised, bundles: Mapping[int, KeyBundle]) -> tuple[Sha
         bundles: the neighbours' bundles, ascending ids.
 
     Returns:
-        (state, message): one box per neighbour.
+        (state, message): one box and two commitments per neighbour.
 
     Raises:
-        FaultyServerError: an id is not a neighbour; keys repeat, are its own, non-canonical or of
-            small order.
+        FaultyServerError: an id is not a neighbour; a signature is bad; keys repeat, are its own,
+            non-canonical or of small order.
         TooFewClientsError: fewer neighbours than threshold.
     """
     _check_bundles(state, bundles)
@@ -171,9 +101,9 @@ def share_keys(state: Advertised, bundles: Mapping[int, KeyBundle]) -> tuple[Sha
     keys[me] = state.bundle.enc_public_key
     boxes, opening_keys = {}, {}
     for i, v in enumerate(holders):
-        sealing_key, opening_keys[v] = _box_keys(agree(keys[v]), round_.ctx, me, v, keys)
-        pair = messages.share_pair_to_bytes(_share_bytes(mask_key[i]), _share_bytes(self_seed[i]))
-        boxes[v] = seal(sealing_key, pair, _box_data(round_.ctx, me, v))
+        sealing_key, opening_keys[v] = sharing.box_keys(agree(keys[v]), round_.ctx, me, v, keys)
+        pair = _share_bytes(mask_key[i]), _share_bytes(self_seed[i])
+        boxes[v] = sharing.seal_pair(sealing_key, round_.ctx, me, v, pair)
     message = messages.header(Kind.SHARES, me, round_.ctx) + messages.boxes_to_bytes(boxes)
     return Shared(state, bundles, opening_keys), message
 
@@ -196,7 +126,7 @@ def mask_input(
 
     Returns:
         (state, message): the masked vector, bit-packed. The state's `suspicions` name boxes that
-        did not open; their edges are masked all the same.
+        did not open or match their commitments; their edges are masked all the same.
 
     Raises:
         FaultyServerError: this client is not in shared; the boxes are not exactly those of its
@@ -205,22 +135,24 @@ def mask_input(
     """
     me, round_ = state.me, state.me.round
     neighbours = _check_shared(state, inbound)
-    shares: dict[int, tuple[bytes, bytes] | None] = {}
+    shares: dict[int, SharePair | None] = {}
     suspicions = []
     for v in neighbours:
-        data = _box_data(round_.ctx, v, me.client_id)
-        shares[v] = _open_shares(state.opening_keys[v], inbound.boxes[v], data)
-        if shares[v] is None:
-            suspicions.append(FaultyClientOrServerError(v, "its box of shares does not open"))
+        key, sealed = state.opening_keys[v], inbound.boxes[v]
+        found = sharing.open_pair(key, round_.ctx, v, me.client_id, sealed)
+        shares[v] = None if isinstance(found, str) else found
+        if isinstance(found, str):
+            suspicions.append(FaultyClientOrServerError(v, found))
     masked = tuple(array.copy() for array in words)
     masking.add_masks(masked, _masks(state, neighbours))
     message = messages.header(Kind.MASKED_VECTOR, me.client_id, round_.ctx)
     message += masking.pack_vector(round_.params, masked)
-    return Masked(round_, me.client_id, inbound.shared, shares, tuple(suspicions)), message
+    after = Masked(round_, me.client_id, me.identity, inbound.shared, shares, tuple(suspicions))
+    return after, message
 
 
 def read_statuses(state: Masked, body: memoryview) -> NDArray[np.uint8]:
-    """Parses what `unmask` takes."""
+    """Parses what `unmask` and `check_consistency` take."""
     return messages.statuses_from_bytes(body, num_clients=state.round.params.num_clients)
 
 
@@ -239,6 +171,62 @@ def unmask(state: Masked, statuses: NDArray[np.uint8]) -> tuple[Revealed, bytes]
         FaultyServerError: both kinds of share are asked for; this client is not among the
             survivors; shared is not the set it masked with; too few survivors to release a sum.
     """
+    _check_statuses(state, statuses)
+    return _reveal(state.round, state.client_id, state.shares, statuses)
+
+
+def check_consistency(state: Masked, statuses: NDArray[np.uint8]) -> tuple[Checked, bytes | None]:
+    """Fixes the sets that this client will unmask, once the witnesses say that everybody's agree.
+
+    Args:
+        state: after mask_input.
+        statuses: [n] by roster position.
+
+    Returns:
+        (state, message): a witness's signature over both sets; None from anybody else.
+
+    Raises:
+        FaultyServerError: as `unmask`.
+    """
+    _check_statuses(state, statuses)
+    round_, me = state.round, state.client_id
+    message = None
+    if me in round_.witnesses and state.identity is not None:
+        message = messages.header(Kind.WITNESS_SIGNATURE, me, round_.ctx)
+        message += state.identity.sign(sets_to_sign(round_, statuses))
+    return Checked(round_, me, statuses, state.shares), message
+
+
+def read_quorum(state: Checked, body: memoryview) -> dict[int, bytes]:
+    """Parses what `unmask_agreed` takes."""
+    return messages.quorum_from_bytes(body, limit=len(state.round.witnesses))
+
+
+def unmask_agreed(state: Checked, signatures: Mapping[int, bytes]) -> tuple[Revealed, bytes]:
+    """As `unmask`, of the sets this client holds, if a quorum of witnesses holds the same.
+
+    Args:
+        state: after check_consistency.
+        signatures: by witness id; those after the first `threshold` valid ones are not looked at.
+
+    Raises:
+        FaultyServerError: fewer than threshold valid signatures by witnesses over these sets.
+    """
+    round_ = state.round
+    need, data = round_.params.threshold, sets_to_sign(round_, state.statuses)
+    have = 0
+    for client_id in round_.witnesses:
+        if have < need and client_id in signatures:
+            identity = round_.identities[client_id]
+            have += is_signed(identity, signatures[client_id], data)
+    if have < need:
+        reason = f"{have} witnesses signed the sets this client holds, needs {need}"
+        raise FaultyServerError(round_.index, reason)
+    return _reveal(round_, state.client_id, state.shares, state.statuses)
+
+
+def _check_statuses(state: Masked, statuses: NDArray[np.uint8]) -> None:
+    """The checks of `unmask` and `check_consistency`."""
     round_ = state.round
     if (statuses > Status.SURVIVOR).any():
         raise FaultyServerError(round_.index, "asks for both kinds of share of one client")
@@ -252,20 +240,35 @@ def unmask(state: Masked, statuses: NDArray[np.uint8]) -> tuple[Revealed, bytes]
     if survivors < round_.params.required_survivors:
         reason = f"{survivors} survivors, needs {round_.params.required_survivors}"
         raise FaultyServerError(round_.index, reason)
-    held = np.array([pair is not None for pair in state.shares.values()], dtype=np.bool_)
+
+
+def _reveal(
+    round_: Round,
+    me: int,
+    pairs: Mapping[int, SharePair | None],
+    statuses: NDArray[np.uint8],
+) -> tuple[Revealed, bytes]:
+    """One share for each neighbour in shared, by its status."""
+    held = np.array([pair is not None for pair in pairs.values()], dtype=np.bool_)
     rows = []
-    for v, (mask_key_share, self_seed_share) in _or_zero(state.shares):
+    for v, (mask_key_share, self_seed_share) in _or_zero(pairs):
         survived = statuses[round_.position[v]] == Status.SURVIVOR
         rows.append(self_seed_share if survived else mask_key_share)
     shares = np.frombuffer(b"".join(rows), dtype="<u4").reshape(-1, shamir.LIMBS)
-    message = messages.header(Kind.UNMASK_SHARES, state.client_id, round_.ctx)
+    message = messages.header(Kind.UNMASK_SHARES, me, round_.ctx)
     message += UnmaskShares(held, shares).to_bytes()
-    return Revealed(round_, state.client_id), message
+    return Revealed(round_, me), message
+
+
+def is_bundle_signed(round_: Round, client_id: int, bundle: KeyBundle) -> bool:
+    """Tells whether the roster's key of this client signed this bundle in this context."""
+    data = keys_to_sign(round_, client_id, replace(bundle, signature=b"").to_bytes())
+    return is_signed(round_.identities[client_id], bundle.signature, data)
 
 
 def _check_bundles(state: Advertised, bundles: Mapping[int, KeyBundle]) -> None:
     """The checks of `share_keys`. A bad bundle blames the server, which had to refuse it."""
-    index = state.round.index
+    round_, index = state.round, state.round.index
     if not set(bundles) <= set(state.round.mask_neighbours(state.client_id)):
         raise FaultyServerError(index, "sent keys of a client that is not a neighbour")
     seen: set[bytes] = set()
@@ -276,6 +279,9 @@ def _check_bundles(state: Advertised, bundles: Mapping[int, KeyBundle]) -> None:
             if key in seen:
                 raise FaultyServerError(index, "sent a public key twice, or this client's own")
             seen.add(key)
+    for client_id, bundle in bundles.items():
+        if round_.params.malicious and not is_bundle_signed(round_, client_id, bundle):
+            raise FaultyServerError(index, f"sent keys that client {client_id} did not sign")
     if len(bundles) < state.round.params.threshold:
         need = state.round.params.threshold
         raise TooFewClientsError(index, len(bundles), need, "neighbours that advertised")
@@ -313,46 +319,11 @@ def _masks(state: Shared, neighbours: list[int]) -> Iterator[tuple[bytes, bytes,
         yield agree(keys[v]), info, me.client_id < v
 
 
-def _open_shares(key: bytes, box: bytes, data: bytes) -> tuple[bytes, bytes] | None:
-    plaintext = open_box(key, box, data)
-    if plaintext is None:
-        return None
-    try:
-        return messages.share_pair_from_bytes(plaintext)
-    except ValueError:
-        return None
-
-
-def _or_zero(
-    shares: Mapping[int, tuple[bytes, bytes] | None],
-) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
+def _or_zero(shares: Mapping[int, SharePair | None]) -> Iterator[tuple[int, SharePair]]:
     """Pairs of shares by neighbour, zero where none is held."""
     nothing = bytes(shamir.SHARE_BYTES)
     for v, pair in shares.items():
         yield v, pair or (nothing, nothing)
-
-
-def _box_keys(
-    agreed: bytes, ctx: bytes, me: int, other: int, keys: Mapping[int, bytes]
-) -> tuple[bytes, bytes]:
-    """The AES keys of the two boxes of a pair: (from me to the other, from the other to me).
-
-    Args:
-        agreed: agreement of both enc keys.
-        ctx: round context.
-        me: own id.
-        other: the other's id.
-        keys: enc public keys by id.
-    """
-    low, high = min(me, other), max(me, other)
-    info = label(Usage.BOX_KEY, ctx, u32(low), u32(high), keys[low], keys[high])
-    material = hkdf(agreed, 2 * CIPHER_BYTES, info)
-    upwards, downwards = material[:CIPHER_BYTES], material[CIPHER_BYTES:]
-    return (upwards, downwards) if me < other else (downwards, upwards)
-
-
-def _box_data(ctx: bytes, sender: int, receiver: int) -> bytes:
-    return label(Usage.BOX_DATA, ctx, u32(sender), u32(receiver))
 
 
 def _share_bytes(limbs: NDArray[np.uint32]) -> bytes:

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from itertools import starmap
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secureagg import graph
-from secureagg._codec import prefixed, u32
+from secureagg._codec import pack_flags, prefixed, u32
 from secureagg.errors import MisuseError
 from secureagg.graph import Flags, Graph
+from secureagg.messages import VERSION, Status
 from secureagg.params import Params
-from secureagg.primitives import Usage, digest, sha256
+from secureagg.primitives import Usage, digest, is_identity, label, sha256
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,8 @@ class Round:
         ctx: 32 bytes that bind parameters, roster, session, round and attempt.
         graph: over roster positions.
         position: client id to roster position.
+        identities: client id to identity key; b"" with a semi-honest server.
+        witnesses: ascending ids of who signs the sets of the round.
     """
 
     params: Params
@@ -31,6 +35,8 @@ class Round:
     ctx: bytes
     graph: Graph
     position: Mapping[int, int] = field(repr=False)
+    identities: Mapping[int, bytes] = field(repr=False)
+    witnesses: tuple[int, ...] = field(repr=False)
 
     @property
     def index(self) -> int:
@@ -58,13 +64,28 @@ class Round:
         return frozenset([self.ids[p] for p in np.flatnonzero(flags).tolist()])
 
 
+def keys_to_sign(round_: Round, client_id: int, keys: bytes) -> bytes:
+    """Returns what a client signs when it advertises `keys` (96 bytes: two keys, commitment)."""
+    return label(Usage.SIGNED_KEYS, bytes([VERSION]), round_.ctx, u32(client_id), keys)
+
+
+def sets_to_sign(round_: Round, statuses: NDArray[np.uint8]) -> bytes:
+    """Returns what a witness signs: the sets shared and survivors that [n] statuses stand for.
+
+    Both are hashed by themselves: they may pass the 64 KiB of a labelled field.
+    """
+    shared, survivors = statuses != Status.ABSENT, statuses == Status.SURVIVOR
+    sets = (sha256(pack_flags(flags)) for flags in (shared, survivors))
+    return label(Usage.CONSISTENCY, round_.ctx, *sets)
+
+
 def open_round(params: Params, roster: Mapping[int, bytes]) -> Round:
     """Fixes a round's context.
 
     Args:
         params: the parameters.
-        roster: the invited clients' ids, 0..2^32 - 1, each with its identity key: b"" with a
-            semi-honest server.
+        roster: the invited clients' ids, 0..2^32 - 1, each with its Ed25519 public key: b"" with
+            a semi-honest server.
 
     Returns:
         The round; ctx = SHA-256 over the canonical parameters (session, round index and attempt
@@ -80,17 +101,30 @@ def open_round(params: Params, roster: Mapping[int, bytes]) -> Round:
         ids[0] >= 0 and ids[-1] < 1 << 32
     ):
         raise MisuseError("roster", "client ids are integers in 0..2^32 - 1")
-    if any(roster[i] != b"" for i in ids):
-        raise MisuseError("roster", "a semi-honest server's roster maps ids to b''")
+    _check_identities(params, [roster[i] for i in ids])
     listed = b"".join(starmap(_entry, ((i, roster[i]) for i in ids)))
+    found = graph.build(params.num_clients, params.degree, params.graph_seed)
     return Round(
         params=params,
         ids=ids,
         # both are hashed by themselves: they may pass the 64 KiB of a labelled field
         ctx=digest(Usage.CONTEXT, sha256(params.to_bytes()), sha256(listed)),
-        graph=graph.build(params.num_clients, params.degree, params.graph_seed),
+        graph=found,
         position={client_id: position for position, client_id in enumerate(ids)},
+        identities=dict(roster),
+        witnesses=tuple([ids[p] for p in found.witnesses.tolist()]),
     )
+
+
+def _check_identities(params: Params, keys: list[bytes]) -> None:
+    if not params.malicious:
+        if any(key != b"" for key in keys):
+            raise MisuseError("roster", "a semi-honest server's roster maps ids to b''")
+        return
+    if not all(isinstance(key, bytes) and is_identity(key) for key in keys):
+        raise MisuseError("roster", "a malicious server's roster maps ids to Ed25519 public keys")
+    if len(set(keys)) != len(keys):
+        raise MisuseError("roster", "two clients have the same identity key")
 
 
 def _entry(client_id: int, key: bytes) -> bytes:

@@ -87,8 +87,8 @@ class MessageError(ProtocolError):
 class FaultyClientError(ProtocolError):
     """A well-formed message breaks the protocol. Raised by the server.
 
-    While shares carry no commitments, a secret that rebuilds wrongly names its dealer, but one of
-    the holders may have sent a wrong share instead; the message says so.
+    It proves the fault of whoever spoke for that client: with a semi-honest server, channels are
+    trusted to carry its words; with a malicious one, its keys and attestations are signed.
 
     Attributes:
         client_id: the client named.
@@ -116,8 +116,10 @@ class FaultyClientOrServerError(ProtocolError):
 
     Attributes:
         client_id: the client whose bytes these claim to be.
+        reason: what is wrong with them.
     """
 
     def __init__(self, client_id: int, reason: str) -> None:
         super().__init__(f"client {client_id} or the server: {reason}")
         self.client_id = client_id
+        self.reason = reason

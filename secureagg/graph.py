@@ -27,12 +27,15 @@ class Graph:
         degree: neighbours of each position.
         order: [n] positions around the ring.
         slot: [n] the inverse: where in the ring each position sits.
+        witnesses: [degree] ascending positions of who signs the sets of a round; [n], everybody,
+            in the complete graph.
     """
 
     size: int
     degree: int
     order: Positions = field(repr=False)
     slot: Positions = field(repr=False)
+    witnesses: Positions = field(repr=False)
 
     def mask_neighbours(self, position: int) -> Positions:
         """Returns the ascending positions this one shares pairwise masks with, [degree]."""
@@ -89,17 +92,18 @@ def build(size: int, degree: int, seed: bytes | None) -> Graph:
         degree: n - 1, or even and below.
         seed: the public graph seed; not used by the complete graph.
     """
-    order = np.arange(size)
+    order = witnesses = np.arange(size)
     if degree != size - 1:
-        order = _shuffled(size, seed or b"")
+        order = _shuffled(size, seed or b"", Usage.GRAPH)
+        witnesses = np.sort(_shuffled(size, seed or b"", Usage.WITNESSES)[:degree])
     slot = np.empty_like(order)
     slot[order] = np.arange(size)
-    order.flags.writeable = slot.flags.writeable = False
-    return Graph(size, degree, order, slot)
+    order.flags.writeable = slot.flags.writeable = witnesses.flags.writeable = False
+    return Graph(size, degree, order, slot, witnesses)
 
 
-def _shuffled(size: int, seed: bytes) -> Positions:
+def _shuffled(size: int, seed: bytes, usage: Usage) -> Positions:
     """The order of `size` random 128-bit keys: uniform up to ties, below size^2 2^-129."""
-    rand = stream_of(hkdf(seed, 2 * CIPHER_BYTES, label(Usage.GRAPH)))
+    rand = stream_of(hkdf(seed, 2 * CIPHER_BYTES, label(usage)))
     keys = np.frombuffer(rand(16 * size), dtype="<u8").reshape(size, 2)
     return np.lexsort((keys[:, 0], keys[:, 1]))

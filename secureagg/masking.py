@@ -5,6 +5,7 @@ mod 2^b, where the lower id of a pair adds what the higher id subtracts (Bonawit
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,18 @@ from secureagg._codec import (
     word_dtype,
 )
 from secureagg.errors import MisuseError
-from secureagg.params import Params
+from secureagg.params import Params, Segment
 from secureagg.primitives import CIPHER_BYTES, Usage, hkdf, label
+
+
+class HasSegments(Protocol):
+    """Params, or whatever else says how a vector is cut."""
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments, in the order of the wire."""
+        ...
+
 
 Vectors = Mapping[str, NDArray[np.integer]] | NDArray[np.integer]
 
@@ -63,23 +74,23 @@ def to_words(params: Params, vectors: Mapping[str, NDArray[np.integer]]) -> tupl
     return tuple(vectors[s.name].astype(word_dtype(s.modulus_bits)) for s in params.segments)
 
 
-def zero_words(params: Params) -> tuple[Words, ...]:
+def zero_words(params: HasSegments) -> tuple[Words, ...]:
     """Returns one zero array per segment: the server's running sums."""
     return tuple(np.zeros(s.length, dtype=word_dtype(s.modulus_bits)) for s in params.segments)
 
 
-def pack_vector(params: Params, words: tuple[Words, ...]) -> bytes:
+def pack_vector(params: HasSegments, words: tuple[Words, ...]) -> bytes:
     """Reduces each segment mod 2^b and packs it; segments start on whole bytes."""
     parts = zip(params.segments, words, strict=True)
     return b"".join(pack_bits(low_bits(w, s.modulus_bits), s.modulus_bits) for s, w in parts)
 
 
-def vector_bytes(params: Params) -> int:
+def vector_bytes(params: HasSegments) -> int:
     """Returns the bytes `pack_vector` makes."""
     return sum(packed_bytes(s.length, s.modulus_bits) for s in params.segments)
 
 
-def unpack_vector(params: Params, data: bytes | memoryview) -> tuple[Words, ...]:
+def unpack_vector(params: HasSegments, data: bytes | memoryview) -> tuple[Words, ...]:
     """Undoes `pack_vector`.
 
     Raises:

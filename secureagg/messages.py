@@ -9,13 +9,14 @@ little-endian. Lengths are checked before fields are read, counts before anythin
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secureagg._codec import pack_flags, u32, unpack_flags
 from secureagg.graph import Flags
-from secureagg.primitives import BOX_OVERHEAD, KEY_BYTES
+from secureagg.primitives import BOX_OVERHEAD, KEY_BYTES, SIGNATURE_BYTES
 from secureagg.shamir import LIMBS, PRIME, SHARE_BYTES
 
 VERSION = 1
@@ -28,10 +29,12 @@ class Kind(IntEnum):
     KEYS = 1
     SHARES = 2
     MASKED_VECTOR = 3
+    WITNESS_SIGNATURE = 4
     UNMASK_SHARES = 5
     NEIGHBOUR_KEYS = 129
     NEIGHBOUR_SHARES = 130
     STATUSES = 131
+    QUORUM = 132
 
 
 def header(kind: Kind, client_id: int, ctx: bytes) -> bytes:
@@ -63,37 +66,43 @@ def open_header(message: bytes, client_id: int, ctx: bytes) -> tuple[int, memory
 
 @dataclass(frozen=True)
 class KeyBundle:
-    """advertise_keys, client to server: two public keys and a commitment (32 bytes each)."""
+    """advertise_keys, client to server: two public keys and a commitment (32 bytes each).
+
+    Behind them, against a malicious server, the sender's signature (64 bytes); b"" without.
+    """
 
     enc_public_key: bytes
     mask_public_key: bytes
     commitment: bytes
+    signature: bytes = b""
 
     @staticmethod
-    def len_bytes() -> int:
+    def len_bytes(*, signed: bool) -> int:
         """Returns the body's bytes."""
-        return 3 * KEY_BYTES
+        return 3 * KEY_BYTES + SIGNATURE_BYTES * signed
 
     @staticmethod
-    def from_bytes(body: memoryview) -> "KeyBundle":
+    def from_bytes(body: memoryview | bytes, *, signed: bool) -> "KeyBundle":
         """Reads the body."""
-        _check_length(body, KeyBundle.len_bytes())
-        return KeyBundle(*(bytes(body[i : i + KEY_BYTES]) for i in range(0, len(body), KEY_BYTES)))
+        _check_length(body, KeyBundle.len_bytes(signed=signed))
+        ends = (KEY_BYTES, 2 * KEY_BYTES, 3 * KEY_BYTES, len(body))
+        return KeyBundle(*(bytes(body[a:b]) for a, b in zip((0, *ends), ends, strict=False)))
 
     def to_bytes(self) -> bytes:
         """Writes the body."""
-        return self.enc_public_key + self.mask_public_key + self.commitment
+        return self.enc_public_key + self.mask_public_key + self.commitment + self.signature
 
 
-def bundles_from_bytes(body: memoryview, *, limit: int) -> dict[int, KeyBundle]:
+def bundles_from_bytes(body: memoryview, *, limit: int, signed: bool) -> dict[int, KeyBundle]:
     """advertise_keys, server to client: the neighbours' bundles in ascending order of ids.
 
     Args:
-        body: (id, bundle) entries of 4 + 96 bytes.
+        body: (id, bundle) entries of 4 + 96 bytes, or 4 + 160 if signed.
         limit: most entries allowed.
+        signed: whether bundles carry signatures.
     """
-    entries = _entries(body, KeyBundle.len_bytes(), limit)
-    return {client_id: KeyBundle.from_bytes(entry) for client_id, entry in entries}
+    entries = _entries(body, KeyBundle.len_bytes(signed=signed), limit)
+    return {client_id: KeyBundle.from_bytes(entry, signed=signed) for client_id, entry in entries}
 
 
 def bundles_to_bytes(bundles: Mapping[int, KeyBundle]) -> bytes:
@@ -131,19 +140,53 @@ def share_pair_from_bytes(data: bytes) -> tuple[bytes, bytes]:
     return shares
 
 
-def boxes_from_bytes(body: memoryview, *, limit: int) -> dict[int, bytes]:
-    """share_keys, client to server: a box per receiver, in ascending order of ids.
+class SealedShares(NamedTuple):
+    """A box (90 bytes) and commitments (32 bytes each) to the two shares it hides."""
+
+    box: bytes
+    mask_key_commitment: bytes
+    seed_commitment: bytes
+
+    @staticmethod
+    def len_bytes() -> int:
+        """Returns its bytes."""
+        return BOX_BYTES + 2 * KEY_BYTES
+
+    @staticmethod
+    def from_bytes(entry: bytes) -> "SealedShares":
+        """Reads it; the caller has checked the length."""
+        cut = BOX_BYTES + KEY_BYTES
+        return SealedShares(entry[:BOX_BYTES], entry[BOX_BYTES:cut], entry[cut:])
+
+    def to_bytes(self) -> bytes:
+        """Writes it."""
+        return self.box + self.mask_key_commitment + self.seed_commitment
+
+
+def boxes_from_bytes(body: memoryview, *, limit: int) -> dict[int, SealedShares]:
+    """share_keys, client to server: sealed shares by receiver, in ascending order of ids.
 
     Args:
-        body: (receiver, box) entries of 4 + 90 bytes.
+        body: (receiver, sealed shares) entries of 4 + 154 bytes.
         limit: most entries allowed.
     """
-    return {client_id: bytes(entry) for client_id, entry in _entries(body, BOX_BYTES, limit)}
+    entries = _entries(body, SealedShares.len_bytes(), limit)
+    return {client_id: SealedShares.from_bytes(entry) for client_id, entry in entries}
 
 
-def boxes_to_bytes(boxes: Mapping[int, bytes]) -> bytes:
-    """Undoes `boxes_from_bytes`."""
+def raw_boxes_from_bytes(body: memoryview, *, limit: int) -> dict[int, bytes]:
+    """As `boxes_from_bytes`, each entry (154 bytes) unread: the server passes them on."""
+    return dict(_entries(body, SealedShares.len_bytes(), limit))
+
+
+def raw_boxes_to_bytes(boxes: Mapping[int, bytes]) -> bytes:
+    """Undoes `raw_boxes_from_bytes`."""
     return b"".join([u32(i) + boxes[i] for i in sorted(boxes)])
+
+
+def boxes_to_bytes(boxes: Mapping[int, SealedShares]) -> bytes:
+    """Undoes `boxes_from_bytes`."""
+    return b"".join([u32(i) + boxes[i].to_bytes() for i in sorted(boxes)])
 
 
 @dataclass(frozen=True)
@@ -152,11 +195,11 @@ class NeighbourShares:
 
     Attributes:
         shared: [n] over roster positions.
-        boxes: by sender id.
+        boxes: sealed shares by sender id.
     """
 
     shared: Flags
-    boxes: Mapping[int, bytes]
+    boxes: Mapping[int, SealedShares]
 
     @staticmethod
     def from_bytes(body: memoryview, *, num_clients: int, limit: int) -> "NeighbourShares":
@@ -195,6 +238,27 @@ def statuses_to_bytes(statuses: NDArray[np.uint8]) -> bytes:
     """Undoes `statuses_from_bytes`."""
     bits = np.stack((statuses & 1, statuses >> 1), axis=1)
     return pack_flags(bits.reshape(-1).astype(np.bool_))
+
+
+def signature_from_bytes(body: memoryview) -> bytes:
+    """check_consistency, client to server: one witness's signature, 64 bytes."""
+    _check_length(body, SIGNATURE_BYTES)
+    return bytes(body)
+
+
+def quorum_from_bytes(body: memoryview, *, limit: int) -> dict[int, bytes]:
+    """check_consistency, server to client: witnesses' signatures in ascending order of ids.
+
+    Args:
+        body: (id, signature) entries of 4 + 64 bytes.
+        limit: most entries allowed.
+    """
+    return dict(_entries(body, SIGNATURE_BYTES, limit))
+
+
+def quorum_to_bytes(signatures: Mapping[int, bytes]) -> bytes:
+    """Undoes `quorum_from_bytes`."""
+    return b"".join([u32(i) + signatures[i] for i in sorted(signatures)])
 
 
 @dataclass(frozen=True, repr=False)
@@ -237,16 +301,16 @@ def _check_length(data: bytes | memoryview, length: int) -> None:
         raise ValueError(f"body of {len(data)} bytes, takes {length}")
 
 
-def _entries(body: memoryview, size: int, limit: int) -> Iterable[tuple[int, memoryview]]:
+def _entries(body: memoryview, size: int, limit: int) -> Iterable[tuple[int, bytes]]:
     """(id, entry) pairs; ids strictly ascending, so none is named twice."""
     step = 4 + size
     if len(body) % step or len(body) // step > limit:
         raise ValueError(f"{len(body)} bytes of entries, takes at most {limit} of {step}")
-    found, last = [], -1
-    for start in range(0, len(body), step):
-        client_id = int.from_bytes(body[start : start + 4], "little")
+    found, last, data = [], -1, bytes(body)
+    for start in range(0, len(data), step):
+        client_id = int.from_bytes(data[start : start + 4], "little")
         if client_id <= last:
             raise ValueError("ids are not strictly ascending: repeated or out of order")
-        found.append((client_id, body[start + 4 : start + step]))
+        found.append((client_id, data[start + 4 : start + step]))
         last = client_id
     return found

@@ -1,12 +1,17 @@
 """Asked before each step that must never happen twice: has this key been used?
 
 `once(key) -> bool` is true only the first time it sees `key`. A session asks with
-`once_key(ctx, client_id, step)` for the steps "start", "mask" and "unmask".
+`once_key(ctx, client_id, step)` for the steps "start", "mask", "sign" and "unmask".
 """
 
+import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 from secureagg._codec import u32
+from secureagg.errors import MisuseError
 
 Once = Callable[[bytes], bool]
 
@@ -28,3 +33,43 @@ class MemoryOnce:
             return False
         self._seen.add(key)
         return True
+
+
+class SqliteOnce:
+    """Remembers keys in a file, for every process and thread that opens it.
+
+    A call returns only when its row is on disk, so a crash can lose a step but never repeat one.
+    Copying an older file back undoes that: keep it where snapshots and backups do not reach.
+
+    Args:
+        path: the file; made with mode 0600 if there is none.
+
+    Raises:
+        MisuseError: the file is there, and others than its owner may read or write it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        if self._path.stat().st_mode & 0o077:
+            raise MisuseError("once", f"{self._path} is open to others than its owner")
+        with closing(self._connect()) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS seen (key BLOB PRIMARY KEY) STRICT")
+
+    def __call__(self, key: bytes) -> bool:
+        """Returns whether this is the first call with `key`, by anybody, ever.
+
+        Raises:
+            sqlite3.OperationalError: the file stays locked or cannot be written; the key may be
+                used up.
+        """
+        with closing(self._connect()) as connection:
+            added = connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount
+        return added == 1
+
+    def _connect(self) -> sqlite3.Connection:
+        # autocommit: one statement is one transaction. EXTRA syncs the directory too, so that the
+        # deleted rollback journal does not come back after a power cut and undo the row.
+        connection = sqlite3.connect(self._path, timeout=60, isolation_level=None)
+        connection.execute("PRAGMA synchronous=EXTRA")
+        return connection

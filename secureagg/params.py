@@ -1,8 +1,7 @@
-"""What a round is: Segment, Params, their canonical bytes, and choose_params."""
+"""What a round is: Segment, Params and their canonical bytes."""
 
 import math
 import operator
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -61,7 +60,7 @@ class Params:
         corrupt: fraction of clients that may side with the server, exact decimal in [0, 1).
         dropout: fraction that may be gone at any stage, exact decimal in [0, 1).
         rounds: rounds of the run that the failure probabilities cover, at least 1.
-        server: "semi_honest".
+        server: "semi_honest" (follows the protocol) or "malicious" (does what it likes).
         security_bits: the failure of privacy is at most 2^-security_bits over the run.
         correctness_bits: what the failure of correctness was chosen for, over the run.
         session_id: 1..255 bytes, different for every run.
@@ -90,7 +89,7 @@ class Params:
     graph_seed: bytes | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "segments", _checked_segments(self.segments))
+        object.__setattr__(self, "segments", checked_segments(self.segments))
         n = _check_int(self, "num_clients", 2, 1 << 30)
         _check_int(self, "degree", 1, n - 1)
         if self.degree != n - 1 and (self.degree % 2 or self.graph_seed is None):
@@ -98,11 +97,11 @@ class Params:
             raise ParamsError("degree", self.degree, takes)
         _check_int(self, "threshold", 1, self.degree)
         _check_int(self, "min_survivors", 1, n)
-        _check_rate("dropout", self.dropout)
-        if n - floor_of(_check_rate("corrupt", self.corrupt), n) < 2:
+        check_rate("dropout", self.dropout)
+        if n - floor_of(check_rate("corrupt", self.corrupt), n) < 2:
             raise ParamsError("corrupt", self.corrupt, "at least 2 honest clients left")
         _check_int(self, "rounds", 1, (1 << 32) - 1)
-        _check_server(self.server)
+        check_server(self.server)
         _check_int(self, "security_bits", 0, 256)
         _check_int(self, "correctness_bits", 0, 256)
         _check_bytes("session_id", self.session_id)
@@ -112,7 +111,9 @@ class Params:
             _check_bytes("graph_seed", self.graph_seed)
         if self.failure.privacy > 2.0**-self.security_bits:
             takes = f"privacy failure {self.failure.privacy:.3g} at most 2^-{self.security_bits}"
-            field = "degree" if self.failure.disconnected > self.failure.exposed else "threshold"
+            found = self.failure
+            others = max(found.exposed, found.divided)
+            field = "degree" if found.disconnected > others else "threshold"
             raise ParamsError(field, getattr(self, field), takes)
 
     def __repr__(self) -> str:
@@ -145,7 +146,18 @@ class Params:
             self.degree,
             self.threshold,
             self.rounds,
+            malicious=self.malicious,
         )
+
+    @property
+    def malicious(self) -> bool:
+        """Whether the server may do what it likes: signatures and check_consistency."""
+        return self.server == "malicious"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that run: without check_consistency where the server is semi-honest."""
+        return tuple(s for s in STAGES if self.malicious or s != "check_consistency")
 
     def to_bytes(self) -> bytes:
         """Returns the canonical bytes: equal exactly for parameters that mean the same."""
@@ -182,123 +194,10 @@ def floor_of(rate: Rate, num_clients: int) -> int:
     return math.floor(Fraction(str(rate)) * num_clients)
 
 
-def choose_params(
-    num_clients: int,
-    segments: Sequence[Segment] | Mapping[str, tuple[int, int]],
-    *,
-    corrupt: Rate,
-    dropout: Rate,
-    server: str,
-    security_bits: int = 40,
-    correctness_bits: int = 30,
-    rounds: int,
-    session_id: bytes | None = None,
-    graph_seed: bytes | None = None,
-    rule: str = "default",
-) -> Params:
-    """Chooses degree and threshold for a run, for round 0, attempt 0.
-
-    Args:
-        num_clients: n.
-        segments: Segments, or {name: (length, modulus_bits)}.
-        corrupt: fraction of clients that may side with the server.
-        dropout: fraction that may be gone at any stage.
-        server: "semi_honest".
-        security_bits: privacy fails with probability at most 2^-security_bits over the run.
-        correctness_bits: so do aborts within the dropout allowed.
-        rounds: rounds of the run.
-        session_id: None draws 16 fresh bytes.
-        graph_seed: None takes the complete graph; else the smallest even degree that leaves a
-            threshold, or the complete graph where none below n - 1 does.
-        rule: "default" takes the largest threshold, with probabilities over the whole run;
-            "published" the papers' conditions for one round and the smallest threshold. Where
-            that falls short over the run, security_bits and correctness_bits of the result say
-            what is attained.
-
-    Returns:
-        The parameters, with min_survivors = n - floor(dropout n).
-
-    Raises:
-        ParamsError: naming the field; where nothing is feasible, which of corrupt, dropout and
-            num_clients is to blame.
-    """
-    if rule not in ("default", "published"):
-        raise ParamsError("rule", rule, "'default' or 'published'")
-    n = _as_int("num_clients", num_clients, 2, 1 << 30)
-    _as_int("rounds", rounds, 1, (1 << 32) - 1)
-    _check_server(server)
-    c, dropped = _feasible_counts(n, corrupt, dropout)
-    bits = (
-        _as_int("security_bits", security_bits, 0, 256),
-        _as_int("correctness_bits", correctness_bits, 0, 256),
-    )
-    union = 1 if rule == "published" else rounds
-    degree, low, high = n - 1, c + 1, n - dropped - 1
-    if graph_seed is not None:
-        degree, low, high = _smallest_degree(n, c, dropped, bits, union) or (degree, low, high)
-    threshold = low if rule == "published" else high
-    if rule == "published":
-        reached = _tails.failure(n, c, dropped, degree, threshold, rounds)
-        bits = (_attained(bits[0], reached.privacy), _attained(bits[1], reached.correctness))
-    return Params(
-        num_clients=n,
-        segments=_checked_segments(segments),
-        degree=degree,
-        threshold=threshold,
-        min_survivors=n - dropped,
-        corrupt=corrupt,
-        dropout=dropout,
-        rounds=rounds,
-        server=server,
-        security_bits=bits[0],
-        correctness_bits=bits[1],
-        session_id=os.urandom(16) if session_id is None else session_id,
-        round_index=0,
-        attempt=0,
-        graph_seed=graph_seed,
-    )
-
-
-def _feasible_counts(n: int, corrupt: Rate, dropout: Rate) -> tuple[int, int]:
-    """(c, D), where at least two honest survivors and so a complete-graph threshold remain."""
-    c = floor_of(_check_rate("corrupt", corrupt), n)
-    dropped = floor_of(_check_rate("dropout", dropout), n)
-    if c + dropped + 2 > n:
-        takes = f"c + D + 2 <= n; here {c} + {dropped} + 2 > {n}"
-        field, got = ("corrupt", corrupt) if c >= dropped else ("dropout", dropout)
-        raise ParamsError(field, got, takes)
-    return c, dropped
-
-
-def _smallest_degree(
-    n: int, c: int, dropped: int, bits: tuple[int, int], rounds: int
-) -> tuple[int, int, int] | None:
-    """(degree, smallest, largest threshold) of the sparsest ring, None if there is none.
-
-    With k + 2 draws instead of k, each end of the threshold range moves by 0, 1 or 2. So a range
-    that misses by m stays empty for the next m/2 - 1 even degrees, which are skipped.
-    """
-    log_union = math.log(rounds)
-    log_privacy = -(bits[0] + 1) * math.log(2) - log_union
-    log_correctness = -bits[1] * math.log(2) - log_union
-    k = 2
-    while k < n - 1:
-        low, high = _tails.threshold_range(
-            n, c, dropped, k, log_privacy=log_privacy, log_correctness=log_correctness
-        )
-        if low <= high and _tails.log_disconnected(n, c + dropped, k) <= log_privacy:
-            return k, low, high
-        k += 2 * max(1, (low - high + 1) // 2)
-    return None
-
-
-def _attained(bits: int, probability: float) -> int:
-    return bits if probability <= 2.0**-bits else math.floor(-math.log2(probability))
-
-
-def _checked_segments(
+def checked_segments(
     segments: Sequence[Segment] | Mapping[str, tuple[int, int]],
 ) -> tuple[Segment, ...]:
+    """Returns segments from either form; ParamsError where they are none or too many."""
     if isinstance(segments, Mapping):
         segments = [Segment(name, *shape) for name, shape in segments.items()]
     found = tuple(segments)
@@ -309,12 +208,14 @@ def _checked_segments(
     return found
 
 
-def _check_server(server: str) -> None:
-    if server != "semi_honest":
-        raise ParamsError("server", server, "'semi_honest'")
+def check_server(server: str) -> None:
+    """Raises ParamsError unless it is one of the two kinds."""
+    if server not in ("semi_honest", "malicious"):
+        raise ParamsError("server", server, "'semi_honest' or 'malicious'")
 
 
-def _check_rate(field: str, rate: Rate) -> Rate:
+def check_rate(field: str, rate: Rate) -> Rate:
+    """Returns a rate in [0, 1) as it came; ParamsError otherwise."""
     try:
         fine = not isinstance(rate, bool) and 0 <= Fraction(str(rate)) < 1
     except (ValueError, ZeroDivisionError):
@@ -329,7 +230,8 @@ def _check_bytes(field: str, value: bytes) -> None:
         raise ParamsError(field, value, "1..255 bytes")
 
 
-def _as_int(field: str, value: int, low: int, high: int) -> int:
+def as_int(field: str, value: int, low: int, high: int) -> int:
+    """Returns an integer in low..high as a plain int; ParamsError otherwise."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -341,6 +243,6 @@ def _as_int(field: str, value: int, low: int, high: int) -> int:
 
 def _check_int(owner: object, field: str, low: int, high: int, shown: str | None = None) -> int:
     """Checks an integer field and stores it as a plain int."""
-    number = _as_int(shown or field, getattr(owner, field), low, high)
+    number = as_int(shown or field, getattr(owner, field), low, high)
     object.__setattr__(owner, field, number)
     return number

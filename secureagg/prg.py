@@ -1,6 +1,8 @@
 """Seeds to uniform words of Z_2^b, and to a byte source, by AES-128-CTR."""
 
+import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -15,6 +17,9 @@ BLOCK_BYTES = 1 << 19
 
 BATCH = 64
 """Streams open at a time: bounds memory while blocks are walked stream by stream."""
+
+THREAD_BYTES = 1 << 22
+"""Vectors of fewer bytes per core are not worth a thread: calls get too short."""
 
 _ZEROS = bytes(BLOCK_BYTES)
 
@@ -51,13 +56,42 @@ def accumulate(words: Words, streams: Iterable[Stream]) -> None:
         words: [length] contiguous unsigned words.
         streams: what to add; no list of expanded masks is ever held.
     """
+    cores = min(_cores(), words.nbytes // THREAD_BYTES)
     batch: list[Stream] = []
-    for stream in streams:
-        batch.append(stream)
-        if len(batch) == BATCH:
-            _accumulate_batch(words, batch)
-            batch.clear()
-    _accumulate_batch(words, batch)
+    with ThreadPoolExecutor(max(1, cores)) as pool:
+        for stream in streams:
+            batch.append(stream)
+            if len(batch) == BATCH:
+                _share_out(pool, words, batch, cores)
+                batch.clear()
+        _share_out(pool, words, batch, cores)
+
+
+def _cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _share_out(pool: ThreadPoolExecutor, words: Words, batch: list[Stream], cores: int) -> None:
+    """Cuts the vector into a run of blocks for each core; the cipher releases the lock."""
+    if cores < 2:
+        _accumulate_batch(words, batch)
+        return
+    step = -(-len(words) // (cores * CIPHER_BYTES)) * CIPHER_BYTES  # words: whole cipher blocks
+    runs = []
+    for start in range(0, len(words), step):
+        moved = [(k, _ahead(c, start * words.itemsize), add) for k, c, add in batch]
+        runs.append(pool.submit(_accumulate_batch, words[start : start + step], moved))
+    for run in runs:
+        run.result()
+
+
+def _ahead(counter: bytes, size: int) -> bytes:
+    """The counter block `size` bytes further down the stream; it wraps as the cipher's does."""
+    number = int.from_bytes(counter, "big") + size // CIPHER_BYTES
+    return (number % (1 << (8 * CIPHER_BYTES))).to_bytes(CIPHER_BYTES, "big")
 
 
 def _accumulate_batch(words: Words, batch: list[Stream]) -> None:

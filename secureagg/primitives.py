@@ -1,14 +1,17 @@
-"""X25519, HKDF-SHA256, AES-128-GCM, AES-128-CTR and SHA-256, each under a numbered usage tag.
+"""X25519, Ed25519, HKDF-SHA256, AES-128-GCM and -CTR, SHA-256, each under a numbered usage tag.
 
 The only file that imports `cryptography`. Every derivation, commitment and box goes through
 `label`, so no two uses can meet on the same input.
 """
 
+import hashlib
+import os
 from collections.abc import Callable
 from enum import IntEnum
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -24,6 +27,10 @@ CIPHER_BYTES = 16
 
 BOX_OVERHEAD = 16
 """GCM tag."""
+
+SIGNATURE_BYTES = 64
+
+FINGERPRINT_BYTES = 16
 
 _PROTOCOL = b"secureagg/1"
 _PRIME = (1 << 255) - 19
@@ -51,6 +58,12 @@ class Usage(IntEnum):
     SELF_MASK = 8
     GRAPH = 9
     BYTE_STREAM = 10
+    SIGNED_KEYS = 11
+    SHARE_COMMITMENT = 12
+    WITNESSES = 13
+    CONSISTENCY = 14
+    SNAPSHOT = 15
+    SURPLUS = 16
 
 
 _OPENINGS = {usage: _PROTOCOL + bytes([usage]) for usage in Usage}
@@ -68,9 +81,7 @@ def digest(usage: Usage, *fields: bytes) -> bytes:
 
 def sha256(data: bytes) -> bytes:
     """Returns SHA-256, 32 bytes."""
-    state = hashes.Hash(hashes.SHA256())
-    state.update(data)
-    return state.finalize()
+    return hashlib.sha256(data).digest()
 
 
 def hkdf(secret: bytes, length: int, info: bytes, salt: bytes | None = None) -> bytes:
@@ -106,6 +117,56 @@ def agreement(private_key: bytes) -> Callable[[bytes], bytes]:
         return key.exchange(X25519PublicKey.from_public_bytes(peer))
 
     return agree
+
+
+class IdentityKey:
+    """A client's long-term Ed25519 key (RFC 8032): signs what it advertises and attests.
+
+    Args:
+        seed: 32 secret bytes.
+
+    Raises:
+        ValueError: the seed is not 32 bytes.
+    """
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self._public_key = self._key.public_key().public_bytes_raw()
+
+    @classmethod
+    def generate(cls, rand: Callable[[int], bytes] = os.urandom) -> "IdentityKey":
+        """Makes a key from 32 bytes of `rand`, which has os.urandom's meaning."""
+        return cls(rand(KEY_BYTES))
+
+    def __repr__(self) -> str:
+        return f"IdentityKey(public_key={self._public_key.hex()})"
+
+    @property
+    def public_key(self) -> bytes:
+        """The 32 bytes that stand in the roster."""
+        return self._public_key
+
+    def sign(self, data: bytes) -> bytes:
+        """Returns the 64-byte signature of what `label` made; the same one every time."""
+        return self._key.sign(data)
+
+
+def is_signed(identity: bytes, signature: bytes, data: bytes) -> bool:
+    """Tells whether a signature of `data` by the holder of a roster key is valid."""
+    try:
+        Ed25519PublicKey.from_public_bytes(identity).verify(signature, data)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def is_identity(identity: bytes) -> bool:
+    """Tells whether bytes are an Ed25519 public key."""
+    try:
+        Ed25519PublicKey.from_public_bytes(identity)
+    except ValueError:
+        return False
+    return True
 
 
 def is_proper_public_key(key: bytes) -> bool:

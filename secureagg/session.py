@@ -1,4 +1,4 @@
-"""ClientSession and ServerSession: bytes in, bytes out; a table says which step is legal now.
+"""ClientSession: bytes in, bytes out; a table says which step is legal now.
 
 No sockets, clocks, threads or logging. A message that raises has changed no state.
 """
@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from secureagg import client, masking, messages, server
-from secureagg._codec import Words
+from secureagg import _saved, _saved_client, client, masking, messages, states
+from secureagg._codec import Words, u32
 from secureagg.context import Round, open_round
 from secureagg.errors import (
-    FaultyClientError,
     FaultyClientOrServerError,
     FaultyServerError,
     MessageError,
@@ -23,7 +22,7 @@ from secureagg.messages import Kind
 from secureagg.once import Once, once_key
 from secureagg.params import Params
 from secureagg.prg import RandomBytes
-from secureagg.primitives import KEY_BYTES, fingerprint
+from secureagg.primitives import KEY_BYTES, IdentityKey, fingerprint
 
 
 @dataclass(frozen=True)
@@ -35,27 +34,39 @@ class ClientStep:
         kind: the message it takes.
         read: parses that message; ValueError if malformed.
         act: the pure stage function.
-        once: the step that must never happen twice, if it is one.
+        once: the step that must never happen twice, if it is one; asked where there is an answer.
     """
 
     stage: str
     kind: Kind
     read: Callable[..., Any]
-    act: Callable[..., tuple[Any, bytes]]
+    act: Callable[..., tuple[Any, bytes | None]]
     once: str | None
 
 
 CLIENT_STEPS: Mapping[type, ClientStep] = {
-    client.Advertised: ClientStep(
+    states.Advertised: ClientStep(
         "share_keys", Kind.NEIGHBOUR_KEYS, client.read_bundles, client.share_keys, None
     ),
-    client.Shared: ClientStep(
+    states.Shared: ClientStep(
         "mask_input", Kind.NEIGHBOUR_SHARES, client.read_shares, client.mask_input, "mask"
     ),
-    client.Masked: ClientStep(
+    states.Masked: ClientStep(
         "unmask", Kind.STATUSES, client.read_statuses, client.unmask, "unmask"
     ),
 }
+"""With a semi-honest server."""
+
+MALICIOUS_STEPS: Mapping[type, ClientStep] = {
+    **CLIENT_STEPS,
+    states.Masked: ClientStep(
+        "check_consistency", Kind.STATUSES, client.read_statuses, client.check_consistency, "sign"
+    ),
+    states.Checked: ClientStep(
+        "unmask", Kind.QUORUM, client.read_quorum, client.unmask_agreed, "unmask"
+    ),
+}
+"""With a malicious one."""
 
 
 class ClientSession:
@@ -64,12 +75,14 @@ class ClientSession:
     Args:
         params: from the client's own plan, never from the wire.
         client_id: this client, one of the roster.
-        identity_key: None with a semi-honest server.
-        roster: invited ids, each with b"" with a semi-honest server.
+        identity_key: whose public key the roster lists for this client; None with a semi-honest
+            server.
+        roster: invited ids with their identity keys, each b"" with a semi-honest server.
         inputs: integer arrays in [0, 2^b) by segment, or a bare array where there is one
             segment; None if `set_inputs` comes later.
         once: true the first time it sees a key; asked with `once_key(ctx, client_id, step)` for
-            "start", "mask" and "unmask" before the bytes of that step are handed out.
+            "start", "mask", "sign" (a witness, against a malicious server) and "unmask" before
+            the bytes of that step are handed out.
         rand: os.urandom's meaning; asked for 32 bytes here, and never again.
 
     Raises:
@@ -80,40 +93,51 @@ class ClientSession:
         self,
         params: Params,
         client_id: int,
-        identity_key: None,
+        identity_key: IdentityKey | None,
         roster: Mapping[int, bytes],
         inputs: Vectors | None = None,
         *,
         once: Once,
         rand: RandomBytes = os.urandom,
     ) -> None:
-        if identity_key is not None:
-            raise MisuseError("advertise_keys", "a semi-honest server takes identity_key=None")
-        self._open(open_round(params, roster), client_id, once, rand)
+        self._open(open_round(params, roster), client_id, identity_key, once, rand)
         if inputs is not None:
             self.set_inputs(inputs)
 
     @classmethod
     def in_round(
-        cls, round_: Round, client_id: int, *, once: Once, rand: RandomBytes
+        cls,
+        round_: Round,
+        client_id: int,
+        identity_key: IdentityKey | None,
+        *,
+        once: Once,
+        rand: RandomBytes,
     ) -> "ClientSession":
         """Joins a round whose context is computed already, as many clients in one process do."""
         session = cls.__new__(cls)
-        session._open(round_, client_id, once, rand)
+        session._open(round_, client_id, identity_key, once, rand)
         return session
 
-    def _open(self, round_: Round, client_id: int, once: Once, rand: RandomBytes) -> None:
-        if client_id not in round_.position:
-            raise MisuseError("advertise_keys", f"client {client_id} is not in the roster")
+    def _open(
+        self,
+        round_: Round,
+        client_id: int,
+        identity: IdentityKey | None,
+        once: Once,
+        rand: RandomBytes,
+    ) -> None:
+        _check_identity(round_, client_id, identity)
         secret = rand(KEY_BYTES)
         if len(secret) != KEY_BYTES:
             raise MisuseError("advertise_keys", f"rand gave {len(secret)} bytes, not {KEY_BYTES}")
         self._round = round_
         self._id = client_id
         self._once = once
-        self._state: Any = client.Invited(round_, client_id, secret)
+        self._state: Any = states.Invited(round_, client_id, identity, secret)
         self._inputs: tuple[Words, ...] | None = None
         self._taken: dict[int, bytes] = {}
+        self._outbound: bytes | None = None
         self._suspicions: tuple[FaultyClientOrServerError, ...] = ()
 
     def __repr__(self) -> str:
@@ -121,8 +145,69 @@ class ClientSession:
 
     @property
     def suspicions(self) -> tuple[FaultyClientOrServerError, ...]:
-        """Boxes that did not open: reported, while the round goes on."""
+        """Boxes that did not open or match: reported, while the round goes on."""
         return self._suspicions
+
+    @property
+    def outbound(self) -> bytes | None:
+        """The last message handed out, to send again; None where there is none to send."""
+        return self._outbound
+
+    def acknowledge(self) -> None:
+        """Forgets `outbound`, as long as a masked vector: the server has confirmed it."""
+        self._outbound = None
+
+    def to_bytes(self) -> bytes:
+        """Returns the session for safe keeping. It holds secrets: encrypt it at rest.
+
+        Save before sending, so that what was sent is in the state that comes back.
+        """
+        parts = [u32(self._id), _saved_client.state_to_bytes(self._state)]
+        parts.append(_saved_client.suspicions_to_bytes(self._suspicions))
+        parts.append(_saved.blobs(self._taken))
+        inputs = {} if self._inputs is None else {0: self._inputs}
+        packed = {i: masking.pack_vector(self._round.params, words) for i, words in inputs.items()}
+        parts.append(_saved.blobs(packed))
+        parts.append(_saved.blobs({} if self._outbound is None else {0: self._outbound}))
+        return _saved.frame(_saved.CLIENT, self._round.ctx, b"".join(parts))
+
+    @classmethod
+    def from_bytes(
+        cls,
+        data: bytes,
+        params: Params,
+        client_id: int,
+        identity_key: IdentityKey | None,
+        roster: Mapping[int, bytes],
+        *,
+        once: Once,
+    ) -> "ClientSession":
+        """Undoes `to_bytes`, with the same arguments as were given to the constructor.
+
+        A session that comes back sends `outbound` again. What it did after it was saved it does
+        not do a second time, if `once` remembers: it drops out instead.
+
+        Raises:
+            MisuseError: damaged, or of another client, context or version.
+        """
+        round_ = open_round(params, roster)
+        _check_identity(round_, client_id, identity_key)
+        reader = _saved.unframe(_saved.CLIENT, round_.ctx, data)
+        session = cls.__new__(cls)
+        session._round, session._id, session._once = round_, client_id, once
+        try:
+            if reader.number() != client_id:
+                raise MisuseError("from_bytes", "saved by another client")
+            session._state = _saved_client.state_from_bytes(reader, round_, client_id, identity_key)
+            session._suspicions = _saved_client.suspicions_from_bytes(reader)
+            session._taken = reader.blobs()
+            inputs = reader.blobs()
+            session._inputs = masking.unpack_vector(params, inputs[0]) if inputs else None
+            session._outbound = reader.blobs().get(0)
+            reader.close()
+        except ValueError as error:
+            raise MisuseError("from_bytes", f"not a saved session: {error}") from None
+        return session
 
     def set_inputs(self, inputs: Vectors) -> None:
         """Fixes the input, by copy. It cannot be changed afterwards.
@@ -130,7 +215,9 @@ class ClientSession:
         Raises:
             MisuseError: already fixed, or not integers of the right names, shapes and ranges.
         """
-        if self._inputs is not None or isinstance(self._state, client.Masked | client.Revealed):
+        if self._inputs is not None or not isinstance(
+            self._state, states.Invited | states.Advertised | states.Shared
+        ):
             raise MisuseError("mask_input", "the inputs are fixed already")
         checked = masking.check_vectors(self._round.params, inputs)
         self._inputs = masking.to_words(self._round.params, checked)
@@ -144,11 +231,11 @@ class ClientSession:
         Raises:
             MisuseError: started before, here or by the record that `once` keeps.
         """
-        if not isinstance(self._state, client.Invited):
+        if not isinstance(self._state, states.Invited):
             raise MisuseError("advertise_keys", "the session has started")
         state, message = client.advertise_keys(self._state)
         self._ask_once("start", "advertise_keys")
-        self._state = state
+        self._state, self._outbound = state, message
         return message
 
     def receive(self, message: bytes) -> bytes | None:
@@ -158,7 +245,8 @@ class ClientSession:
             message: as it came.
 
         Returns:
-            The answer; None where these bytes were taken before.
+            The answer; None where there is none (a client that is no witness has nothing to sign)
+            or these bytes were taken before.
 
         Raises:
             MessageError: malformed, or not for this client, context or stage.
@@ -176,7 +264,8 @@ class ClientSession:
             if self._taken[kind] == mark:
                 return None
             raise FaultyServerError(index, "a second, different message of one stage")
-        step = CLIENT_STEPS.get(type(self._state))
+        steps = MALICIOUS_STEPS if self._round.params.malicious else CLIENT_STEPS
+        step = steps.get(type(self._state))
         if step is None:
             raise self._nothing_expected(kind)
         if kind != step.kind:
@@ -187,7 +276,7 @@ class ClientSession:
             raise MessageError(None, index, str(error)) from error
         return self._take(step, inbound, mark)
 
-    def _take(self, step: ClientStep, inbound: object, mark: bytes) -> bytes:
+    def _take(self, step: ClientStep, inbound: object, mark: bytes) -> bytes | None:
         arguments: tuple[object, ...] = (inbound,)
         if step.stage == "mask_input":
             if self._inputs is None:
@@ -195,17 +284,17 @@ class ClientSession:
             arguments = (inbound, self._inputs)
         # a stage function is pure, so nothing has happened yet when `once` refuses
         state, answer = step.act(self._state, *arguments)
-        if step.once is not None:
+        if step.once is not None and answer is not None:
             self._ask_once(step.once, step.stage)
-        self._state = state
+        self._state, self._outbound = state, answer
         self._taken[step.kind] = mark
-        if isinstance(state, client.Masked):
+        if isinstance(state, states.Masked):
             self._inputs = None
             self._suspicions = state.suspicions
         return answer
 
     def _nothing_expected(self, kind: int) -> Exception:
-        if isinstance(self._state, client.Invited):
+        if isinstance(self._state, states.Invited):
             return MisuseError("advertise_keys", "start comes before receive")
         return MessageError(None, self._round.index, f"kind {kind} after the last stage")
 
@@ -214,134 +303,12 @@ class ClientSession:
             raise MisuseError(stage, f"{step!r} was taken before in this context")
 
 
-_SERVER_KINDS: Mapping[type, tuple[str, Kind]] = {
-    server.CollectKeys: ("advertise_keys", Kind.KEYS),
-    server.CollectShares: ("share_keys", Kind.SHARES),
-    server.CollectVectors: ("mask_input", Kind.MASKED_VECTOR),
-    server.CollectUnmask: ("unmask", Kind.UNMASK_SHARES),
-}
-
-
-class ServerSession:
-    """The server's part in one round.
-
-    Args:
-        params: the parameters.
-        roster: invited ids, each with b"" with a semi-honest server.
-    """
-
-    def __init__(self, params: Params, roster: Mapping[int, bytes]) -> None:
-        self._open(open_round(params, roster))
-
-    @classmethod
-    def in_round(cls, round_: Round) -> "ServerSession":
-        """Serves a round whose context is computed already."""
-        session = cls.__new__(cls)
-        session._open(round_)
-        return session
-
-    def _open(self, round_: Round) -> None:
-        self._round = round_
-        self._state: Any = server.CollectKeys(round_, frozenset(round_.ids))
-        self._received: dict[int, Any] = {}
-        self._keys: set[bytes] = set()
-        self._sums = masking.zero_words(round_.params)
-        self._taken: dict[tuple[int, int], bytes] = {}
-
-    def __repr__(self) -> str:
-        return f"ServerSession(stage={self.stage!r}, answered={len(self._received)})"
-
-    @property
-    def stage(self) -> str | None:
-        """The stage whose messages are being collected; None when the sum is out."""
-        found = _SERVER_KINDS.get(type(self._state))
-        return found[0] if found else None
-
-    def receive(self, client_id: int, message: bytes) -> None:
-        """Takes one client's message.
-
-        Bytes taken before are ignored; so is whatever comes from a client that was declared
-        dropped, or after the end.
-
-        Args:
-            client_id: who sent it, by the transport's word.
-            message: as it came.
-
-        Raises:
-            MessageError: malformed, or not of this client, context or stage.
-            FaultyClientError: well-formed, and against the protocol.
-        """
-        index = self._round.index
-        if client_id not in self._round.position:
-            raise MessageError(client_id, index, "is not in the roster")
-        try:
-            kind, body = messages.open_header(message, client_id, self._round.ctx)
-        except ValueError as error:
-            raise MessageError(client_id, index, str(error)) from error
-        mark = fingerprint(message)
-        if (client_id, kind) in self._taken:
-            if self._taken[client_id, kind] == mark:
-                return
-            raise FaultyClientError(client_id, "a second, different message of one stage")
-        if client_id not in self._state.expected:
-            return
-        expected = _SERVER_KINDS[type(self._state)][1]
-        if kind != expected:
-            raise MessageError(
-                client_id, index, f"kind {kind}, takes {int(expected)} at this stage"
-            )
-        try:
-            self._received[client_id] = self._accept(client_id, body)
-        except ValueError as error:
-            raise MessageError(client_id, index, str(error)) from error
-        self._taken[client_id, kind] = mark
-
-    def _accept(self, client_id: int, body: memoryview) -> object:
-        state = self._state
-        if isinstance(state, server.CollectKeys):
-            bundle = server.accept_keys(state, client_id, body, self._keys)
-            self._keys |= {bundle.enc_public_key, bundle.mask_public_key}
-            return bundle
-        if isinstance(state, server.CollectShares):
-            return server.accept_shares(state, client_id, body)
-        if isinstance(state, server.CollectVectors):
-            server.accept_vector(state, body, self._sums)
-            return None
-        return server.accept_unmask(state, client_id, body)
-
-    def close_stage(self) -> dict[int, bytes]:
-        """Declares everybody who has not answered dropped, and goes on.
-
-        Returns:
-            The next message for each client that is left; empty after the last stage.
-
-        Raises:
-            TooFewClientsError: nothing is released; the stage stays open.
-            FaultyClientError: a secret does not rebuild; nothing is released.
-            MisuseError: the round is over.
-        """
-        state, received = self._state, self._received
-        outbound: dict[int, bytes] = {}
-        if isinstance(state, server.CollectKeys):
-            self._state, outbound = server.close_keys(state, received)
-        elif isinstance(state, server.CollectShares):
-            self._state, outbound = server.close_shares(state, received)
-        elif isinstance(state, server.CollectVectors):
-            self._state, outbound = server.close_vectors(state, frozenset(received), self._sums)
-        elif isinstance(state, server.CollectUnmask):
-            self._state = server.close_unmask(state, received)
-        else:
-            raise MisuseError("unmask", "the round is over")
-        self._received = {}
-        return outbound
-
-    @property
-    def result(self) -> server.Aggregate:
-        """The sums and survivors.
-
-        Raises:
-            MisuseError: the last stage has not closed.
-        """
-        if not isinstance(self._state, server.Finished):
-            raise MisuseError("unmask", f"no result yet: collecting {self.stage}")
-        return self._state.aggregate
+def _check_identity(round_: Round, client_id: int, identity: IdentityKey | None) -> None:
+    if client_id not in round_.position:
+        raise MisuseError("advertise_keys", f"client {client_id} is not in the roster")
+    if not round_.params.malicious:
+        if identity is not None:
+            raise MisuseError("advertise_keys", "a semi-honest server takes identity_key=None")
+    elif identity is None or identity.public_key != round_.identities[client_id]:
+        reason = "takes the identity key whose public key the roster lists for this client"
+        raise MisuseError("advertise_keys", reason)

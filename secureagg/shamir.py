@@ -66,20 +66,48 @@ def combine(xs: NDArray[Any], shares: NDArray[Any]) -> tuple[bytes | None, ...]:
     return _from_limbs(_canonical(_fold(terms.sum(axis=1))))
 
 
-def _lagrange_at_zero(xs: Field) -> Field:
-    """[G, t] weights w with f(0) = sum_i w_i f(x_i): prod_j x_j / (x_i prod_{j != i} (x_j - x_i)).
+def consistent(
+    xs: NDArray[Any], shares: NDArray[Any], threshold: int, rand: RandomBytes
+) -> NDArray[np.bool_]:
+    """Tells which rows of more shares than the threshold lie on one polynomial per limb.
 
-    The second product runs over j, with 1 in place of the zero factor at j = i.
+    A row that does not is taken for one that does with probability 1/p. The test is of the dual
+    code (Cascudo, David, "SCRAPE", ACNS 2017, Lemma 1): sum_i g(x_i) f(x_i) / prod_{j != i}
+    (x_j - x_i) vanishes for every g of degree below m - t exactly if deg f < t; here for one
+    random g, which all rows share.
+
+    Args:
+        xs: [G, m] evaluation points, distinct within a row.
+        shares: [G, m, 9] limb shares below p.
+        threshold: t, below m.
+        rand: bytes that the dealer could not foresee.
     """
+    rows, which = np.unique(np.asarray(xs, dtype=np.uint64), axis=0, return_inverse=True)
+    value = np.zeros_like(rows)
+    for coefficient in _draw(rand, rows.shape[1] - threshold, 1):  # Horner
+        value = _fold(_times(value, rows) + coefficient)
+    weights = _times(value, _inverse(_differences(rows)))[which.reshape(-1)]
+    terms = _times(weights[:, :, None], np.asarray(shares, dtype=np.uint64))
+    clean: NDArray[np.bool_] = (_canonical(_fold(terms.sum(axis=1))) == 0).all(axis=1)
+    return clean
+
+
+def _lagrange_at_zero(xs: Field) -> Field:
+    """[G, t] weights w, f(0) = sum_i w_i f(x_i): prod_j x_j / (x_i prod_{j != i} (x_j - x_i))."""
     numerator = np.ones((len(xs), 1), dtype=np.uint64)
-    denominator = xs.copy()
     for j in range(xs.shape[1]):
-        column = xs[:, j : j + 1]
-        numerator = _times(numerator, column)
-        factor = column + _P - xs
+        numerator = _times(numerator, xs[:, j : j + 1])
+    return _times(numerator, _inverse(_times(_differences(xs), xs)))
+
+
+def _differences(xs: Field) -> Field:
+    """[G, m] prod_{j != i} (x_j - x_i), with 1 in place of the zero factor at j = i."""
+    product = np.ones_like(xs)
+    for j in range(xs.shape[1]):
+        factor = xs[:, j : j + 1] + _P - xs
         factor[:, j] = 1
-        denominator = _times(denominator, factor)
-    return _times(numerator, _inverse(denominator))
+        product = _times(product, factor)
+    return product
 
 
 def _inverse(values: Field) -> Field:

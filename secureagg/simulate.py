@@ -1,29 +1,32 @@
 """A whole round in one process, with real sessions that exchange bytes, and its outcome."""
 
 import os
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secureagg import masking
+from secureagg.adversaries import Wire, honest
 from secureagg.context import Round, open_round
 from secureagg.cost import Meter, RoundCost
-from secureagg.errors import MisuseError, TooFewClientsError
+from secureagg.errors import FaultyClientOrServerError, MisuseError, TooFewClientsError
 from secureagg.graph import Flags
 from secureagg.masking import Vectors
+from secureagg.messages import Kind
 from secureagg.once import MemoryOnce
 from secureagg.params import STAGES, Params
 from secureagg.prg import RandomBytes
-from secureagg.server import needed_dealers
-from secureagg.session import ClientSession, ServerSession
+from secureagg.primitives import KEY_BYTES, IdentityKey
+from secureagg.recovery import needed_dealers
+from secureagg.server_session import ServerSession
+from secureagg.session import ClientSession
 
 Inputs = Mapping[int, Vectors] | Callable[[int], Vectors]
 Dropouts = Mapping[str, Collection[int]]
 
-_RUNNING = tuple(stage for stage in STAGES if stage != "check_consistency")
 _NOBODY: Dropouts = {}
 
 
@@ -35,11 +38,18 @@ class RoundResult:
         sums: uint64 [length] by segment: the survivors' sum mod 2^modulus_bits.
         survivors: ascending ids.
         cost: CPU seconds and bytes by role and stage.
+        quorum: with a malicious server, threshold witnesses' signatures over who shared and who
+            survived, by id; empty otherwise.
+        suspicions: by the id of who has them: boxes of shares that were no good.
+        faulty: clients that dealt shares which contradict each other.
     """
 
     sums: dict[str, NDArray[np.uint64]]
     survivors: tuple[int, ...]
     cost: RoundCost
+    quorum: Mapping[int, bytes] = field(default_factory=dict)
+    suspicions: Mapping[int, tuple[FaultyClientOrServerError, ...]] = field(default_factory=dict)
+    faulty: tuple[int, ...] = ()
 
 
 def run_round(
@@ -49,6 +59,7 @@ def run_round(
     dropouts: Dropouts = _NOBODY,
     client_ids: Collection[int] | None = None,
     rand: RandomBytes = os.urandom,
+    wire: Wire = honest,
 ) -> RoundResult:
     """Runs one round: every invited client and the server, in this process.
 
@@ -60,7 +71,9 @@ def run_round(
         dropouts: stage to the clients that never answer from that stage on.
             "check_consistency" has no effect with a semi-honest server.
         client_ids: the invited ids, num_clients of them; None takes the keys of `inputs`.
-        rand: os.urandom's meaning; asked for 32 bytes per invited client in ascending order.
+        rand: os.urandom's meaning; asked for 32 bytes per invited client in ascending order. With
+            a malicious server twice: identity seed first, then session secret.
+        wire: what happens to messages on their way, see `secureagg.adversaries`.
 
     Returns:
         Sums, survivors and cost.
@@ -68,33 +81,70 @@ def run_round(
     Raises:
         MisuseError: the arguments do not fit; an input is missing or out of range.
         TooFewClientsError: too few clients are left; nothing is released.
+        ProtocolError: what a client or the server has to say about a message that `wire` changed.
     """
     ids = _invited(params, inputs, client_ids)
-    gone = _gone(dropouts, ids)
-    round_ = open_round(params, dict.fromkeys(ids, b""))
+    gone = _gone(params, dropouts, ids)
     vectors_of = _checked_inputs(params, inputs)
-    clients = {
-        i: ClientSession.in_round(round_, i, once=MemoryOnce(), rand=rand) for i in round_.ids
-    }
-    server, meter = ServerSession.in_round(round_), Meter(_RUNNING)
+    round_, clients = _join(params, ids, rand)
+    server, meter = ServerSession.in_round(round_), Meter(params.stages)
     outbound: Mapping[int, bytes] = dict.fromkeys(round_.ids, b"")
-    for stage in _RUNNING:
-        for client_id, message in outbound.items():
+    for stage in params.stages:
+        for client_id, message in _delivered(outbound, wire):
             if client_id in gone[stage]:
                 continue
             session = clients[client_id]
-            if stage == "mask_input":
+            if message and message[1] == Kind.NEIGHBOUR_SHARES:
                 meter.client(stage, partial(session.set_inputs, vectors_of(client_id)))
             step = partial(session.receive, message) if message else session.start
             answer = meter.client(stage, step)
-            if answer is not None:
-                meter.upload(stage, answer)
-                meter.server(stage, partial(server.receive, client_id, answer))
+            for sender, sent in wire(client_id, answer) if answer else ():
+                meter.upload(stage, sent)
+                meter.server(stage, partial(server.receive, sender, sent))
+            session.acknowledge()
         outbound = meter.server(stage, server.close_stage)
         for message in outbound.values():
             meter.download(stage, message)
     result = server.result
-    return RoundResult(result.sums, result.survivors, meter.total(len(ids)))
+    suspicions = {i: c.suspicions for i, c in clients.items() if c.suspicions}
+    return RoundResult(
+        result.sums,
+        result.survivors,
+        meter.total(len(ids)),
+        result.quorum,
+        suspicions,
+        result.faulty,
+    )
+
+
+def _delivered(outbound: Mapping[int, bytes], wire: Wire) -> Iterator[tuple[int, bytes]]:
+    """What arrives of the server's messages; b"" is the call to start."""
+    for client_id, message in outbound.items():
+        yield from wire(client_id, message) if message else [(client_id, message)]
+
+
+def _join(
+    params: Params, ids: frozenset[int], rand: RandomBytes
+) -> tuple[Round, dict[int, ClientSession]]:
+    """The round and a session for each client, their secrets drawn in ascending order of ids."""
+    identities: dict[int, IdentityKey | None] = {}
+    secrets, roster = {}, {}
+    for i in sorted(ids):
+        identity = IdentityKey.generate(rand) if params.malicious else None
+        identities[i], roster[i] = identity, identity.public_key if identity else b""
+        secrets[i] = rand(KEY_BYTES)
+    round_ = open_round(params, roster)
+    return round_, {
+        i: ClientSession.in_round(
+            round_, i, identities[i], once=MemoryOnce(), rand=partial(_given, secrets[i])
+        )
+        for i in round_.ids
+    }
+
+
+def _given(secret: bytes, size: int) -> bytes:
+    """A byte source with `secret` and nothing else in it."""
+    return secret[:size]
 
 
 def outcome(
@@ -114,17 +164,73 @@ def outcome(
         TooFewClientsError: `run_round` would raise it, with the same numbers.
         MisuseError: the arguments do not fit.
     """
+    round_, sets = sets_of(params, dropouts, client_ids)
+    return tuple(sorted(round_.members(sets.survivors)))
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Who does what in a round, as [n] flags over roster positions.
+
+    Attributes:
+        asked: sends its keys.
+        advertised: of those, is sent its neighbours' keys.
+        answered: of those, sends shares.
+        shared: of those, is sent shares.
+        survivors: of those, sends its masked vector.
+        signers: witnesses among those that sign; nobody with a semi-honest server.
+        informed: survivors that are sent what they unmask by.
+        revealed: of those, sends shares to unmask.
+    """
+
+    asked: Flags
+    advertised: Flags
+    answered: Flags
+    shared: Flags
+    survivors: Flags
+    signers: Flags
+    informed: Flags
+    revealed: Flags
+
+
+def sets_of(
+    params: Params, dropouts: Dropouts, client_ids: Collection[int] | None
+) -> tuple[Round, Sets]:
+    """What `outcome` finds out on its way. The round stands for any identity keys.
+
+    Raises:
+        TooFewClientsError: `run_round` would raise it, with the same numbers.
+        MisuseError: the arguments do not fit.
+    """
     ids = range(params.num_clients) if client_ids is None else client_ids
-    round_ = open_round(params, dict.fromkeys(ids, b""))
-    gone = {stage: round_.flags(out) for stage, out in _gone(dropouts, frozenset(ids)).items()}
-    alive = np.ones(params.num_clients, dtype=np.bool_)
-    for stage in ("advertise_keys", "share_keys"):
-        alive = round_.graph.core(alive & ~gone[stage], params.threshold)
-        _check(round_, int(alive.sum()), params.required_survivors)
-    survivors = alive & ~gone["mask_input"]
+    # who survives does not hang on the identity keys
+    round_ = open_round(replace(params, server="semi_honest"), dict.fromkeys(ids, b""))
+    gone = {
+        stage: round_.flags(out) for stage, out in _gone(params, dropouts, frozenset(ids)).items()
+    }
+    asked = ~gone["advertise_keys"]
+    advertised = _core(round_, asked)
+    answered = advertised & ~gone["share_keys"]
+    shared = _core(round_, answered)
+    survivors = shared & ~gone["mask_input"]
     _check(round_, int(survivors.sum()), params.required_survivors)
-    _check_shares(round_, alive, survivors, survivors & ~gone["unmask"])
-    return tuple(sorted(round_.members(survivors)))
+    signers, informed = np.zeros_like(shared), survivors
+    if params.malicious:
+        witnesses = np.zeros_like(shared)
+        witnesses[round_.graph.witnesses] = True
+        signers = survivors & witnesses & ~gone["check_consistency"]
+        _check(round_, int(signers.sum()), params.threshold, "witnesses' signatures")
+        informed = survivors & (signers | ~witnesses)
+    revealed = informed & ~gone["unmask"]
+    _check_shares(round_, shared, survivors, revealed)
+    found = Sets(asked, advertised, answered, shared, survivors, signers, informed, revealed)
+    return round_, found
+
+
+def _core(round_: Round, answered: Flags) -> Flags:
+    alive = round_.graph.core(answered, round_.params.threshold)
+    _check(round_, int(alive.sum()), round_.params.required_survivors)
+    return alive
 
 
 def _check_shares(round_: Round, shared: Flags, survivors: Flags, revealed: Flags) -> None:
@@ -162,13 +268,13 @@ def _checked_inputs(params: Params, inputs: Inputs) -> Callable[[int], Vectors]:
     return inputs.__getitem__
 
 
-def _gone(dropouts: Dropouts, ids: frozenset[int]) -> dict[str, set[int]]:
+def _gone(params: Params, dropouts: Dropouts, ids: frozenset[int]) -> dict[str, set[int]]:
     """Who has left by each stage."""
     if unknown := [stage for stage in dropouts if stage not in STAGES]:
         raise MisuseError("dropouts", f"stages {unknown}, takes some of {STAGES}")
     out: set[int] = set()
     gone = {}
-    for stage in _RUNNING:
+    for stage in params.stages:
         out = out | set(dropouts.get(stage, ()))
         gone[stage] = out
     if strangers := sorted(set().union(*dropouts.values()) - ids):

@@ -55,6 +55,7 @@ class Play:
     inputs: dict[int, np.ndarray]
     inbound: dict[int, bytes] = field(default_factory=dict)
     sent: dict[int, bytes] = field(default_factory=dict)
+    keys: dict[int, Any] = field(default_factory=dict)
 
     def answers(self, *, but=()) -> dict[int, bytes]:
         """Every client's answer to what it was last sent; not given to the server yet."""
@@ -104,7 +105,10 @@ def make_play(stages=0, *, ids=None, params=None, **changes) -> Play:
     """A round of which `stages` stages are over."""
     params = params or make_params(**changes)
     ids = list(range(params.num_clients)) if ids is None else ids
-    roster = dict.fromkeys(ids, b"")
+    keys: dict[int, Any] = dict.fromkeys(ids)
+    if params.malicious:
+        keys = {i: identity_of(i) for i in ids}
+    roster = roster_of(keys)
     segment, generator = params.segments[0], np.random.default_rng(1)
     inputs = {
         i: generator.integers(0, 1 << segment.modulus_bits, segment.length, dtype=np.uint64)
@@ -113,14 +117,22 @@ def make_play(stages=0, *, ids=None, params=None, **changes) -> Play:
     rand = seeded()
     clients = {
         i: secureagg.ClientSession(
-            params, i, None, roster, inputs[i], once=secureagg.MemoryOnce(), rand=rand
+            params, i, keys[i], roster, inputs[i], once=secureagg.MemoryOnce(), rand=rand
         )
         for i in ids
     }
-    play = Play(params, clients, secureagg.ServerSession(params, roster), inputs)
+    play = Play(params, clients, secureagg.ServerSession(params, roster), inputs, keys=keys)
     for _ in range(stages):
         play.step()
     return play
+
+
+def identity_of(client_id) -> secureagg.IdentityKey:
+    return secureagg.IdentityKey(hashlib.sha256(b"identity %d" % client_id).digest())
+
+
+def roster_of(keys) -> dict[int, bytes]:
+    return {i: key.public_key if key else b"" for i, key in keys.items()}
 
 
 @pytest.fixture(scope="session", name="make_params")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import secureagg
-from secureagg import client, messages, primitives, session
+from secureagg import messages, primitives, session, sharing
 from secureagg._codec import u32
 from secureagg.messages import KeyBundle, Kind
 
@@ -22,7 +22,9 @@ def refused(play, client_id, message, error, match) -> Any:
 
 
 def bundles(play, client_id) -> dict[int, KeyBundle]:
-    return messages.bundles_from_bytes(memoryview(play.inbound[client_id])[38:], limit=99)
+    return messages.bundles_from_bytes(
+        memoryview(play.inbound[client_id])[38:], limit=99, signed=play.params.malicious
+    )
 
 
 def with_bundles(play, client_id, changed) -> Any:
@@ -105,7 +107,7 @@ def test_keys_of_a_client_that_is_no_neighbour(make_play):
 def bad_keys(play) -> list[tuple[KeyBundle, str]]:
     """(name, bundle of client 1 as client 0 gets it, text)."""
     honest = bundles(play, 0)[1]
-    mine = KeyBundle.from_bytes(memoryview(play.sent[0])[38:])
+    mine = KeyBundle.from_bytes(memoryview(play.sent[0])[38:], signed=False)
     other = bundles(play, 0)[2]
     replace = dataclasses.replace
     return [
@@ -145,7 +147,8 @@ def shared_message(play, client_id, shared, senders) -> Any:
         memoryview(play.inbound[client_id])[38:], num_clients=play.params.num_clients, limit=99
     )
     flags = np.isin(np.arange(play.params.num_clients), shared)
-    boxes = {i: honest.boxes.get(i, bytes(messages.BOX_BYTES)) for i in senders}
+    nothing = messages.SealedShares(bytes(90), bytes(32), bytes(32))
+    boxes = {i: honest.boxes.get(i, nothing) for i in senders}
     return play.edit(play.inbound[client_id], messages.NeighbourShares(flags, boxes).to_bytes())
 
 
@@ -208,13 +211,15 @@ def test_a_box_that_does_not_open_is_reported_and_the_round_goes_on(make_play, h
     )
     boxes = dict(inbound.boxes)
     if harm == "flip":
-        boxes[1] = boxes[1][:-1] + bytes([boxes[1][-1] ^ 1])
+        box = boxes[1].box
+        boxes[1] = boxes[1]._replace(box=box[:-1] + bytes([box[-1] ^ 1]))
     elif harm == "swap":
         boxes[1] = boxes[2]
     else:  # the same pair of clients in another attempt
         other = make_play(2, attempt=1)
         at = other.inbound[0].index(u32(1), 39)
-        boxes[1] = other.inbound[0][at + 4 : at + 4 + messages.BOX_BYTES]
+        entry = other.inbound[0][at + 4 : at + 4 + messages.SealedShares.len_bytes()]
+        boxes[1] = messages.SealedShares.from_bytes(entry)
     body = messages.NeighbourShares(inbound.shared, boxes).to_bytes()
     play.inbound[0] = play.edit(play.inbound[0], body)
     play.step()
@@ -236,11 +241,15 @@ def test_a_box_that_does_not_open_is_reported_and_the_round_goes_on(make_play, h
 def test_a_box_that_opens_to_nonsense_is_reported_too(make_play, plaintext):
     play = make_play(2, threshold=3)
     key = play.clients[0]._state.opening_keys[1]
-    box = primitives.seal(key, plaintext, client._box_data(play.clients[0]._round.ctx, 1, 0))
+    box = primitives.seal(key, plaintext, sharing._box_data(play.clients[0]._round.ctx, 1, 0))
     inbound = messages.NeighbourShares.from_bytes(
         memoryview(play.inbound[0])[38:], num_clients=6, limit=5
     )
-    changed = messages.NeighbourShares(inbound.shared, {**inbound.boxes, 1: box})
+    # the commitments fit, so that only the plaintext can be at fault
+    pair = plaintext[1:37], plaintext[38:]
+    promised = sharing.commit_pair(play.clients[0]._round.ctx, 1, 0, pair)
+    sealed = messages.SealedShares(box, *promised)
+    changed = messages.NeighbourShares(inbound.shared, {**inbound.boxes, 1: sealed})
     play.inbound[0] = play.edit(play.inbound[0], changed.to_bytes())
     play.step()
     assert [s.client_id for s in play.clients[0].suspicions] == [1]
@@ -444,4 +453,7 @@ def test_table_of_steps_follows_the_stages():
     stages = [step.stage for step in session.CLIENT_STEPS.values()]
     assert ["advertise_keys", *stages] == [s for s in secureagg.STAGES if s != "check_consistency"]
     kinds = [step.kind for step in session.CLIENT_STEPS.values()]
-    assert kinds == [k for k in Kind if k >= 128]
+    assert kinds == [k for k in Kind if k >= 128 and k != Kind.QUORUM]
+    stages = [step.stage for step in session.MALICIOUS_STEPS.values()]
+    assert ["advertise_keys", *stages] == list(secureagg.STAGES)
+    assert [s.kind for s in session.MALICIOUS_STEPS.values()] == [k for k in Kind if k >= 128]

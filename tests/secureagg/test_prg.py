@@ -4,6 +4,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import secureagg
 from secureagg import prg
+from secureagg._codec import word_dtype
 
 KEY, COUNTER = bytes(range(16)), b"\xff" * 15 + b"\xfe"
 
@@ -57,3 +58,18 @@ def test_byte_stream_depends_on_the_total_only():
 def test_byte_stream_takes_32_bytes():
     with pytest.raises(ValueError, match="31"):
         secureagg.byte_stream(bytes(31))
+
+
+@pytest.mark.parametrize("bits", [16, 32, 62])
+@pytest.mark.parametrize("cores", [2, 3])
+def test_threads_change_nothing(monkeypatch, bits, cores):
+    """Each core seeks to its part of every stream; the counter wraps past ff..ff on the way."""
+    length = 9001
+    streams = [(bytes([i] * 16), b"\xff" * 15 + bytes([255 - 9 * i]), i % 2 == 0) for i in range(5)]
+    plain = np.zeros(length, dtype=word_dtype(bits))
+    prg.accumulate(plain, streams)
+    monkeypatch.setattr(prg, "THREAD_BYTES", 100)
+    monkeypatch.setattr(prg, "_cores", lambda: cores)
+    threaded = np.zeros_like(plain)
+    prg.accumulate(threaded, streams)
+    assert threaded.tolist() == plain.tolist()

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import secureagg
+from secureagg import prediction, simulate
 
 STAGES = secureagg.STAGES
 
@@ -37,6 +38,7 @@ def rounds(draw):
         "min_survivors": draw(st.integers(1, n)),
         "corrupt": draw(st.sampled_from([0, 0, "1/4"])) if n > 3 else 0,
         "graph_seed": draw(st.binary(min_size=1, max_size=3)),
+        "server": draw(st.sampled_from(["semi_honest", "malicious"])),
     }
     inputs = {
         i: {s.name: generator.integers(0, 1 << s.modulus_bits, s.length) for s in segments}
@@ -71,6 +73,8 @@ def test_right_sum_or_typed_abort_and_outcome_agrees(make_params, seeded, case):
     if result is None:
         return
     assert result.survivors == survivors
+    up, down = prediction._bytes(params, *simulate.sets_of(params, dropouts, inputs))
+    assert (result.cost.upload_bytes, result.cost.download_bytes) == (up, down)
     assert len(result.survivors) >= params.required_survivors
     for segment in params.segments:
         assert result.sums[segment.name].dtype == np.uint64
@@ -84,7 +88,10 @@ def test_abort_happens_exactly_when_the_definition_says(make_params, case):
     fields, inputs, dropouts = case
     params = make_params(**fields)
     ids = sorted(inputs)
-    round_ = secureagg.context.open_round(params, dict.fromkeys(ids, b""))
+    keys = {i: secureagg.IdentityKey(i.to_bytes(32)) if params.malicious else None for i in ids}
+    round_ = secureagg.context.open_round(
+        params, {i: key.public_key if key else b"" for i, key in keys.items()}
+    )
     near = {i: set(round_.mask_neighbours(i)) for i in ids}
     gone: set[int] = set()
     alive = set(ids)
@@ -98,7 +105,10 @@ def test_abort_happens_exactly_when_the_definition_says(make_params, case):
     gone |= set(dropouts["mask_input"])
     survivors = alive - gone
     fine = fine and len(survivors) >= params.required_survivors
-    revealed = survivors - set(dropouts["unmask"])
+    if params.malicious:
+        gone |= set(dropouts["check_consistency"])
+        fine = fine and len(survivors & set(round_.witnesses) - gone) >= params.threshold
+    revealed = survivors - gone - set(dropouts["unmask"])
     owed = survivors | {i for i in alive - survivors if near[i] & survivors}
     fine = fine and all(len(near[i] & revealed) >= params.threshold for i in owed)
     if fine:
@@ -218,13 +228,13 @@ def test_cost_counts_bytes_by_stage(make_params, make_play, header_bytes):
     assert cost.num_clients == 6
     assert cost.upload_bytes == {
         "advertise_keys": 6 * (header_bytes + 96),
-        "share_keys": 6 * (header_bytes + 5 * 94),
+        "share_keys": 6 * (header_bytes + 5 * 158),
         "mask_input": 5 * (header_bytes + 13),
         "unmask": 5 * (header_bytes + 1 + 5 * 36),
     }
     assert cost.download_bytes == {
         "advertise_keys": 6 * (header_bytes + 5 * 100),
-        "share_keys": 6 * (header_bytes + 1 + 5 * 94),
+        "share_keys": 6 * (header_bytes + 1 + 5 * 158),
         "mask_input": 5 * (header_bytes + 2),
         "unmask": 0,
     }
@@ -330,3 +340,25 @@ def test_ten_thousand_clients_have_an_outcome_at_once():
     gone = range(0, 10_000, 20)
     survivors = secureagg.outcome(params, {"mask_input": gone})
     assert len(survivors) == 9_500
+
+
+@pytest.mark.parametrize("server", ["semi_honest", "malicious"])
+def test_predicted_costs_have_the_stages_of_the_round(make_params, server):
+    params = make_params(server=server, threshold=4)
+    inputs = {i: np.zeros(5, dtype=int) for i in range(6)}
+    dropouts = {"mask_input": [5]}
+    predicted = secureagg.predict_cost(params, dropouts)
+    measured = secureagg.run_round(params, inputs, dropouts=dropouts).cost
+    assert predicted.upload_bytes == measured.upload_bytes
+    assert predicted.download_bytes == measured.download_bytes
+    for role in ("client_seconds", "server_seconds"):
+        assert list(getattr(predicted, role)) == list(params.stages)
+        assert all(0 <= value < 60 for value in getattr(predicted, role).values())
+    with pytest.raises(secureagg.TooFewClientsError):
+        secureagg.predict_cost(params, {"mask_input": [1, 2, 3, 4]})
+    counts = prediction.count(params, *simulate.sets_of(params, dropouts, None))
+    assert counts.clients["mask_input"] == 5
+    assert counts.edges["mask_input"] == 5 * 5
+    assert counts.edges["share_keys"] == 6 * 5
+    assert (counts.recovered, counts.cut_edges) == (6, 5)
+    assert counts.held == (5 * 4 + 5) / 6

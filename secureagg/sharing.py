@@ -1,0 +1,97 @@
+"""Shares on their way from dealer to holder: committed to in the open, boxed in secret.
+
+A dealer publishes SHA-256(tag, ctx, dealer, holder, kind, share) for each share. So a holder knows
+whether its box holds what was promised, and the server later tells a lying holder (its share does
+not match the commitment) from a lying dealer (matching shares that rebuild a wrong secret).
+"""
+
+from collections.abc import Mapping
+from struct import Struct
+
+from secureagg import messages
+from secureagg._codec import u32
+from secureagg.messages import SealedShares, ShareKind
+from secureagg.primitives import CIPHER_BYTES, Usage, hkdf, label, open_box, seal, sha256
+from secureagg.shamir import SHARE_BYTES
+
+_FIELDS = Struct(f"<HIHIHBH{SHARE_BYTES}s")
+"""Dealer, holder, kind and share as `label` writes them, each behind its length, in one call."""
+
+SharePair = tuple[bytes, bytes]
+"""(mask key share, self-mask seed share), SHARE_BYTES each."""
+
+
+def share_commitment(ctx: bytes, dealer: int, holder: int, kind: ShareKind, share: bytes) -> bytes:
+    """Returns what a dealer commits to a share with, 32 bytes."""
+    fields = _FIELDS.pack(4, dealer, 4, holder, 1, kind, SHARE_BYTES, share)
+    return sha256(label(Usage.SHARE_COMMITMENT, ctx) + fields)
+
+
+def commit_pair(ctx: bytes, dealer: int, holder: int, pair: SharePair) -> tuple[bytes, bytes]:
+    """Returns the commitments to both shares, in the order of the pair."""
+    mask_key, self_seed = pair
+    return (
+        share_commitment(ctx, dealer, holder, ShareKind.MASK_KEY, mask_key),
+        share_commitment(ctx, dealer, holder, ShareKind.SELF_SEED, self_seed),
+    )
+
+
+def seal_pair(key: bytes, ctx: bytes, dealer: int, holder: int, pair: SharePair) -> SealedShares:
+    """Boxes two shares for their holder and commits to them.
+
+    Args:
+        key: 16 bytes, of this dealer and holder in this context only.
+        ctx: round context.
+        dealer: whose secrets are shared.
+        holder: who gets the box.
+        pair: the shares.
+    """
+    plaintext = messages.share_pair_to_bytes(*pair)
+    box = seal(key, plaintext, _box_data(ctx, dealer, holder))
+    return SealedShares(box, *commit_pair(ctx, dealer, holder, pair))
+
+
+def open_pair(
+    key: bytes, ctx: bytes, dealer: int, holder: int, sealed: SealedShares
+) -> SharePair | str:
+    """Undoes `seal_pair`.
+
+    Returns:
+        The shares; or, in words, why they cannot be used.
+    """
+    plaintext = open_box(key, sealed.box, _box_data(ctx, dealer, holder))
+    if plaintext is None:
+        return "its box of shares does not open"
+    try:
+        pair = messages.share_pair_from_bytes(plaintext)
+    except ValueError as error:
+        return f"its box of shares is malformed: {error}"
+    if commit_pair(ctx, dealer, holder, pair) != (
+        sealed.mask_key_commitment,
+        sealed.seed_commitment,
+    ):
+        return "its box of shares does not match its commitments"
+    return pair
+
+
+def box_keys(
+    agreed: bytes, ctx: bytes, me: int, other: int, keys: Mapping[int, bytes]
+) -> tuple[bytes, bytes]:
+    """The AES keys of the two boxes of a pair: (from me to the other, from the other to me).
+
+    Args:
+        agreed: agreement of both enc keys.
+        ctx: round context.
+        me: own id.
+        other: the other's id.
+        keys: enc public keys by id.
+    """
+    low, high = min(me, other), max(me, other)
+    info = label(Usage.BOX_KEY, ctx, u32(low), u32(high), keys[low], keys[high])
+    material = hkdf(agreed, 2 * CIPHER_BYTES, info)
+    upwards, downwards = material[:CIPHER_BYTES], material[CIPHER_BYTES:]
+    return (upwards, downwards) if me < other else (downwards, upwards)
+
+
+def _box_data(ctx: bytes, sender: int, receiver: int) -> bytes:
+    return label(Usage.BOX_DATA, ctx, u32(sender), u32(receiver))

@@ -1,0 +1,180 @@
+"""Who is blamed when shares are wrong: a lying holder, a lying dealer, or nobody yet."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import secureagg
+from secureagg import messages, shamir, sharing
+from secureagg.messages import ShareKind
+
+
+def resealed(play, dealer, holder, pair, *, commit=None) -> messages.SealedShares:
+    """What the dealer would send had it dealt `pair`, with the commitments of `commit`."""
+    session = play.clients[dealer]
+    round_ = session._round
+    state = session._state
+    me, other = state.me, state.bundles[holder]
+    keys = {dealer: me.bundle.enc_public_key, holder: other.enc_public_key}
+    agreed = secureagg.primitives.agreement(me.enc_private_key)(other.enc_public_key)
+    key, _ = sharing.box_keys(agreed, round_.ctx, dealer, holder, keys)
+    sealed = sharing.seal_pair(key, round_.ctx, dealer, holder, pair)
+    if commit is not None:
+        sealed = sealed._replace(
+            mask_key_commitment=commit.mask_key_commitment,
+            seed_commitment=commit.seed_commitment,
+        )
+    return sealed
+
+
+def dealt(play, dealer) -> dict[int, messages.SealedShares]:
+    return messages.boxes_from_bytes(memoryview(play.sent[dealer])[38:], limit=99)
+
+
+def with_boxes(play, dealer, boxes) -> bytes:
+    message: bytes = play.edit(play.sent[dealer], messages.boxes_to_bytes(boxes))
+    return message
+
+
+def go_on(play) -> None:
+    for client_id, message in play.sent.items():
+        play.server.receive(client_id, message)
+    play.inbound = play.server.close_stage()
+
+
+@pytest.mark.parametrize("server", ["semi_honest", "malicious"])
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_box_that_does_not_match_its_commitment_is_not_held(make_play, server, kind):
+    """A dealer that frames its holder: the holder does not pass the share on."""
+    play = make_play(1, threshold=4, server=server)
+    play.answers()
+    boxes = dealt(play, 1)
+    pair = [bytes(36), bytes(36)]
+    honest = boxes[0]
+    wrong = resealed(play, 1, 0, tuple(pair), commit=honest)
+    half = wrong._replace(
+        **{
+            ("mask_key_commitment", "seed_commitment")[1 - kind]: sharing.share_commitment(
+                play.clients[1]._round.ctx, 1, 0, list(ShareKind)[1 - kind], bytes(36)
+            )
+        },
+    )  # one of the two matches
+    play.sent[1] = with_boxes(play, 1, boxes | {0: half})
+    go_on(play)
+    play.step()
+    (suspicion,) = play.clients[0].suspicions
+    assert suspicion.client_id == 1
+    assert "commitments" in str(suspicion)
+    play.finish()
+    assert play.server.result.survivors == tuple(range(6))
+    assert play.server.result.faulty == ()
+
+
+@pytest.mark.parametrize("dropped", [[], [1]])
+def test_a_dealer_whose_shares_rebuild_something_else(make_play, dropped):
+    """All shares match their commitments, so the dealer alone can have done it."""
+    play = make_play(1, threshold=4)
+    play.answers()
+    rand = np.random.default_rng(1).bytes
+    xs = np.array([i + 1 for i in range(6) if i != 1])
+    pairs = shamir.split((bytes(32), bytes(31) + b"\1"), xs, 4, rand)
+    holders = [i for i in range(6) if i != 1]
+    boxes = {
+        v: resealed(play, 1, v, (pairs[0, i].tobytes(), pairs[1, i].tobytes()))
+        for i, v in enumerate(holders)
+    }
+    play.sent[1] = with_boxes(play, 1, boxes)
+    go_on(play)
+    play.step(but=dropped)
+    play.answers(but=dropped)
+    for client_id, message in play.sent.items():
+        play.server.receive(client_id, message)
+    with pytest.raises(secureagg.FaultyClientError, match="do not rebuild") as caught:
+        play.server.close_stage()
+    assert caught.value.client_id == 1
+    with pytest.raises(secureagg.MisuseError, match="no result"):
+        _ = play.server.result
+
+
+def test_a_dealer_whose_surplus_share_is_off_is_named_and_the_sum_is_right(make_play):
+    play = make_play(1, threshold=3)
+    play.answers()
+    boxes = dealt(play, 1)
+    play.sent[1] = with_boxes(play, 1, boxes | {5: resealed(play, 1, 5, (bytes(36), bytes(36)))})
+    go_on(play)
+    play.step()
+    assert all(not client.suspicions for client in play.clients.values())
+    play.finish()  # the first three holders' shares are used: 0, 2 and 3
+    assert play.server.result.faulty == (1,)
+
+
+def test_shares_that_fit_no_secret_name_the_dealer(make_play):
+    """Nine limbs that stand for a number above 2^256."""
+    play = make_play(1, threshold=1)
+    play.answers()
+    top = np.zeros(9, dtype="<u4")
+    top[8] = 1 << 20
+    pair = (top.tobytes(), top.tobytes())
+    boxes = {v: resealed(play, 1, v, pair) for v in range(6) if v != 1}
+    play.sent[1] = with_boxes(play, 1, boxes)
+    go_on(play)
+    play.step()
+    play.answers()
+    for client_id, message in play.sent.items():
+        play.server.receive(client_id, message)
+    with pytest.raises(secureagg.FaultyClientError, match="do not rebuild") as caught:
+        play.server.close_stage()
+    assert caught.value.client_id == 1
+
+
+def test_too_few_good_shares_release_nothing(make_play):
+    play = make_play(3, threshold=3)
+    play.answers()
+    for holder in (0, 1, 2, 3):
+        answer = messages.UnmaskShares.from_bytes(memoryview(play.sent[holder])[38:], m=5)
+        shares: Any = answer.shares.copy()
+        shares[4, 0] ^= 1
+        lie = play.edit(play.sent[holder], messages.UnmaskShares(answer.held, shares).to_bytes())
+        with pytest.raises(secureagg.FaultyClientError) as caught:
+            play.server.receive(holder, lie)
+        assert caught.value.client_id == holder
+    for holder in (4, 5):
+        play.server.receive(holder, play.sent[holder])
+    with pytest.raises(secureagg.TooFewClientsError) as abort:
+        play.server.close_stage()
+    assert (abort.value.have, abort.value.need) == (1, 3)
+
+
+def test_a_holder_cannot_pass_on_the_other_kind_of_share(make_play):
+    """A commitment is bound to its kind, dealer and holder."""
+    play = make_play(2, threshold=3)
+    play.step(but=[5])
+    pairs = play.clients[0]._state.shares
+    play.answers()
+    answer = messages.UnmaskShares.from_bytes(memoryview(play.sent[0])[38:], m=5)
+    for row, other in [(0, pairs[1][0]), (4, pairs[5][1]), (0, pairs[2][1])]:
+        shares: Any = answer.shares.copy()
+        shares[row] = np.frombuffer(other, dtype="<u4")
+        lie = play.edit(play.sent[0], messages.UnmaskShares(answer.held, shares).to_bytes())
+        with pytest.raises(secureagg.FaultyClientError, match="committed"):
+            play.server.receive(0, lie)
+    go_on(play)
+    play.finish()
+
+
+@pytest.mark.parametrize("m", [4, 7, 30])
+@pytest.mark.parametrize("threshold", [1, 3])
+def test_surplus_shares_are_checked_against_the_polynomial(m, threshold):
+    generator = np.random.default_rng(5)
+    secrets = tuple(generator.bytes(32) for _ in range(3))
+    xs = np.sort(generator.choice(1 << 30, m, replace=False)) + 1
+    shares = shamir.split(secrets, xs, threshold, generator.bytes)
+    rows = np.tile(xs, (3, 1))
+    assert shamir.consistent(rows, shares, threshold, generator.bytes).tolist() == [True] * 3
+    for where in (0, m - 1):
+        for limb in (0, 8):
+            bad = shares.copy()
+            bad[1, where, limb] ^= 1
+            found = shamir.consistent(rows, bad, threshold, generator.bytes)
+            assert found.tolist() == [True, False, True]
