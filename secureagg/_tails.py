@@ -112,8 +112,8 @@ def log_divided(n: int, corrupt: int, k: int, t: int) -> float:
     In agreed sets every included honest client u has t - c_u honest surviving neighbours. A proper
     component of the honest survivors then takes two disjoint windows of k/2 ring slots with
     t - k/2 - 1 corrupt clients each: pairs of windows times Pr[Hyp(n, c, k/2) >= t - k/2 - 1]^2.
-    The product takes the counts of two disjoint windows to be negatively associated, as those of
-    sampling without replacement are.
+    The product is a bound: a random permutation of fixed values is negatively associated
+    (Joag-Dev, Proschan 1983, Theorem 2.11), hence so are the counts of disjoint windows.
 
     Args:
         n: clients.

@@ -13,6 +13,7 @@ from tests.fl import helpers
 EVERY_STAGE = dict.fromkeys(STAGES, 0.06)
 
 
+@pytest.mark.parametrize("server", ["semi_honest", "malicious"])
 @pytest.mark.parametrize("graph", ["sparse", "complete"])
 @pytest.mark.parametrize(
     ("privacy", "against"),
@@ -24,7 +25,9 @@ EVERY_STAGE = dict.fromkeys(STAGES, 0.06)
         ("none", "examples"),
     ],
 )
-def test_ideal_and_secure_give_bit_identical_models(privacy: str, against: str, graph: str) -> None:
+def test_ideal_and_secure_give_bit_identical_models(
+    privacy: str, against: str, graph: str, server: str
+) -> None:
     data = helpers.small_data(num_clients=40)
     wanted = (
         fl.NotPrivate(1.0, against, max_weight=4)
@@ -38,7 +41,7 @@ def test_ideal_and_secure_give_bit_identical_models(privacy: str, against: str, 
                     privacy=wanted,
                     seeded_secrets=True,
                     aggregation=make(
-                        simulate_dropout=EVERY_STAGE, graph=graph,
+                        simulate_dropout=EVERY_STAGE, graph=graph, server=server,
                         security_bits=12, correctness_bits=4,
                     ),
                 ),

@@ -308,7 +308,7 @@ def test_a_job_that_is_refused_leaves_no_directory(
         (["--dataset", "mnist-writers"], "data_dir: got None; takes a folder"),
         (["--dataset", "digits", "--aggregation", "magic"], "aggregation: got magic"),
         (["--dataset", "digits", "--processes", "2"], "processes: got 2; takes "),
-        ([*SMALL, "--server", "malicious"], "malicious"),
+        ([*SMALL, "--server", "nosy"], "server: got nosy; takes semi_honest | malicious"),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "privacy"])
