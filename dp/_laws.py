@@ -117,3 +117,44 @@ def skellam_rate(mu: float, t: float) -> float:
     """
     x = t / mu
     return mu * (x * math.asinh(x) - x * x / (math.sqrt(1.0 + x * x) + 1.0))
+
+
+def skellam_log_law(variance: Fraction, last: int) -> list[float]:
+    """Log P[X = k] for k = 0..last, each within 2^-46 + 2^-50 |log P|; last beyond the bulk.
+
+    Quotients are taken in integers, so nothing cancels: log(w / sum) = log(q) - s log 2 with
+    q = (w 2^s) / sum, at least 2^62.
+
+    Args:
+        variance: mu.
+        last: at least `skellam_tail(mu, 112)`, so that the sum is that of the whole law.
+    """
+    start = last + 8
+    while True:
+        values = _bessel_downwards(variance, start)
+        if _converged(values, last):
+            break
+        start += start // 4 + 8
+    total = 2 * sum(values) - values[0]
+    size = total.bit_length() + 63
+    logs = []
+    for value in values[: last + 1]:
+        shift = size - value.bit_length()
+        logs.append(math.log((value << shift) // total) - shift * math.log(2.0))
+    return logs
+
+
+def bessel_quotient_complement(variance: Fraction) -> Fraction:
+    """An upper bound on 1 - I_1(mu) / I_0(mu), tight to 2^-100; for mu up to 1e6.
+
+    r_{k-1} = 1 / (2k / mu + r_k) falls as r_k grows, so interval ends swap at each step; from
+    0 <= r_N <= 1 the interval shrinks by the product of the r_k^2. All roundings go outwards.
+    """
+    numerator, denominator = variance.numerator, variance.denominator
+    one = 1 << _BITS
+    steps = 16 + 14 * math.isqrt(math.ceil(variance) + 1)
+    low, high = 0, one
+    for k in range(steps, 0, -1):
+        base = 2 * k * denominator * one // numerator
+        low, high = one * one // (base + 1 + high), -(-one * one // (base + low))
+    return Fraction(one - low, one)
