@@ -13,7 +13,16 @@ from dp.accountants import (
     zcdp_bound,
 )
 from dp.calibration import calibrate, smallest_parameter
-from dp.clipping import clip_l2
+from dp.clipping import (
+    ClippedSum,
+    ClipQuantile,
+    clip_and_sum,
+    clip_l2,
+    clip_layers,
+    clip_linf,
+    joint_multiplier,
+    joint_norm,
+)
 from dp.discretize import (
     MAX_MODULUS_BITS,
     Discretizer,
@@ -52,20 +61,27 @@ from dp.events import (
     event_from_dict,
     event_to_dict,
 )
+from dp.grid import GridGaussian, GridLaplace, grid_gaussian, grid_laplace
 from dp.ledger import Ledger
 from dp.mechanisms import (
+    BitMechanism,
     CentralMechanism,
     DistributedMechanism,
+    bit_mechanism,
     central_gaussian,
     distributed,
 )
 from dp.random import RandomBytes
-from dp.samplers import discrete_gaussian, skellam, total_variation
+from dp.renyi import RenyiBounds, renyi_bounds
+from dp.samplers import discrete_gaussian, discrete_laplace, skellam, total_variation
 
 __all__ = [
     "MAX_MODULUS_BITS",
+    "BitMechanism",
     "CalibrationError",
     "CentralMechanism",
+    "ClipQuantile",
+    "ClippedSum",
     "ComposedEvent",
     "DiscreteGaussianEvent",
     "DiscreteGaussianSumEvent",
@@ -75,6 +91,8 @@ __all__ = [
     "Event",
     "FailureBudgetError",
     "GaussianEvent",
+    "GridGaussian",
+    "GridLaplace",
     "Interval",
     "Ledger",
     "LedgerError",
@@ -85,6 +103,7 @@ __all__ = [
     "ParameterError",
     "RandomBytes",
     "ReleaseLimitError",
+    "RenyiBounds",
     "RepeatedChargeError",
     "RepeatedReleaseError",
     "Rotation",
@@ -94,19 +113,29 @@ __all__ = [
     "SurvivorsError",
     "UnsupportedEventError",
     "Zcdp",
+    "bit_mechanism",
     "calibrate",
     "central_gaussian",
     "choose_modulus_bits",
+    "clip_and_sum",
     "clip_l2",
+    "clip_layers",
+    "clip_linf",
     "default_granularity",
     "delta",
     "discrete_gaussian",
+    "discrete_laplace",
     "distributed",
     "epsilon",
     "epsilon_with_failures",
     "event_from_dict",
     "event_to_dict",
+    "grid_gaussian",
+    "grid_laplace",
+    "joint_multiplier",
+    "joint_norm",
     "rdp_curve",
+    "renyi_bounds",
     "skellam",
     "smallest_parameter",
     "total_variation",

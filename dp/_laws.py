@@ -33,6 +33,36 @@ def discrete_gaussian_weights(variance: Fraction) -> list[int]:
     return weights
 
 
+def discrete_laplace_weights(scale: Fraction) -> list[int]:
+    """Weights of 0..K proportional to exp(-k / scale), scaled by 2^320; mass beyond K 2^-112.
+
+    Weight k is off by less than k + 1 units.
+    """
+    last = math.ceil(float(scale) * math.log(2.0) * (_TAIL_BITS + 2)) + 1
+    return _powers(scale, last)
+
+
+def laplace_digit_weights(scale: Fraction, base: int) -> list[int]:
+    """Weights of 0..base - 1 of the lowest digit in base `base` of discrete Laplace noise.
+
+    Discrete Laplace noise is the difference of two geometric variables with ratio
+    q = exp(-1 / scale), whose digits are independent; the difference k of two lowest digits has
+    weight q^k (1 - q^(2 (base - k))) (docs/privacy.md, "Samplers").
+    """
+    powers = _powers(scale, 2 * base)
+    one = 1 << _BITS
+    return [powers[k] * (one - powers[2 * (base - k)]) >> _BITS for k in range(base)]
+
+
+def _powers(scale: Fraction, last: int) -> list[int]:
+    """exp(-k / scale) 2^320 for k = 0..last, each rounded down by less than k + 1 units."""
+    ratio = exp_fixed(-1 / scale, _BITS)
+    powers = [1 << _BITS]
+    for _ in range(last):
+        powers.append(powers[-1] * ratio >> _BITS)
+    return powers
+
+
 def exp_fixed(exponent: Fraction, bits: int) -> int:
     """floor-like exp(exponent) 2^bits for exponent <= 0, off by less than one unit.
 

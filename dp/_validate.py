@@ -38,6 +38,11 @@ def integer(field: str, value: object, low: int, high: int | None = None) -> int
     return number
 
 
+def scale(value: object) -> float:
+    """A factor of the integer grid, in [2^-200, 2^200]."""
+    return real("scale", value, 2.0**-200, 2.0**200)
+
+
 def probability(field: str, value: object) -> float:
     """`value` as a float in [0, 1)."""
     number = real(field, value, 0.0, 1.0)
