@@ -23,6 +23,16 @@ from dp.clipping import (
     joint_multiplier,
     joint_norm,
 )
+from dp.curves import (
+    delta_curve,
+    epsilon_by_colluders,
+    epsilon_curve,
+    gdp_parameter,
+    group_event,
+    trade_off,
+    zcdp_of_gdp,
+    zcdp_of_pure,
+)
 from dp.discretize import (
     MAX_MODULUS_BITS,
     Discretizer,
@@ -33,6 +43,7 @@ from dp.discretize import (
     wrap,
 )
 from dp.errors import (
+    BudgetError,
     CalibrationError,
     DpError,
     FailureBudgetError,
@@ -61,6 +72,7 @@ from dp.events import (
     event_from_dict,
     event_to_dict,
 )
+from dp.filters import PrivacyFilter, privacy_filter
 from dp.grid import GridGaussian, GridLaplace, grid_gaussian, grid_laplace
 from dp.ledger import Ledger
 from dp.mechanisms import (
@@ -78,6 +90,7 @@ from dp.samplers import discrete_gaussian, discrete_laplace, skellam, total_vari
 __all__ = [
     "MAX_MODULUS_BITS",
     "BitMechanism",
+    "BudgetError",
     "CalibrationError",
     "CentralMechanism",
     "ClipQuantile",
@@ -101,6 +114,7 @@ __all__ = [
     "NeighboringRelation",
     "NonFiniteError",
     "ParameterError",
+    "PrivacyFilter",
     "RandomBytes",
     "ReleaseLimitError",
     "RenyiBounds",
@@ -123,23 +137,32 @@ __all__ = [
     "clip_linf",
     "default_granularity",
     "delta",
+    "delta_curve",
     "discrete_gaussian",
     "discrete_laplace",
     "distributed",
     "epsilon",
+    "epsilon_by_colluders",
+    "epsilon_curve",
     "epsilon_with_failures",
     "event_from_dict",
     "event_to_dict",
+    "gdp_parameter",
     "grid_gaussian",
     "grid_laplace",
+    "group_event",
     "joint_multiplier",
     "joint_norm",
+    "privacy_filter",
     "rdp_curve",
     "renyi_bounds",
     "skellam",
     "smallest_parameter",
     "total_variation",
+    "trade_off",
     "unwrap",
     "wrap",
     "zcdp_bound",
+    "zcdp_of_gdp",
+    "zcdp_of_pure",
 ]
