@@ -64,7 +64,7 @@ def has_exact_bounds(event: object) -> TypeGuard[VectorEvent]:
 def renyi_bounds(event: VectorEvent, a: FloatArray) -> RenyiBounds:
     """Bounds on D_{1+a} for an event whose bounds are those of the neighbouring relation.
 
-    Infinite at orders above 513. Below order 1 + 2^-6 the bound of that order, since
+    Above order 513 only the curvature is used. Below order 1 + 2^-6 the bound of that order, since
     divergences grow with the order.
 
     Args:
@@ -80,10 +80,10 @@ def renyi_bounds(event: VectorEvent, a: FloatArray) -> RenyiBounds:
         raise UnsupportedEventError(event, "noise outside the range of exact Rényi divergences")
     law = _law(event)
     orders = np.asarray(a, dtype=np.float64)
-    quadratic, concave = np.full_like(orders, np.inf), np.full_like(orders, np.inf)
+    line = _chord(orders) / orders * (law.curvature / 2.0 * event.l2_sq) * _UP
     if isinstance(law, _shifted.SkellamLaw) and law.above.size == 0:
-        quadratic = _chord(orders) / orders * (law.curvature / 2.0 * event.l2_sq) * _UP
-        return RenyiBounds(quadratic, quadratic)
+        return RenyiBounds(line, line)
+    quadratic, concave = line.copy(), line.copy()
     for i in np.flatnonzero(orders <= _HIGHEST):
         quadratic[i], concave[i] = _bounds_at(event, max(float(orders[i]), _LOWEST))
     return RenyiBounds(quadratic, concave)

@@ -115,6 +115,13 @@ def test_curvature_of_skellam_is_largest_at_zero(mu):
     assert float(bends[0]) <= got <= float(bends[0]) * (1 + 1e-8)
 
 
+@pytest.mark.parametrize("mu", [1e-300, 1e-30, 1e300])
+def test_curvature_at_the_ends_of_the_range(mu):
+    got = _shifted.skellam_curvature(mu)
+    want = 2 * math.log(2 / mu) if mu < 1 else 1 / mu
+    assert want * (1 - 1e-12) <= got <= want * (1 + 1e-6)
+
+
 @pytest.mark.parametrize("mu", [1e4 + 1, 1e6, 1e10])
 def test_curvature_at_large_variance_is_above_the_expansion(mu):
     # 2 log(I_0 / I_1) = 1/mu + 1/(2 mu^2) + O(mu^-3)
@@ -226,7 +233,8 @@ def test_orders_outside_the_sums():
     event = dp.SkellamEvent(3.0, 9, 9, 3, 9)
     bounds = renyi.renyi_bounds(event, np.array([2.0**-20, 2.0**-6, 600.0]))
     assert bounds.concave[0] == bounds.concave[1]  # monotone in the order
-    assert bounds.concave[2] == math.inf
+    line = renyi.curvature_bound(event, np.array([600.0]))[0]  # alone beyond order 513
+    assert bounds.concave[2] == bounds.quadratic[2] == line
 
 
 @pytest.mark.parametrize(
