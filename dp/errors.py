@@ -18,6 +18,8 @@ Tree:
         LedgerMismatchError   ledgers, events or text that do not belong together
         BudgetError           an event that a privacy filter does not admit
 
+and DeltaWarning, a UserWarning.
+
 No exception carries data of a client: fields hold parameters and public identifiers only.
 """
 
@@ -33,6 +35,10 @@ def _some(ids: Sequence[int]) -> str:
 
 class DpError(Exception):
     """Base of every exception raised by `dp` on purpose."""
+
+
+class DeltaWarning(UserWarning):
+    """Delta is at least 1 / num_clients: a release of one client's data in full would meet it."""
 
 
 class ParameterError(DpError, ValueError):

@@ -194,6 +194,7 @@ class Ledger:
                 `dp.epsilon_with_failures`.
         """
         delta = _validate.open_unit("delta", delta)
+        _validate.small_delta(delta, self.num_clients)
         failure_prob = _validate.probability("failure_prob", failure_prob)
         total_variation = _validate.probability("total_variation", total_variation)
         events, rows = self._compositions(seen_as)
@@ -238,6 +239,7 @@ class Ledger:
             failure_prob: as `dp.epsilon_with_failures`.
             total_variation: as `dp.epsilon_with_failures`.
         """
+        _validate.small_delta(_validate.open_unit("delta", delta), self.num_clients)
         return epsilon_with_failures(
             SelfComposedEvent(event, self.max_releases),
             delta,

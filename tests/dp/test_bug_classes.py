@@ -440,6 +440,17 @@ def test_edges_empty_compositions_and_unknown_relations_are_refused():
         )  # fmt: skip
 
 
+def test_edges_delta_of_one_client_in_full_warns():
+    ledger = dp.Ledger(100, max_releases=1, min_survivors=1, neighboring=ZERO_OUT)
+    with pytest.warns(dp.DeltaWarning, match="1/100"):
+        ledger.worst_case(EVENT, 0.01, "rdp")
+    with pytest.warns(dp.DeltaWarning, match="in full|at random"):
+        ledger.realised(0.02, "rdp")
+    ledger.worst_case(EVENT, 0.0099, "rdp")  # a warning would be an error here
+    own = dp.Ledger(1, max_releases=1, min_survivors=1, neighboring=ZERO_OUT)
+    own.worst_case(EVENT, 0.5, "rdp")
+
+
 def test_edges_text_never_turns_infinity_into_a_figure():
     ledger = dp.Ledger(2, max_releases=1, min_survivors=1, neighboring=ZERO_OUT)
     data = json.loads(ledger.to_json())
