@@ -18,9 +18,11 @@ from dp.events import (
     ComposedEvent,
     DiscreteGaussianEvent,
     DiscreteGaussianSumEvent,
+    DiscreteLaplaceEvent,
     Event,
     GaussianEvent,
     Interval,
+    LaplaceEvent,
     NeighboringRelation,
     SelfComposedEvent,
     SkellamEvent,
@@ -28,7 +30,7 @@ from dp.events import (
 
 FloatArray = NDArray[np.float64]
 
-_VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent)
+_VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent, DiscreteLaplaceEvent)
 
 
 def epsilon_curve(
@@ -110,8 +112,8 @@ def group_event(event: Event, size: int) -> Event:
         return SelfComposedEvent(group_event(event.event, size), event.count)
     if isinstance(event, ComposedEvent):
         return ComposedEvent(tuple(group_event(part, size) for part in event.events))
-    if isinstance(event, GaussianEvent):
-        return GaussianEvent(event.noise_multiplier / size)
+    if isinstance(event, (GaussianEvent, LaplaceEvent)):
+        return dataclasses.replace(event, noise_multiplier=event.noise_multiplier / size)
     if isinstance(event, _VECTOR):
         return dataclasses.replace(
             event, l2_sq=size**2 * event.l2_sq, l1=size * event.l1, linf=size * event.linf

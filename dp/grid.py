@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dp import _validate, samplers
 from dp.errors import NonFiniteError, ParameterError
-from dp.events import DiscreteGaussianEvent, isqrt_product
+from dp.events import DiscreteGaussianEvent, DiscreteLaplaceEvent, isqrt_product
 from dp.random import RandomBytes
 
 _LARGEST = 2.0**51  # grid units to which inputs are brought: sums with noise stay exact doubles
@@ -86,6 +86,10 @@ class GridLaplace:
         For the relation that the sensitivity was stated for; the sampler's distance is a delta.
         """
         return math.nextafter(self.l1 / self.scale, math.inf)
+
+    def event(self) -> DiscreteLaplaceEvent:
+        """What one release costs; as `GridGaussian.event`. The l1 bound is the one that binds."""
+        return DiscreteLaplaceEvent(self.scale, self.l1**2, self.l1, self.l1, self.dim)
 
     def release(self, x: ArrayLike, rng: RandomBytes) -> NDArray[np.float64]:
         """The noised vector; as `GridGaussian.release`."""
