@@ -3,6 +3,7 @@
 # Helpers are untyped like the tests, and refusals are tested with wrong types on purpose.
 # mypy: allow-untyped-calls, disable-error-code="arg-type, type-var"
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -258,3 +259,32 @@ def test_shifts_that_cannot_be_summed_are_refused():
         renyi.shift_divergences(dp.SkellamEvent(1.0, 1, 1, 1, 1), 500.0, 1000)
     with pytest.raises(dp.UnsupportedEventError):
         renyi.shift_divergences(dp.SkellamEvent(1e4, 1, 1, 1, 1), 1.0, 1)
+
+
+@pytest.mark.parametrize("order", [1.25, 2.0, 6.5])
+def test_what_windows_cut_is_paid_for(monkeypatch, order):
+    # Windows far too narrow: the sums alone fall short, the bounds with their tails do not.
+    law = skellam_law(4.0, 240)
+    exact = divergence(law, 2, order, 230)
+    narrow = dataclasses.replace(_shifted.skellam_law(4.0), left=1)
+    monkeypatch.setattr(
+        _shifted.SkellamLaw, "_right", lambda self, a, k: math.ceil((1 + a) * k) + 2
+    )
+    assert exact <= narrow.divergences(order - 1.0, 2)[1] < 6.0 * exact
+    monkeypatch.setattr(_shifted, "_series", np.zeros_like)
+    assert narrow.divergences(order - 1.0, 2)[1] < exact
+    sums = sum_law(0.5, 4)
+    exact = divergence(sums, 2, order, 30)
+    monkeypatch.setattr(_shifted.PeriodicLaw, "_radius", lambda self, a: 2)
+    assert exact <= _shifted.gaussian_sum_law(0.5, 4).divergences(order - 1.0, 2)[1]
+
+
+def test_images_of_psi_are_subtracted_or_refused(monkeypatch):
+    right = _shifted._log_psi(0.6, 40)
+    monkeypatch.setattr(_shifted, "_points", lambda sigma, shares: 22)
+    high, low = _shifted._log_psi(0.6, 40)
+    assert np.all(high - high[0] >= right[1] - right[0][0] - 1e-6)
+    assert np.any(high - low > 1e3 * (right[0] - right[1]))
+    monkeypatch.setattr(_shifted, "_points", lambda sigma, shares: 8)
+    with pytest.raises(ArithmeticError, match="images"):
+        _shifted._log_psi(0.6, 40)
