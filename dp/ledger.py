@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import _realised, _validate
-from dp.accountants.query import curve_of, epsilon_with_failures, with_failures
+from dp.accountants.query import epsilon_with_failures, with_failures
 from dp.errors import (
     LedgerMismatchError,
     ParameterError,
@@ -198,13 +198,8 @@ class Ledger:
         failure_prob = _validate.probability("failure_prob", failure_prob)
         total_variation = _validate.probability("total_variation", total_variation)
         events, rows = self._compositions(seen_as)
-        curves = [curve_of(event, self.neighboring, accountant) for event in events]
-        upper = with_failures(
-            lambda rest: _realised.largest_epsilon(curves, rows, rest),
-            delta,
-            failure_prob,
-            total_variation,
-        )
+        upper_at = _realised.upper_of(events, rows, self.neighboring, accountant)
+        upper = with_failures(upper_at, delta, failure_prob, total_variation)
         return Interval(0.0, upper)
 
     def _compositions(self, seen_as: Callable[[int], Event] | None) -> tuple[list[Event], IntArray]:

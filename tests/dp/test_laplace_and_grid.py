@@ -231,6 +231,13 @@ def test_pure_epsilon_is_the_largest_log_ratio():
     assert float(ratio) <= mechanism.pure_epsilon <= float(ratio) * (1 + 1e-15)
 
 
+def test_laplace_event_is_that_of_the_grid():
+    mechanism = dp.grid_laplace(dim=3, l1_sensitivity=1.0, scale=0.5)
+    event = mechanism.event()
+    assert (event.scale, event.l1, event.dim) == (mechanism.scale, mechanism.l1, 3)
+    assert (event.l2_sq, event.linf) == (event.l1**2, event.l1)
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
