@@ -15,6 +15,7 @@ from scipy import optimize, special
 
 import dp
 from dp.accountants import conversion
+from dp.accountants.query import curve_of
 from dp.accountants.rdp import published_curve, sum_distance
 
 ZERO_OUT = dp.NeighboringRelation.ZERO_OUT
@@ -339,11 +340,9 @@ def test_failures_beyond_delta_are_refused(failure, distance, sigma):
         )  # fmt: skip
 
 
-def test_pld_raises_until_it_exists():
+def test_pld_has_no_curve_of_orders():
     with pytest.raises(dp.UnsupportedEventError, match="pld"):
-        dp.epsilon(dp.GaussianEvent(1.0), 1e-5, neighboring=ZERO_OUT)
-    with pytest.raises(dp.UnsupportedEventError, match="pld"):
-        dp.delta(dp.GaussianEvent(1.0), 1.0, neighboring=ZERO_OUT)
+        curve_of(dp.GaussianEvent(1.0), ZERO_OUT, "pld")
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -1e-9, math.nan, True, "1e-5"])
