@@ -1,4 +1,4 @@
-"""Special functions that NumPy lacks, vectorised, to 1e-13 relative unless the docstring says otherwise.
+"""Special functions that NumPy lacks, vectorised; 1e-13 relative unless a docstring says more.
 
 Every function takes and returns float64 arrays of any shape. Accuracy is tested against
 arbitrary-precision arithmetic over the ranges that the docstrings name.

@@ -59,7 +59,7 @@ def choose_grid(pair: Pair, step: float, low: float, high: float) -> Grid:
     tails = pair.curve(probe.losses).tail
     heaviest = int(np.argmax(tails[:-1] - tails[1:]))
     offset = float(probe.losses[heaviest]) + step / 2.0
-    for _ in range(8):
+    for _ in range(4):
         edges = pair.curve(np.array([offset - step / 2.0, offset + step / 2.0]))
         mass = float(edges.tail[0] - edges.tail[1])
         if mass <= 0.0:
