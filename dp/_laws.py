@@ -33,6 +33,36 @@ def discrete_gaussian_weights(variance: Fraction) -> list[int]:
     return weights
 
 
+def discrete_laplace_weights(scale: Fraction) -> list[int]:
+    """Weights of 0..K proportional to exp(-k / scale), scaled by 2^320; mass beyond K 2^-112.
+
+    Weight k is off by less than k + 1 units.
+    """
+    last = math.ceil(float(scale) * math.log(2.0) * (_TAIL_BITS + 2)) + 1
+    return _powers(scale, last)
+
+
+def laplace_digit_weights(scale: Fraction, base: int) -> list[int]:
+    """Weights of 0..base - 1 of the lowest digit in base `base` of discrete Laplace noise.
+
+    Discrete Laplace noise is the difference of two geometric variables with ratio
+    q = exp(-1 / scale), whose digits are independent; the difference k of two lowest digits has
+    weight q^k (1 - q^(2 (base - k))) (docs/privacy.md, "Samplers").
+    """
+    powers = _powers(scale, 2 * base)
+    one = 1 << _BITS
+    return [powers[k] * (one - powers[2 * (base - k)]) >> _BITS for k in range(base)]
+
+
+def _powers(scale: Fraction, last: int) -> list[int]:
+    """exp(-k / scale) 2^320 for k = 0..last, each rounded down by less than k + 1 units."""
+    ratio = exp_fixed(-1 / scale, _BITS)
+    powers = [1 << _BITS]
+    for _ in range(last):
+        powers.append(powers[-1] * ratio >> _BITS)
+    return powers
+
+
 def exp_fixed(exponent: Fraction, bits: int) -> int:
     """floor-like exp(exponent) 2^bits for exponent <= 0, off by less than one unit.
 
@@ -117,3 +147,44 @@ def skellam_rate(mu: float, t: float) -> float:
     """
     x = t / mu
     return mu * (x * math.asinh(x) - x * x / (math.sqrt(1.0 + x * x) + 1.0))
+
+
+def skellam_log_law(variance: Fraction, last: int) -> list[float]:
+    """Log P[X = k] for k = 0..last, each within 2^-46 + 2^-50 |log P|; last beyond the bulk.
+
+    Quotients are taken in integers, so nothing cancels: log(w / sum) = log(q) - s log 2 with
+    q = (w 2^s) / sum, at least 2^62.
+
+    Args:
+        variance: mu.
+        last: at least `skellam_tail(mu, 112)`, so that the sum is that of the whole law.
+    """
+    start = last + 8
+    while True:
+        values = _bessel_downwards(variance, start)
+        if _converged(values, last):
+            break
+        start += start // 4 + 8
+    total = 2 * sum(values) - values[0]
+    size = total.bit_length() + 63
+    logs = []
+    for value in values[: last + 1]:
+        shift = size - value.bit_length()
+        logs.append(math.log((value << shift) // total) - shift * math.log(2.0))
+    return logs
+
+
+def bessel_quotient_complement(variance: Fraction) -> Fraction:
+    """An upper bound on 1 - I_1(mu) / I_0(mu), tight to 2^-100; for mu up to 1e6.
+
+    r_{k-1} = 1 / (2k / mu + r_k) falls as r_k grows, so interval ends swap at each step; from
+    0 <= r_N <= 1 the interval shrinks by the product of the r_k^2. All roundings go outwards.
+    """
+    numerator, denominator = variance.numerator, variance.denominator
+    one = 1 << _BITS
+    steps = 16 + 14 * math.isqrt(math.ceil(variance) + 1)
+    low, high = 0, one
+    for k in range(steps, 0, -1):
+        base = 2 * k * denominator * one // numerator
+        low, high = one * one // (base + 1 + high), -(-one * one // (base + low))
+    return Fraction(one - low, one)

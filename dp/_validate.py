@@ -1,13 +1,14 @@
 """Checks of arguments; each returns the value in its working type or raises ParameterError."""
 
 import math
+import warnings
 from collections.abc import Iterable
 from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dp.errors import ParameterError
+from dp.errors import DeltaWarning, ParameterError
 
 
 def real(field: str, value: object, low: float, high: float, *, open_low: bool = False) -> float:
@@ -38,6 +39,11 @@ def integer(field: str, value: object, low: int, high: int | None = None) -> int
     return number
 
 
+def scale(value: object) -> float:
+    """A factor of the integer grid, in [2^-200, 2^200]."""
+    return real("scale", value, 2.0**-200, 2.0**200)
+
+
 def probability(field: str, value: object) -> float:
     """`value` as a float in [0, 1)."""
     number = real(field, value, 0.0, 1.0)
@@ -55,6 +61,17 @@ def open_unit(field: str, value: object) -> float:
     if not 0.0 < number < 1.0:
         raise ParameterError(field, value, takes)
     return number
+
+
+def small_delta(delta: float, num_clients: int) -> None:
+    """Warn of a delta that publishing one client picked at random, in full, would satisfy."""
+    if num_clients > 1 and delta * num_clients >= 1.0:
+        warnings.warn(
+            f"delta={delta:g} is at least 1/{num_clients}: publishing the data of one client "
+            "picked at random would meet it; take delta well below 1 / num_clients",
+            DeltaWarning,
+            stacklevel=3,
+        )
 
 
 def identifiers(field: str, values: Iterable[int], count: int) -> NDArray[np.int64]:

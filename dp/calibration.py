@@ -15,6 +15,7 @@ from dp.events import Event, NeighboringRelation
 _START = 1.0
 _LOW, _HIGH = 2.0**-30, 2.0**40
 _RELATIVE_WIDTH = 1e-6
+_FAR = 10.0  # stands for the logarithm of an epsilon of zero
 
 
 def calibrate(
@@ -81,18 +82,32 @@ def smallest_parameter(upper_epsilon: Callable[[float], float], *, epsilon: floa
     """
     target = _validate.positive("epsilon", epsilon)
     failure: list[DpError] = []
+    excess: dict[float, float] = {}  # log(spent / target) where it was evaluated
 
     def meets(parameter: float) -> bool:
         try:
-            return upper_epsilon(parameter) <= target
+            spent = upper_epsilon(parameter)
         except DpError as error:
             failure[:] = [error]
-            return False
+            spent = math.inf
+        excess[parameter] = math.log(spent / target) if spent > 0.0 else -_FAR
+        return spent <= target
 
     low, high = _bracket(meets, target, failure)
+    # Regula falsi in logarithms, with halving (Illinois); bisection where it does not help.
+    at_low, at_high = excess[low], excess[high]
+    side = 0
     while high / low > 1.0 + _RELATIVE_WIDTH:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if meets(middle) else (middle, high)
+        width = math.log(high / low)
+        share = at_low / (at_low - at_high) if math.isfinite(at_low - at_high) else 0.5
+        margin = min(0.5, 0.4 * _RELATIVE_WIDTH / width)
+        middle = low * math.exp(width * min(max(share, margin), 1.0 - margin))
+        if meets(middle):
+            at_low = at_low / 2.0 if side == 1 else at_low
+            high, at_high, side = middle, excess[middle], 1
+        else:
+            at_high = at_high / 2.0 if side == -1 else at_high
+            low, at_low, side = middle, excess[middle], -1
     return high
 
 

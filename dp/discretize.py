@@ -145,13 +145,17 @@ class Discretizer:
         """Bound on the l1 norm: sqrt(dim) l2, and for integers also l2^2."""
         return min(self.l2_sq, isqrt_product(self.dim, self.l2_sq))
 
-    def encode(self, x: ArrayLike, rotation: Rotation, rng: RandomBytes) -> IntArray:
+    def encode(
+        self, x: ArrayLike, rotation: Rotation, rng: RandomBytes, *, scale: float = 1.0
+    ) -> IntArray:
         """Clip, rotate, scale and round; docs/privacy.md, "Conditional rounding".
 
         Args:
             x: real vector [dim], any dtype.
             rotation: of the same dim.
             rng: rounding coins, 4 dim bytes per try; they need not be secret.
+            scale: x is clipped to scale * clip_norm and encoded as x / scale. Nothing else
+                changes, so a clip norm that moves keeps every integer bound.
 
         Returns:
             int64[dim] within the bounds.
@@ -163,7 +167,7 @@ class Discretizer:
         self._check_rotation(rotation)
         if np.shape(x) != (self.dim,):
             raise ParameterError("x", f"shape {np.shape(x)}", f"a real vector of length {self.dim}")
-        scaled = rotation.apply(clip_l2(x, self.clip_norm))
+        scaled = rotation.apply(self._clipped(x, scale))
         scaled /= self.granularity
         for _ in range(self.max_tries):
             rounded = self._rounded(scaled, rng)
@@ -173,6 +177,14 @@ class Discretizer:
         if not self._fits(rounded):
             raise RoundingError("rounding toward zero exceeded the norm bound")
         return rounded
+
+    def _clipped(self, x: ArrayLike, scale: float) -> FloatArray:
+        """Returns x / scale within clip_norm; clipped first, so that dividing cannot overflow."""
+        if scale == 1.0:
+            return clip_l2(x, self.clip_norm)
+        inner = clip_l2(x, _validate.scale(scale) * self.clip_norm)
+        inner /= scale
+        return clip_l2(inner, self.clip_norm)
 
     def _rounded(self, scaled: FloatArray, rng: RandomBytes) -> IntArray:
         """One stochastic rounding of every coordinate, in blocks that stay in the cache."""
@@ -188,7 +200,9 @@ class Discretizer:
         """Whether integers keep the norm bound: exact, as their squares sum below 2^53."""
         return int(np.dot(rounded, rounded)) <= self.l2_sq
 
-    def decode(self, total: NDArray[np.int64], rotation: Rotation) -> FloatArray:
+    def decode(
+        self, total: NDArray[np.int64], rotation: Rotation, *, scale: float = 1.0
+    ) -> FloatArray:
         """Undo scale and rotation of a sum of encoded vectors (and noise).
 
         Divides by nothing but the scale: means are the caller's matter.
@@ -196,6 +210,7 @@ class Discretizer:
         Args:
             total: int64[dim], after `unwrap`.
             rotation: the one that the vectors were encoded with.
+            scale: the one that they were encoded with.
 
         Returns:
             float64[dim].
@@ -205,7 +220,8 @@ class Discretizer:
         """
         self._check_rotation(rotation)
         _validate.integer_vector("total", total, self.dim)
-        return rotation.invert(total.astype(np.float64) * self.granularity)
+        step = self.granularity * _validate.scale(scale)
+        return rotation.invert(total.astype(np.float64) * step)
 
     def _check_rotation(self, rotation: Rotation) -> None:
         if rotation.dim != self.dim:
@@ -222,6 +238,18 @@ def rounded_l2_sq(c: float, dim: int, rounding_bias: float) -> float:
     spread = math.sqrt(2.0 * math.log(1.0 / rounding_bias))
     likely = c * c + dim / 4.0 + spread * (c + math.sqrt(dim) / 2.0)
     return min(likely, (c + math.sqrt(dim)) ** 2)
+
+
+def rotated_linf(norm: float, dim: int, probability: float) -> float:
+    """Bound on every coordinate of a rotated vector of this l2 norm, except with `probability`.
+
+    The signs are uniform and independent of the vector. Each block makes a coordinate a signed
+    sum of squared weights at most norm^2 / p, p the block length; Hoeffding's inequality and a
+    union bound over dim coordinates and two signs; docs/privacy.md, "Modulus".
+    """
+    block = 1 << (dim.bit_length() - 1)
+    tail = math.log(2.0 * dim) - math.log(probability)
+    return min(norm, norm * math.sqrt(2.0 * tail / block)) * (1.0 + 2.0**-40)
 
 
 def default_granularity(

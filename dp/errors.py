@@ -16,6 +16,9 @@ Tree:
         RepeatedReleaseError  a second release of one attempt
         SurvivorsError        too few survivors, or survivors that were never charged
         LedgerMismatchError   ledgers, events or text that do not belong together
+        BudgetError           an event that a privacy filter does not admit
+
+and DeltaWarning, a UserWarning.
 
 No exception carries data of a client: fields hold parameters and public identifiers only.
 """
@@ -32,6 +35,10 @@ def _some(ids: Sequence[int]) -> str:
 
 class DpError(Exception):
     """Base of every exception raised by `dp` on purpose."""
+
+
+class DeltaWarning(UserWarning):
+    """Delta is at least 1 / num_clients: a release of one client's data in full would meet it."""
 
 
 class ParameterError(DpError, ValueError):
@@ -191,3 +198,17 @@ class SurvivorsError(LedgerError):
 
 class LedgerMismatchError(LedgerError):
     """Text, event or relation that does not belong to this ledger."""
+
+
+class BudgetError(LedgerError):
+    """An event does not fit into what is left of a filter's budget.
+
+    Attributes:
+        needed: what would be spent with it.
+        budget: what may be spent.
+    """
+
+    def __init__(self, needed: float, budget: float) -> None:
+        self.needed = needed
+        self.budget = budget
+        super().__init__(f"divergence {needed:.6g} with this event, the budget is {budget:.6g}")

@@ -35,10 +35,15 @@ class NeighboringRelation(enum.Enum):
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval that contains the true value: lower <= truth <= upper."""
+    """An interval that contains the true value: lower <= truth <= upper.
+
+    `note` says where an end does not come from the accountant that was asked for; it takes no
+    part in comparisons.
+    """
 
     lower: float
     upper: float
+    note: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.lower <= self.upper:  # also refuses NaN
@@ -50,6 +55,16 @@ class Interval:
 @dataclass(frozen=True)
 class GaussianEvent:
     """A vector plus N(0, (noise_multiplier * S)^2 I), where one client's l2 norm is at most S."""
+
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        _validate.positive("noise_multiplier", self.noise_multiplier)
+
+
+@dataclass(frozen=True)
+class LaplaceEvent:
+    """A number plus Laplace noise of scale noise_multiplier * S; one client moves it by <= S."""
 
     noise_multiplier: float
 
@@ -119,6 +134,55 @@ class SkellamEvent:
 
 
 @dataclass(frozen=True)
+class DiscreteLaplaceEvent:
+    """An integer vector plus, per coordinate, the law proportional to exp(-|x| / scale)."""
+
+    scale: float
+    l2_sq: int
+    l1: int
+    linf: int
+    dim: int
+
+    def __post_init__(self) -> None:
+        _validate.positive("scale", self.scale)
+        _check_bounds(self.l2_sq, self.l1, self.linf, self.dim)
+
+
+@dataclass(frozen=True)
+class PoissonSampledEvent:
+    """`event` on a cohort that each client joins independently with `sampling_prob`.
+
+    Holds only where cohort and its size stay secret and where the noise does not depend on the
+    cohort: central noise. Noise shares grow with the cohort and show its size, so events of
+    shares are refused by every accountant.
+    """
+
+    sampling_prob: float
+    event: Event
+
+    def __post_init__(self) -> None:
+        _validate.positive("sampling_prob", self.sampling_prob, 1.0)
+        _check_single(self.event)
+
+
+@dataclass(frozen=True)
+class FixedSizeSampledEvent:
+    """`event` on a uniformly random cohort of `sample` out of `population` clients.
+
+    The same conditions as `PoissonSampledEvent`. Sizes are public, so add-remove is refused.
+    """
+
+    population: int
+    sample: int
+    event: Event
+
+    def __post_init__(self) -> None:
+        _validate.integer("population", self.population, 1)
+        _validate.integer("sample", self.sample, 1, self.population)
+        _check_single(self.event)
+
+
+@dataclass(frozen=True)
 class SelfComposedEvent:
     """`count` adaptive releases, each described by `event`."""
 
@@ -148,17 +212,28 @@ Event = (
     | DiscreteGaussianEvent
     | DiscreteGaussianSumEvent
     | SkellamEvent
+    | LaplaceEvent
+    | DiscreteLaplaceEvent
+    | PoissonSampledEvent
+    | FixedSizeSampledEvent
     | SelfComposedEvent
     | ComposedEvent
 )
 
-_VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent)
-_CLASSES = {c.__name__: c for c in (GaussianEvent, *_VECTOR, SelfComposedEvent, ComposedEvent)}
+_VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent, DiscreteLaplaceEvent)
+_SINGLE = (GaussianEvent, LaplaceEvent, *_VECTOR)
+_SAMPLED = (PoissonSampledEvent, FixedSizeSampledEvent)
+_CLASSES = {c.__name__: c for c in (*_SINGLE, *_SAMPLED, SelfComposedEvent, ComposedEvent)}
 
 
 def _check_event(field: str, value: object) -> None:
     if type(value) not in _CLASSES.values():
         raise ParameterError(field, value, "an event of dp.events")
+
+
+def _check_single(value: object) -> None:
+    if type(value) not in _SINGLE:
+        raise ParameterError("event", value, "one release: no sampling or composition inside")
 
 
 def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
@@ -181,6 +256,12 @@ def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
         return ComposedEvent(tuple(shifted(part, neighboring) for part in event.events))
     if isinstance(event, GaussianEvent):
         return GaussianEvent(event.noise_multiplier / 2)
+    if isinstance(event, LaplaceEvent):
+        return LaplaceEvent(event.noise_multiplier / 2)
+    if isinstance(event, _SAMPLED):
+        raise UnsupportedEventError(
+            event, 'replace-one is not a scaled event under sampling; takes accountant="pld"'
+        )
     if isinstance(event, _VECTOR):
         return dataclasses.replace(
             event, l2_sq=4 * event.l2_sq, l1=2 * event.l1, linf=2 * event.linf

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dp import _validate
-from dp.accountants import conversion
-from dp.accountants.query import curve_of, with_failures
+from dp import _realised, _validate
+from dp.accountants.query import epsilon_with_failures, with_failures
 from dp.errors import (
     LedgerMismatchError,
     ParameterError,
@@ -26,7 +25,15 @@ from dp.errors import (
     RepeatedReleaseError,
     SurvivorsError,
 )
-from dp.events import Event, Interval, NeighboringRelation, event_from_dict, event_to_dict
+from dp.events import (
+    ComposedEvent,
+    Event,
+    Interval,
+    NeighboringRelation,
+    SelfComposedEvent,
+    event_from_dict,
+    event_to_dict,
+)
 
 IntArray = NDArray[np.int64]
 
@@ -121,6 +128,7 @@ class Ledger:
         event: Event,
         *,
         num_survivors: int | None = None,
+        neighboring: NeighboringRelation | None = None,
     ) -> None:
         """Record a release, before its sum is published.
 
@@ -130,8 +138,11 @@ class Ledger:
             survivors: ids, among this ledger's accounts, whose vectors are in the sum.
             event: what the release costs each of them.
             num_survivors: survivors in all, if this ledger holds only some clients' accounts.
+            neighboring: the relation that the event's bounds were stated for, to be checked.
 
         Raises:
+            LedgerMismatchError: another relation than the ledger's, or an event whose guarantee
+                rests on hiding who took part (a sampled one): this ledger records who did.
             RepeatedReleaseError: this attempt was already released.
             SurvivorsError: fewer than min_survivors, or survivors that were never charged.
             ParameterError: ids out of range or repeated, or no event.
@@ -139,6 +150,11 @@ class Ledger:
         key = _key(round_index, attempt)
         ids = _validate.identifiers("survivors", survivors, self.num_clients)
         event_to_dict(event)  # refuses what is no event, so that to_json cannot fail later
+        _check_unsampled(event)
+        if neighboring not in (None, self.neighboring):
+            raise LedgerMismatchError(
+                f"neighboring={neighboring}: the ledger's is {self.neighboring}"
+            )
         count = ids.size if num_survivors is None else num_survivors
         count = _validate.integer("num_survivors", count, ids.size)
         if key in self._released:
@@ -178,16 +194,12 @@ class Ledger:
                 `dp.epsilon_with_failures`.
         """
         delta = _validate.open_unit("delta", delta)
+        _validate.small_delta(delta, self.num_clients)
         failure_prob = _validate.probability("failure_prob", failure_prob)
         total_variation = _validate.probability("total_variation", total_variation)
         events, rows = self._compositions(seen_as)
-        curves = [curve_of(event, self.neighboring, accountant) for event in events]
-        upper = with_failures(
-            lambda rest: _largest_epsilon(curves, rows, rest),
-            delta,
-            failure_prob,
-            total_variation,
-        )
+        upper_at = _realised.upper_of(events, rows, self.neighboring, accountant)
+        upper = with_failures(upper_at, delta, failure_prob, total_variation)
         return Interval(0.0, upper)
 
     def _compositions(self, seen_as: Callable[[int], Event] | None) -> tuple[list[Event], IntArray]:
@@ -203,6 +215,74 @@ class Ledger:
         for survivors, event in releases:
             counts[survivors, order[event]] += 1
         return list(order), np.unique(counts, axis=0)
+
+    def worst_case(
+        self,
+        event: Event,
+        delta: float,
+        accountant: str,
+        *,
+        failure_prob: float = 0.0,
+        total_variation: float = 0.0,
+    ) -> Interval:
+        """Epsilon of max_releases releases of `event`: the guarantee, whatever happens.
+
+        Args:
+            event: one release with min_survivors survivors, less those who collude.
+            delta: in (0, 1).
+            accountant: as `dp.epsilon`.
+            failure_prob: as `dp.epsilon_with_failures`.
+            total_variation: as `dp.epsilon_with_failures`.
+        """
+        _validate.small_delta(_validate.open_unit("delta", delta), self.num_clients)
+        return epsilon_with_failures(
+            SelfComposedEvent(event, self.max_releases),
+            delta,
+            neighboring=self.neighboring,
+            accountant=accountant,
+            failure_prob=failure_prob,
+            total_variation=total_variation,
+        )
+
+    def merged(self, other: Ledger) -> Ledger:
+        """A new ledger with the charges and releases of both, over the same accounts.
+
+        What both record of one attempt is counted once; a client charged in either is charged.
+
+        Raises:
+            LedgerMismatchError: other accounts, limits or relation, or two different releases
+                of one attempt.
+            ReleaseLimitError: together they exceed a client's releases.
+            SurvivorsError: together they break a rule of releases.
+        """
+        if self._terms() != other._terms():
+            raise LedgerMismatchError(f"{other._terms()}: this ledger has {self._terms()}")
+        both = Ledger(
+            self.num_clients,
+            max_releases=self.max_releases,
+            min_survivors=self.min_survivors,
+            neighboring=self.neighboring,
+        )
+        none = np.zeros(0, dtype=np.int64)
+        for key in sorted({*self._charged, *other._charged}):
+            ids = np.union1d(self._charged.get(key, none), other._charged.get(key, none))
+            both.charge(*key, ids.tolist())
+            found = [book._released[key] for book in (self, other) if key in book._released]
+            if not found:
+                continue
+            if any(one.event != found[0].event for one in found):
+                raise LedgerMismatchError(f"round {key[0]} attempt {key[1]}: two different events")
+            if any(one.num_survivors != found[0].num_survivors for one in found):
+                raise LedgerMismatchError(f"round {key[0]} attempt {key[1]}: two survivor counts")
+            survivors = np.unique(np.concatenate([one.survivors for one in found]))
+            both.release(
+                *key, survivors.tolist(), found[0].event, num_survivors=found[0].num_survivors
+            )
+        return both
+
+    def _terms(self) -> tuple[int, int, int, str]:
+        relation = self.neighboring.value
+        return self.num_clients, self.max_releases, self.min_survivors, relation
 
     def to_json(self) -> str:
         """Everything this ledger holds, as text with a version."""
@@ -280,6 +360,20 @@ class Ledger:
         )
 
 
+def _check_unsampled(event: Event) -> None:
+    """Refuse events that wrap another one otherwise than by composition: sampling."""
+    if isinstance(event, ComposedEvent):
+        for part in event.events:
+            _check_unsampled(part)
+    elif isinstance(event, SelfComposedEvent):
+        _check_unsampled(event.event)
+    elif hasattr(event, "event"):
+        raise LedgerMismatchError(
+            f"{type(event).__name__}: amplification needs participation to be secret, and a "
+            "ledger records it"
+        )
+
+
 def _relation(value: object) -> NeighboringRelation:
     found = [relation for relation in NeighboringRelation if relation.value == value]
     if not found:
@@ -298,36 +392,3 @@ def _key(round_index: int, attempt: int) -> tuple[int, int]:
         _validate.integer("round_index", round_index, 0),
         _validate.integer("attempt", attempt, 0),
     )
-
-
-def _largest_epsilon(curves: list[conversion.Curve], rows: IntArray, delta: float) -> float:
-    """Largest upper epsilon at `delta` over compositions `rows` int64[rows, events].
-
-    One pass over the base grid of orders bounds every row from above; rows are then searched
-    finely from the largest bound downwards, until no bound exceeds what was found.
-    """
-    if not curves:
-        return 0.0
-    a = conversion.base_grid()
-    coarse = (rows @ np.stack([curve(a) for curve in curves])).astype(np.float64)
-    bounds = (coarse * (1.0 + 2.0**-33) + conversion.conversion_term(a, delta)).min(axis=1)
-    found = 0.0
-    for index in np.argsort(-bounds):
-        if bounds[index] <= found:
-            break
-        row = rows[index]
-        found = max(found, conversion.epsilon_from_curve(_composed(curves, row), delta))
-    return found
-
-
-def _composed(curves: list[conversion.Curve], row: IntArray) -> conversion.Curve:
-    """The curve of a composition that holds event i row[i] times."""
-    used = np.flatnonzero(row)
-
-    def curve(a: conversion.FloatArray) -> conversion.FloatArray:
-        total = np.zeros_like(a)
-        for index in used:
-            total = total + float(row[index]) * curves[index](a)
-        return total
-
-    return curve

@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dp import _laws, _validate, samplers
-from dp.discretize import Discretizer, Rotation, choose_modulus_bits, default_granularity
+from dp.discretize import (
+    Discretizer,
+    Rotation,
+    choose_modulus_bits,
+    default_granularity,
+    rotated_linf,
+)
 from dp.errors import ParameterError
 from dp.events import DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent
 from dp.random import RandomBytes
@@ -25,7 +31,7 @@ MechanismName = Literal["skellam", "discrete_gaussian"]
 _ROUNDING_BIAS = math.exp(-0.5)  # as in the code of Kairouz, Liu, Steinke 2021
 _INFLATION = 0.01
 _MAX_TRIES = 32
-_WRAP_BITS = 100  # a vector of honest inputs wraps with probability at most 2^-100
+_NOISE_WRAP = 2.0**-100  # what noise may exceed its tail with where inputs cannot wrap
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class DistributedMechanism:
         shares: honest shares that the noise multiplier was sized for.
         num_clients: vectors summed at most.
         modulus_bits: bits of the modulus in which the sum is taken.
+        wrap_probability: bound on the chance that a sum of honest vectors wraps; a matter of
+            utility, not of privacy.
     """
 
     name: MechanismName
@@ -47,6 +55,7 @@ class DistributedMechanism:
     shares: int
     num_clients: int
     modulus_bits: int
+    wrap_probability: float
 
     @property
     def share_sigma(self) -> float:
@@ -73,24 +82,64 @@ class DistributedMechanism:
 
     def sample_share(self, rng: RandomBytes) -> NDArray[np.int64]:
         """One client's noise share, int64[dim]. `rng` must be secret and used for nothing else."""
-        dim = self.discretizer.dim
-        if self.name == "skellam":
-            return samplers.skellam(rng, self.share_variance, dim)
-        return samplers.discrete_gaussian(rng, self.share_sigma, dim)
+        return _share(self.name, self.share_variance, self.discretizer.dim, rng)
 
-    def encode(self, x: ArrayLike, rotation: Rotation, rng: RandomBytes) -> NDArray[np.int64]:
-        """`discretizer.encode(x)` plus this client's noise share, int64[dim].
+    def encode(
+        self, x: ArrayLike, rotation: Rotation, rng: RandomBytes, *, scale: float = 1.0
+    ) -> NDArray[np.int64]:
+        """`discretizer.encode(x, scale=scale)` plus this client's noise share, int64[dim].
 
         Raises:
             NonFiniteError: x holds NaN or an infinity; encode the zero vector instead, so that
                 the noise share is sent like everyone else's.
             ParameterError: wrong length or kind.
         """
-        return self.discretizer.encode(x, rotation, rng) + self.sample_share(rng)
+        encoded = self.discretizer.encode(x, rotation, rng, scale=scale)
+        encoded += self.sample_share(rng)
+        return encoded
 
     def total_variation(self, shares: int) -> float:
         """Sampler distance of one release that counts `shares` noise shares."""
         return samplers.total_variation(shares * self.discretizer.dim)
+
+
+@dataclass(frozen=True)
+class BitMechanism:
+    """One of -1, 0, 1 from each client, with one noise share each; built by `bit_mechanism`.
+
+    Attributes:
+        name, share_variance, shares, num_clients, modulus_bits: as in DistributedMechanism.
+    """
+
+    name: MechanismName
+    share_variance: float
+    shares: int
+    num_clients: int
+    modulus_bits: int
+
+    def event(self, shares: int) -> SkellamEvent | DiscreteGaussianSumEvent:
+        """What a sum with at least `shares` honest noise shares releases: a shift by 1.
+
+        Raises:
+            ParameterError: shares < 1 or above num_clients.
+        """
+        shares = _validate.integer("shares", shares, 1, self.num_clients)
+        if self.name == "skellam":
+            return SkellamEvent(math.nextafter(shares * self.share_variance, 0.0), 1, 1, 1, 1)
+        return DiscreteGaussianSumEvent(math.sqrt(self.share_variance), shares, 1, 1, 1, 1)
+
+    def encode(self, bit: int, rng: RandomBytes) -> NDArray[np.int64]:
+        """`bit` plus this client's noise share, int64[1]. `rng` must be secret.
+
+        Raises:
+            ParameterError: bit is not -1, 0 or 1.
+        """
+        value = _validate.integer("bit", bit, -1, 1)
+        return value + _share(self.name, self.share_variance, 1, rng)
+
+    def total_variation(self, shares: int) -> float:
+        """Sampler distance of one release that counts `shares` noise shares."""
+        return samplers.total_variation(shares)
 
 
 @dataclass(frozen=True)
@@ -114,9 +163,11 @@ class CentralMechanism:
         size = self.discretizer
         return DiscreteGaussianEvent(self.sigma, size.l2_sq, size.l1, size.linf, size.dim)
 
-    def encode(self, x: ArrayLike, rotation: Rotation, rng: RandomBytes) -> NDArray[np.int64]:
-        """`discretizer.encode(x)`, int64[dim]; no noise leaves the client."""
-        return self.discretizer.encode(x, rotation, rng)
+    def encode(
+        self, x: ArrayLike, rotation: Rotation, rng: RandomBytes, *, scale: float = 1.0
+    ) -> NDArray[np.int64]:
+        """`discretizer.encode(x, scale=scale)`, int64[dim]; no noise leaves the client."""
+        return self.discretizer.encode(x, rotation, rng, scale=scale)
 
     def sample_noise(self, rng: RandomBytes) -> NDArray[np.int64]:
         """The server's noise, int64[dim]. `rng` must be secret and used for nothing else."""
@@ -137,6 +188,7 @@ def distributed(
     shares: int,
     granularity: float | None = None,
     modulus_bits: int | None = None,
+    wrap_probability: float | None = None,
 ) -> DistributedMechanism:
     """The distributed mechanism whose `shares` honest shares give the noise multiplier.
 
@@ -154,6 +206,9 @@ def distributed(
         granularity: default: `default_granularity` with one per cent.
         modulus_bits: default: the fewest bits in which nothing wraps, except with probability
             2^-100 per vector.
+        wrap_probability: in [2^-100, 1/2]: the bits need only hold what honest vectors sum to
+            except with this probability over the public signs and the noise. Default: whatever
+            the vectors are.
 
     Raises:
         ParameterError: an argument out of range, or noise that the samplers do not draw.
@@ -173,9 +228,38 @@ def distributed(
             f"a share variance in [1e-06, {largest:g}] grid units, got {variance:g}; "
             "the granularity scales it",
         )
-    tail = _noise_tail(name, variance, num_clients, discretizer.dim)
-    bits = choose_modulus_bits(num_clients, discretizer.linf, tail, modulus_bits)
-    return DistributedMechanism(name, discretizer, variance, shares, num_clients, bits)
+    wrap = _wrap(wrap_probability)
+    linf, noise_failure = _summand(discretizer, num_clients, wrap)
+    tail = _noise_tail(name, num_clients * variance, noise_failure, discretizer.dim)
+    bits = choose_modulus_bits(num_clients, linf, tail, modulus_bits)
+    failure = noise_failure if wrap is None else wrap
+    return DistributedMechanism(name, discretizer, variance, shares, num_clients, bits, failure)
+
+
+def bit_mechanism(
+    name: MechanismName, *, stddev: float, num_clients: int, shares: int
+) -> BitMechanism:
+    """The mechanism for sums of -1, 0, 1 whose `shares` honest shares have this deviation.
+
+    Args:
+        name: "skellam" or "discrete_gaussian".
+        stddev: of the counted noise on the sum of bits.
+        num_clients: invited clients: the most bits that can be summed.
+        shares: honest survivors whose noise counts.
+
+    Raises:
+        ParameterError: an argument out of range.
+        ModulusError: the modulus cannot hold the worst case.
+    """
+    if name not in ("skellam", "discrete_gaussian"):
+        raise ParameterError("name", name, '"skellam" or "discrete_gaussian"')
+    num_clients = _validate.integer("num_clients", num_clients, 1)
+    shares = _validate.integer("shares", shares, 1, num_clients)
+    deviation = _validate.real("stddev", stddev, 1e-2 * math.sqrt(shares), 1e4)
+    variance = deviation**2 / shares
+    tail = _noise_tail(name, num_clients * variance, _NOISE_WRAP, 1)
+    bits = choose_modulus_bits(num_clients, 1, tail)
+    return BitMechanism(name, variance, shares, num_clients, bits)
 
 
 def central_gaussian(
@@ -186,6 +270,7 @@ def central_gaussian(
     num_clients: int,
     granularity: float | None = None,
     modulus_bits: int | None = None,
+    wrap_probability: float | None = None,
 ) -> CentralMechanism:
     """Central discrete Gaussian noise of sigma noise_multiplier clip_norm / granularity.
 
@@ -206,7 +291,8 @@ def central_gaussian(
             f"a sigma in [0.001, {samplers.MAX_SIGMA:g}] grid units, got {sigma:g}; "
             "the granularity scales it",
         )
-    bits = choose_modulus_bits(num_clients, discretizer.linf, 0, modulus_bits)
+    linf, _ = _summand(discretizer, num_clients, _wrap(wrap_probability))
+    bits = choose_modulus_bits(num_clients, linf, 0, modulus_bits)
     return CentralMechanism(discretizer, sigma, num_clients, bits)
 
 
@@ -223,14 +309,40 @@ def _sigma(discretizer: Discretizer, noise_multiplier: float) -> float:
     return multiplier * (discretizer.clip_norm / discretizer.granularity)
 
 
-def _noise_tail(name: MechanismName, variance: float, num_clients: int, dim: int) -> int:
-    """Bound t with P[some coordinate of all clients' noise exceeds t] <= 2^-100.
+def _share(name: MechanismName, variance: float, size: int, rng: RandomBytes) -> NDArray[np.int64]:
+    if name == "skellam":
+        return samplers.skellam(rng, variance, size)
+    return samplers.discrete_gaussian(rng, math.sqrt(variance), size)
+
+
+def _wrap(wrap_probability: float | None) -> float | None:
+    if wrap_probability is None:
+        return None
+    return _validate.real("wrap_probability", wrap_probability, _NOISE_WRAP, 0.5)
+
+
+def _summand(
+    discretizer: Discretizer, num_clients: int, wrap_probability: float | None
+) -> tuple[int, float]:
+    """(bound on one client's part of a coordinate of the sum, what noise may fail with).
+
+    A sum of n vectors has l2 norm n clip_norm at most; half of wrap_probability goes to its
+    rotated coordinates, half to the noise. Rounding moves a coordinate by less than 1 a client.
+    """
+    if wrap_probability is None:
+        return discretizer.linf, _NOISE_WRAP
+    c = discretizer.clip_norm / discretizer.granularity
+    rotated = rotated_linf(c, discretizer.dim, wrap_probability / 2.0)
+    return min(discretizer.linf, math.ceil(rotated) + 1), wrap_probability / 2.0
+
+
+def _noise_tail(name: MechanismName, variance: float, failure: float, dim: int) -> int:
+    """Bound t with P[some coordinate of noise of this variance exceeds t] <= failure.
 
     Union bound over dim coordinates and two signs; docs/privacy.md, "Modulus".
     """
-    bits = _WRAP_BITS + math.ceil(math.log2(dim)) + 1  # one bit to spare for rounding
-    total = num_clients * variance
+    bits = math.ceil(math.log2(dim) - math.log2(failure)) + 1  # one bit to spare for rounding
     if name == "skellam":
-        return _laws.skellam_tail(total, bits)
+        return _laws.skellam_tail(variance, bits)
     # N_Z(0, s^2) is sub-Gaussian with proxy s^2, hence the sum of n with proxy n s^2.
-    return math.ceil(math.sqrt(2.0 * total * (bits + 1) * math.log(2.0)))
+    return math.ceil(math.sqrt(2.0 * variance * (bits + 1) * math.log(2.0)))

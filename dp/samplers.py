@@ -23,6 +23,9 @@ MAX_VARIANCE = 1e8  # of Skellam noise: one table
 _MIN_SCALE = 1e-3  # below this all mass is at 0 far beyond the precision that is promised
 _MAX_TABLE_SIGMA = 1e4
 _PART_SIGMA = 4096  # of the fine part when sigma exceeds one table
+MAX_LAPLACE_SCALE = 2.0**40
+_MAX_TABLE_LAPLACE = 256.0
+_DIGIT = 1 << 12  # base of the digits of wider discrete Laplace noise
 _KEPT = 16  # tables; about 30 MB each at the largest scale
 
 
@@ -82,6 +85,36 @@ def skellam(rng: RandomBytes, variance: float, size: int) -> NDArray[np.int64]:
     return _alias.sample(_skellam_table(Fraction(variance)), rng, size)
 
 
+def discrete_laplace(rng: RandomBytes, scale: float, size: int) -> NDArray[np.int64]:
+    """Draws of discrete Laplace noise, the law proportional to exp(-|x| / scale) on integers.
+
+    Up to scale 256 from one table. Above, x = d_0 + 4096 d_1 + 4096^2 d_2 ... with independent
+    digit differences, which is the law exactly (docs/privacy.md, "Samplers").
+
+    Args:
+        rng: as os.urandom; 8 bytes per value and digit: 8 up to scale 256, 16 up to 2^20,
+            24 up to 2^32, else 32.
+        scale: in [1e-3, 2^40], grid units; the standard deviation is about sqrt(2) of this.
+        size: number of values, >= 0.
+
+    Returns:
+        int64[size].
+
+    Raises:
+        ParameterError: scale or size out of range, or rng misbehaves.
+    """
+    scale = _validate.real("scale", scale, _MIN_SCALE, MAX_LAPLACE_SCALE)
+    size = _validate.integer("size", size, 0)
+    values = np.zeros(size, dtype=np.int64)
+    place, rest = 1, Fraction(scale)
+    while rest > _MAX_TABLE_LAPLACE:
+        values += place * _alias.sample(_laplace_digit(rest), rng, size)
+        place *= _DIGIT
+        rest /= _DIGIT
+    values += place * _alias.sample(_laplace_table(rest), rng, size)
+    return values
+
+
 def total_variation(values: int) -> float:
     """Bound on the distance between `values` draws and their named laws: values 2^-100.
 
@@ -98,3 +131,13 @@ def _gaussian_table(variance: Fraction) -> _alias.AliasTable:
 @functools.lru_cache(maxsize=_KEPT)
 def _skellam_table(variance: Fraction) -> _alias.AliasTable:
     return _alias.build(_laws.skellam_weights(variance))
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _laplace_table(scale: Fraction) -> _alias.AliasTable:
+    return _alias.build(_laws.discrete_laplace_weights(scale))
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _laplace_digit(scale: Fraction) -> _alias.AliasTable:
+    return _alias.build(_laws.laplace_digit_weights(scale, _DIGIT))

@@ -1,13 +1,13 @@
 """Epsilon and delta of an event, as intervals that contain the truth.
 
-The lower end is 0 until an accountant with a certified lower end exists.
+"pld" has two certified ends; the lower end of "rdp" and "zcdp" is 0.
 """
 
 import math
 from collections.abc import Callable, Mapping
 
 from dp import _validate
-from dp.accountants import conversion, rdp, zcdp
+from dp.accountants import conversion, events_pld, rdp, zcdp
 from dp.errors import FailureBudgetError, ParameterError, UnsupportedEventError
 from dp.events import Event, Interval, NeighboringRelation, shifted
 
@@ -35,14 +35,12 @@ def curve_of(event: Event, neighboring: NeighboringRelation, accountant: str) ->
 
     Raises:
         ParameterError: unknown accountant or relation.
-        UnsupportedEventError: "pld", which has no implementation, or an event without proof.
+        UnsupportedEventError: "pld", which has no curve of orders, or an event without proof.
     """
     if accountant == "pld":
-        raise UnsupportedEventError(
-            event, 'accountant="pld" is not implemented; takes "rdp" or "zcdp"'
-        )
+        raise UnsupportedEventError(event, '"pld" has no Rényi curve; takes "rdp" or "zcdp"')
     if accountant not in _ACCOUNTANTS:
-        raise ParameterError("accountant", accountant, f"one of {sorted(_ACCOUNTANTS)}")
+        raise ParameterError("accountant", accountant, f"one of {sorted([*_ACCOUNTANTS, 'pld'])}")
     return _ACCOUNTANTS[accountant](shifted(event, neighboring))
 
 
@@ -55,10 +53,11 @@ def epsilon(
         event: what was released.
         delta: in (0, 1).
         neighboring: the relation; there is no default.
-        accountant: "rdp" or "zcdp". "pld" is the name of the default to come and raises.
+        accountant: "pld" (two certified ends), "rdp" or "zcdp" (lower end 0).
 
     Returns:
-        lower <= truth <= upper; lower is 0. Upper is infinite when nothing finite is proven.
+        lower <= truth <= upper. Upper is infinite when nothing finite is proven. With "pld",
+        `note` says when the upper end is that of "rdp".
 
     Raises:
         ParameterError: delta, relation or accountant out of range.
@@ -67,13 +66,13 @@ def epsilon(
     Example:
         >>> import dp
         >>> event = dp.SelfComposedEvent(dp.GaussianEvent(noise_multiplier=4.04), count=20)
-        >>> spent = dp.epsilon(
-        ...     event, 1e-3, neighboring=dp.NeighboringRelation.ZERO_OUT, accountant="rdp"
-        ... )
+        >>> spent = dp.epsilon(event, 1e-3, neighboring=dp.NeighboringRelation.ZERO_OUT)
         >>> round(spent.upper, 2)
-        4.0
+        3.59
     """
     delta = _validate.open_unit("delta", delta)
+    if accountant == "pld":
+        return events_pld.epsilon(event, delta, neighboring)
     curve = curve_of(event, neighboring, accountant)
     return Interval(0.0, conversion.epsilon_from_curve(curve, delta))
 
@@ -83,6 +82,8 @@ def delta(
 ) -> Interval:
     """Delta of `event` at `epsilon` >= 0; same contract as `epsilon`."""
     epsilon = _validate.real("epsilon", epsilon, 0.0, float("inf"))
+    if accountant == "pld":
+        return events_pld.delta(event, epsilon, neighboring)
     curve = curve_of(event, neighboring, accountant)
     return Interval(0.0, conversion.delta_from_curve(curve, epsilon))
 
@@ -104,6 +105,8 @@ def epsilon_with_failures(
 
     at the epsilon that is returned; the reserve grows until it does.
 
+    The lower end is 0: how much of the failures happens is not known.
+
     Args:
         event: what was released.
         delta: in (0, 1), for everything together.
@@ -120,16 +123,18 @@ def epsilon_with_failures(
     delta = _validate.open_unit("delta", delta)
     failure_prob = _validate.probability("failure_prob", failure_prob)
     total_variation = _validate.probability("total_variation", total_variation)
-    curve = curve_of(event, neighboring, accountant)
-    return Interval(
-        0.0,
-        with_failures(
-            lambda rest: conversion.epsilon_from_curve(curve, rest),
-            delta,
-            failure_prob,
-            total_variation,
-        ),
-    )
+    if accountant == "pld":
+
+        def upper_at(rest: float) -> float:
+            return events_pld.upper_epsilon(event, rest, neighboring)
+
+    else:
+        curve = curve_of(event, neighboring, accountant)
+
+        def upper_at(rest: float) -> float:
+            return conversion.epsilon_from_curve(curve, rest)
+
+    return Interval(0.0, with_failures(upper_at, delta, failure_prob, total_variation))
 
 
 def with_failures(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dp import renyi
 from dp.accountants.conversion import FloatArray
 from dp.errors import UnsupportedEventError
 from dp.events import (
@@ -32,6 +33,19 @@ def rdp_curve(event: Event, a: FloatArray) -> FloatArray:
 
     Raises:
         UnsupportedEventError: unknown event, or parameters outside its theorem's conditions.
+    """
+    published = published_curve(event, a)
+    if not renyi.has_exact_bounds(event):
+        return published
+    smaller: FloatArray = np.minimum(published, renyi.renyi_bounds(event, a).concave)
+    return smaller
+
+
+def published_curve(event: Event, a: FloatArray) -> FloatArray:
+    """`rdp_curve` by the published closed form of the event alone (compositions: of its parts).
+
+    Raises:
+        UnsupportedEventError: as `rdp_curve`.
     """
     formula = _FORMULAS.get(type(event))
     if formula is None:

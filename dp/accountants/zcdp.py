@@ -6,6 +6,7 @@ xi + alpha rho (Bun, Steinke 2016, Definition 8.1). Both numbers add under compo
 
 from dataclasses import dataclass
 
+from dp._shifted import skellam_curvature
 from dp.accountants import rdp
 from dp.errors import UnsupportedEventError
 from dp.events import (
@@ -51,12 +52,10 @@ def zcdp_bound(event: Event) -> Zcdp:
 
 
 def _skellam(event: SkellamEvent) -> Zcdp:
-    """The line above the Skellam curve of `dp.accountants.rdp`.
+    """The line above the curvature bound: alpha rho at integer orders, rho = l2^2 log(I_0 / I_1).
 
-    At integer orders the first branch of the theorem is xi + alpha rho. The chord between
-    integers adds at most rho, at orders in (1, 2); docs/privacy.md, "Skellam".
+    The chord between integers adds at most rho, at orders in (1, 2); docs/privacy.md,
+    "Skellam" and "Curvature".
     """
-    mu, l2_sq, l1 = event.variance, float(event.l2_sq), float(event.l1)
-    rho = l2_sq / (2.0 * mu) + l2_sq / (2.0 * mu) / mu
-    xi = max(0.0, 6.0 * l1 - l2_sq) / (4.0 * mu) / mu
-    return Zcdp(xi + rho, rho)
+    rho = float(event.l2_sq) * skellam_curvature(event.variance) / 2.0 * (1.0 + 2.0**-50)
+    return Zcdp(rho, rho)

@@ -15,7 +15,8 @@ from scipy import optimize, special
 
 import dp
 from dp.accountants import conversion
-from dp.accountants.rdp import sum_distance
+from dp.accountants.query import curve_of
+from dp.accountants.rdp import published_curve, sum_distance
 
 ZERO_OUT = dp.NeighboringRelation.ZERO_OUT
 REPLACE_ONE = dp.NeighboringRelation.REPLACE_ONE
@@ -80,13 +81,16 @@ def test_skellam_bound_is_the_published_one_at_integers_and_its_chord_between():
         extra = min(((2 * order - 1) * l2_sq + 6 * l1) / (4 * mu**2), 3 * l1 / (2 * mu))
         return order * l2_sq / (2 * mu) + extra
 
+    def closed(event, order):
+        return float(published_curve(event, np.array([order - 1.0]))[0])
+
     for mu in (0.8, 50.0):  # each branch of the minimum
         event = dp.SkellamEvent(mu, 30, 25, 5, 9)
         for order in (2, 3, 17):
-            assert bound(event, order) == pytest.approx(published(mu, 30, 25, order), rel=1e-12)
+            assert closed(event, order) == pytest.approx(published(mu, 30, 25, order), rel=1e-12)
         chord = 0.25 * 2 * published(mu, 30, 25, 3) + 0.75 * 3 * published(mu, 30, 25, 4)
-        assert bound(event, 3.75) == pytest.approx(chord / 2.75, rel=1e-12)
-        assert bound(event, 1.5) == pytest.approx(published(mu, 30, 25, 2), rel=1e-12)
+        assert closed(event, 3.75) == pytest.approx(chord / 2.75, rel=1e-12)
+        assert closed(event, 1.5) == pytest.approx(published(mu, 30, 25, 2), rel=1e-12)
 
 
 def test_skellam_bound_is_close_where_noise_is_large():
@@ -336,11 +340,9 @@ def test_failures_beyond_delta_are_refused(failure, distance, sigma):
         )  # fmt: skip
 
 
-def test_pld_raises_until_it_exists():
+def test_pld_has_no_curve_of_orders():
     with pytest.raises(dp.UnsupportedEventError, match="pld"):
-        dp.epsilon(dp.GaussianEvent(1.0), 1e-5, neighboring=ZERO_OUT)
-    with pytest.raises(dp.UnsupportedEventError, match="pld"):
-        dp.delta(dp.GaussianEvent(1.0), 1.0, neighboring=ZERO_OUT)
+        curve_of(dp.GaussianEvent(1.0), ZERO_OUT, "pld")
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -1e-9, math.nan, True, "1e-5"])

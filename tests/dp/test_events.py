@@ -121,7 +121,7 @@ def test_error_messages_name_field_value_and_range():
 def test_every_error_is_a_dp_error():
     names = [name for name in dp.__all__ if name.endswith("Error")]
     assert all(issubclass(getattr(dp, name), dp.DpError) for name in names)
-    assert len(names) == 14
+    assert len(names) == 15
 
 
 def test_promises_exist_and_are_sorted():

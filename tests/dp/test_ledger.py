@@ -159,8 +159,19 @@ def test_realised_charges_failures_and_changes_nothing():
     assert ledger.to_json() == before
     with pytest.raises(dp.FailureBudgetError):
         ledger.realised(1e-3, "rdp", failure_prob=1e-3)
-    with pytest.raises(dp.UnsupportedEventError, match="pld"):
-        ledger.realised(1e-3, "pld")
+
+
+def test_sampled_events_are_refused():
+    ledger = make()
+    ledger.charge(0, 0, range(5))
+    sampled = dp.PoissonSampledEvent(0.1, dp.GaussianEvent(1.0))
+    for event in (sampled, dp.SelfComposedEvent(sampled, 2), dp.ComposedEvent((EVENT, sampled))):
+        error = refuses(
+            ledger,
+            dp.LedgerMismatchError,
+            lambda event=event: ledger.release(0, 0, [0, 1, 2], event),
+        )
+        assert "participation" in str(error)
 
 
 @settings(max_examples=30)

@@ -1,0 +1,333 @@
+"""Dominating pairs of single releases, as curves of the privacy loss.
+
+A pair (P, Q) is given by its hockey-stick curve delta(l) = sup_S P(S) - e^l Q(S) and the
+tail P[L > l] of its loss L = log dP/dQ. Both come with bounds on their rounding errors.
+docs/privacy.md, "Privacy loss distributions" and "Sampling", say which pair dominates what.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, Protocol
+
+import numpy as np
+
+from dp import _laws, _special
+from dp.accountants.conversion import FloatArray
+
+Direction = Literal["remove", "add"]
+
+_ULP = 2.0**-52
+_POINTS = 400
+_NEGLIGIBLE = 1e-290  # mass beyond the tables of discrete laws
+
+
+@dataclass(frozen=True)
+class Curve:
+    """delta(l) and P[L > l] at losses l; float64[n] each, with bounds on absolute errors."""
+
+    delta: FloatArray
+    tail: FloatArray
+    delta_error: FloatArray
+    tail_error: FloatArray
+
+
+class Shift(Protocol):
+    """Symmetric log-concave noise F0 and its shift F1, through their log ratio lambda."""
+
+    def above(self, ratio: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(log F0, log F1) of the set {lambda > ratio}."""
+
+    def points(self, tail: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """(lambda, weight in F0, weight in F1): a quadrature that leaves out about `tail`."""
+
+
+@dataclass(frozen=True)
+class GaussianShift:
+    """N(0, 1) against N(mu, 1)."""
+
+    mu: float
+
+    def above(self, ratio: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The set is {x > ratio / mu + mu / 2}."""
+        z = -ratio / self.mu
+        return _special.log_ndtr(z - self.mu / 2.0), _special.log_ndtr(z + self.mu / 2.0)
+
+    def points(self, tail: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Trapezoidal rule."""
+        far = _far(tail)
+        count = _POINTS + min(2000, math.ceil(_POINTS * self.mu / (2.0 * far)))
+        x = np.linspace(-far, far + self.mu, count)
+        scale = (x[1] - x[0]) / math.sqrt(2.0 * math.pi)
+        first = scale * np.exp(-0.5 * x * x)
+        second = scale * np.exp(-0.5 * (x - self.mu) ** 2)
+        return self.mu * (x - self.mu / 2.0), first, second
+
+
+@dataclass(frozen=True)
+class LaplaceShift:
+    """Laplace noise of scale b against its shift by 1; lambda lies in [-1/b, 1/b]."""
+
+    scale: float
+
+    def above(self, ratio: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The set is {x > (b ratio + 1) / 2}, everything or nothing outside the range."""
+        b = self.scale
+        x = np.clip((b * ratio + 1.0) / 2.0, 0.0, 1.0)
+        first = -x / b - math.log(2.0)
+        second = np.log1p(-0.5 * np.exp(-(1.0 - x) / b))
+        inside, whole = ratio < 1.0 / b, ratio < -1.0 / b
+        first = np.where(whole, 0.0, np.where(inside, first, -np.inf))
+        second = np.where(whole, 0.0, np.where(inside, second, -np.inf))
+        return first, second
+
+    def points(self, tail: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The two atoms and cells between them."""
+        edges = np.linspace(-1.0 / self.scale, 1.0 / self.scale, _POINTS + 1)
+        log_first, log_second = self.above(edges[:-1])
+        first = np.append(np.exp(log_first), 0.0)
+        second = np.append(np.exp(log_second), 0.0)
+        middle = (edges[1:] + edges[:-1]) / 2.0
+        ratio = np.concatenate([edges[:1], middle, edges[-1:]])
+        # Cells have F0[j] = F0(lambda > edge j) - F0(lambda > edge j + 1); the last holds the atom.
+        atom1 = 0.5
+        atom0 = 0.5 * math.exp(-1.0 / self.scale)
+        first[-1], second[-1] = atom0, atom1
+        weights0 = np.concatenate([[1.0 - first[0]], first[:-1] - first[1:], [atom0]])
+        weights1 = np.concatenate([[1.0 - second[0]], second[:-1] - second[1:], [atom1]])
+        return ratio, np.maximum(weights0, 0.0), np.maximum(weights1, 0.0)
+
+
+class IntegerShift:
+    """A symmetric law on integers against its shift by `shift`.
+
+    Args:
+        log_weights: log probabilities of 0, 1, ..., K, up to a constant; float64[K + 1].
+        shift: >= 1.
+    """
+
+    def __init__(self, log_weights: FloatArray, shift: int) -> None:
+        logs = np.concatenate([log_weights[:0:-1], log_weights])
+        extended = np.exp((logs - log_weights[0]).astype(np.longdouble))
+        tails = np.cumsum(extended[::-1])[::-1]
+        total = tails[0]
+        nothing = np.full(shift, -np.inf)
+        log_tails = np.log(tails / total).astype(np.float64)
+        mass = (extended / total).astype(np.float64)
+        # Outcomes -K .. K + shift; the first tail is over x >= outcome, the second its shift.
+        self._first = np.concatenate([log_tails, nothing, [-np.inf]])
+        self._second = np.concatenate([np.zeros(shift), log_tails, [-np.inf]])
+        self._mass0 = np.concatenate([mass, np.zeros(shift)])
+        self._mass1 = np.concatenate([np.zeros(shift), mass])
+        ratio = np.concatenate([nothing, logs]) - np.concatenate([logs, nothing])
+        self._ratio = np.maximum.accumulate(ratio)
+
+    def above(self, ratio: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Tails from the first outcome whose lambda exceeds the ratio."""
+        start = np.searchsorted(self._ratio, ratio, side="right")
+        return self._first[start], self._second[start]
+
+    def points(self, tail: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The outcomes themselves, a subset if there are many."""
+        keep = np.isfinite(self._ratio) & (np.exp(self._second[:-1]) > tail)
+        keep &= -np.expm1(self._first[:-1]) > tail
+        index = np.flatnonzero(keep)
+        if index.size == 0:
+            index = np.flatnonzero(np.isfinite(self._ratio))[:1]
+        step = max(1, index.size // (4 * _POINTS))
+        chosen = index[::step]
+        ends = np.append(chosen[1:], index[-1] + 1)
+        middle = np.minimum((chosen + ends) // 2, index[-1])
+        first = np.add.reduceat(self._mass0, chosen)
+        second = np.add.reduceat(self._mass1, chosen)
+        return self._ratio[middle], first, second
+
+
+@lru_cache(maxsize=64)
+def discrete_gaussian_shift(sigma: float, shift: int) -> IntegerShift:
+    """N_Z(0, sigma^2) and its shift; tables reach to mass exp(-680)."""
+    k = np.arange(math.ceil(37.0 * sigma) + 2 + shift)
+    return IntegerShift(-0.5 * (k / sigma) ** 2, shift)
+
+
+@lru_cache(maxsize=64)
+def discrete_laplace_shift(scale: float, shift: int) -> IntegerShift:
+    """The law proportional to exp(-|x| / scale) and its shift."""
+    return IntegerShift(-np.arange(math.ceil(680.0 * scale) + 2 + shift) / scale, shift)
+
+
+@lru_cache(maxsize=64)
+def skellam_shift(variance: float, shift: int) -> IntegerShift:
+    """Skellam noise and its shift."""
+    last = _laws.skellam_tail(variance, 960) + shift
+    return IntegerShift(_special.log_bessel_i(last, variance), shift)
+
+
+@lru_cache(maxsize=64)
+def _far(tail: float) -> float:
+    return -float(_special.ndtri(tail))
+
+
+def _log_shifted(loss: FloatArray, q: float) -> FloatArray:
+    """log(e^loss - 1 + q), -inf where that is not positive."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        small = np.log(np.maximum(np.expm1(np.minimum(loss, 1.0)) + q, 0.0))
+        large = loss + np.log1p(-(1.0 - q) * np.exp(-np.maximum(loss, 0.0)))
+    return np.asarray(np.where(loss > 0.5, large, small))
+
+
+@dataclass(frozen=True)
+class SampledPair:
+    """F1 against F0 with participation probability q (1: no sampling).
+
+    "remove": P = (1 - q) F0 + q F1, Q = F0. "add": the same two, exchanged.
+    """
+
+    shift: Shift
+    sampling_prob: float
+    direction: Direction
+
+    def curve(self, loss: FloatArray) -> Curve:
+        """delta, tail and their errors."""
+        q = self.sampling_prob
+        sign = 1.0 if self.direction == "remove" else -1.0
+        log_a = _log_shifted(sign * loss, q)
+        whole = np.isneginf(log_a)
+        ratio = np.where(whole, 0.0, log_a - math.log(q))
+        log_0, log_1 = self.shift.above(sign * ratio)
+        size = np.where(whole, 0.0, np.abs(log_a)) + np.abs(loss)
+        if self.direction == "remove":
+            plus = q * np.exp(log_1)
+            minus = np.exp(np.where(whole, -np.inf, log_a) + log_0)
+            delta = np.where(whole, -np.expm1(np.minimum(loss, 0.0)), plus - minus)
+            tail = np.where(whole, 1.0, (1.0 - q) * np.exp(log_0) + plus)
+            kernel = np.exp(log_0) * (q + np.abs(np.expm1(np.minimum(loss, 1.0))))
+        else:  # the set is {lambda < ratio}, by symmetry {lambda > -ratio} with laws exchanged
+            in_0, in_1 = log_1, log_0
+            plus = np.where(whole, 0.0, np.exp(np.where(whole, 0.0, log_a) + loss + in_0))
+            minus = np.where(whole, 0.0, np.exp(math.log(q) + loss + in_1))
+            delta = plus - minus
+            tail = np.where(whole, 0.0, np.exp(in_0))
+            low = np.maximum(loss, -1.0)
+            kernel = np.where(whole, 0.0, np.exp(in_0 + low) * (q + np.abs(np.expm1(-low))))
+        error = _error(plus, log_1, size) + _error(minus, log_0, size) + 4.0 * _ULP * kernel
+        return _checked(delta, tail, error, _error(tail, log_0, size) + _error(tail, log_1, 0.0))
+
+    def points(self, tail: float) -> tuple[FloatArray, FloatArray]:
+        """(loss, weight in P), approximately, leaving out about `tail`."""
+        ratio, first, second = self.shift.points(tail)
+        q = self.sampling_prob
+        with np.errstate(over="ignore"):
+            grown = np.log1p(q * np.expm1(np.minimum(ratio, 30.0)))
+        loss = np.where(
+            ratio > 30.0,
+            ratio + math.log(q) + np.log1p((1 - q) / q * np.exp(-np.abs(ratio))),
+            grown,
+        )
+        if self.direction == "remove":
+            return loss, (1.0 - q) * first + q * second
+        return -loss, first
+
+
+@dataclass(frozen=True)
+class ReplacedGaussianPair:
+    """(1 - q) N(0, 1) + q N(mu, 1) against (1 - q) N(0, 1) + q N(-mu, 1)."""
+
+    mu: float
+    sampling_prob: float
+
+    def curve(self, loss: FloatArray) -> Curve:
+        """The loss grows with x: its threshold solves a quadratic equation in e^(mu x)."""
+        q, mu = self.sampling_prob, self.mu
+        size = np.abs(loss)
+        # With c = q exp(-mu^2/2) and y = e^(mu x - loss/2): c y^2 - 2 b y - c = 0 after division.
+        b = (1.0 - q) * np.sinh(np.minimum(size, 600.0) / 2.0)
+        log_c = math.log(q) - mu * mu / 2.0
+        log_b = np.where(
+            size > 600.0, size / 2.0 + math.log((1.0 - q) / 2.0 + 1e-300), np.log(b + 1e-300)
+        )
+        gap = log_b - log_c
+        log_y = np.where(
+            gap > 300.0, gap + math.log(2.0), np.arcsinh(np.exp(np.minimum(gap, 300.0)))
+        )
+        x = (loss / 2.0 + np.sign(loss) * log_y) / mu
+        none, plus, minus = (_special.log_ndtr(shift - x) for shift in (0.0, mu, -mu))
+        grown = -np.expm1(np.minimum(loss, 700.0))
+        common = (1.0 - q) * np.exp(none)
+        gain = q * np.exp(plus)
+        loss_term = q * np.exp(loss + minus)
+        with np.errstate(over="ignore"):
+            shrink = (
+                (1.0 - q) * np.exp(none + np.maximum(loss, 0.0)) * np.abs(np.expm1(-np.abs(loss)))
+            )
+        delta = gain - loss_term + np.where(loss > 0.0, -shrink, common * grown)
+        error = _error(gain, plus, size) + _error(loss_term, minus, size)
+        error = error + _error(
+            shrink + common * np.abs(np.minimum(grown, 1.0)) * (loss < 0), none, size
+        )
+        tail = common + gain
+        return _checked(delta, tail, error, _error(tail, none, size) + _error(tail, plus, 0.0))
+
+    def points(self, tail: float) -> tuple[FloatArray, FloatArray]:
+        """(loss, weight in P) by the trapezoidal rule."""
+        q, mu = self.sampling_prob, self.mu
+        far = _far(tail)
+        count = _POINTS + min(4000, math.ceil(_POINTS * mu / far))
+        x = np.linspace(-far - mu, far + mu, count)
+        rest = math.log1p(-q) if q < 1.0 else -math.inf
+        up = np.logaddexp(rest, math.log(q) + mu * x - mu * mu / 2.0)
+        down = np.logaddexp(rest, math.log(q) - mu * x - mu * mu / 2.0)
+        scale = (x[1] - x[0]) / math.sqrt(2.0 * math.pi)
+        return up - down, scale * np.exp(up - 0.5 * x * x)
+
+
+@dataclass(frozen=True)
+class FixedSizePair:
+    """Sampling without replacement: the removing curve above loss 0, the adding one below."""
+
+    shift: Shift
+    sampling_prob: float
+
+    def _sides(self) -> tuple[SampledPair, SampledPair]:
+        q = self.sampling_prob
+        return SampledPair(self.shift, q, "remove"), SampledPair(self.shift, q, "add")
+
+    def curve(self, loss: FloatArray) -> Curve:
+        """Piece by piece."""
+        above, below = (side.curve(loss) for side in self._sides())
+        right = loss >= 0.0
+        return Curve(
+            np.where(right, above.delta, below.delta),
+            np.where(right, above.tail, below.tail),
+            np.where(right, above.delta_error, below.delta_error),
+            np.where(right, above.tail_error, below.tail_error),
+        )
+
+    def points(self, tail: float) -> tuple[FloatArray, FloatArray]:
+        """Both sides, where they apply; the rest of the mass sits at zero."""
+        (gain, more), (drop, less) = (side.points(tail) for side in self._sides())
+        up, down = gain >= 0.0, drop < 0.0
+        loss = np.concatenate([drop[down], [0.0], gain[up]])
+        rest = max(0.0, 1.0 - float(more[up].sum()) - float(less[down].sum()))
+        return loss, np.concatenate([less[down], [rest], more[up]])
+
+
+Pair = SampledPair | ReplacedGaussianPair | FixedSizePair
+
+
+def _error(term: FloatArray, log: FloatArray, size: FloatArray | float) -> FloatArray:
+    """Bound on the error of exp(log ...) computed from sums of logarithms of that size."""
+    magnitude = np.where(np.isfinite(log), np.abs(log), 0.0) + size
+    return np.asarray(term * (8.0 + 4.0 * magnitude) * (2.0 * _ULP))
+
+
+def _checked(
+    delta: FloatArray, tail: FloatArray, delta_error: FloatArray, tail_error: FloatArray
+) -> Curve:
+    """The curve within its range; clipping moves values toward the truth."""
+    return Curve(
+        np.clip(delta, 0.0, 1.0),
+        np.clip(tail, 0.0, 1.0),
+        delta_error + _NEGLIGIBLE,
+        tail_error + _NEGLIGIBLE,
+    )
