@@ -16,11 +16,19 @@ def real(field: str, value: object, low: float, high: float, *, open_low: bool =
     takes = f"a finite number in {'(' if open_low else '['}{low:g}, {high:g}]"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise ParameterError(field, value, takes)
-    number = float(value)
+    number = _as_float(value)
     inside = low < number <= high if open_low else low <= number <= high
     if not (math.isfinite(number) and inside):  # NaN compares false everywhere
         raise ParameterError(field, value, takes)
     return number
+
+
+def _as_float(value: Real) -> float:
+    """`value` as a float; an integer that no float holds becomes infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def positive(field: str, value: object, high: float = math.inf) -> float:
@@ -57,7 +65,7 @@ def open_unit(field: str, value: object) -> float:
     takes = "a number strictly between 0 and 1"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise ParameterError(field, value, takes)
-    number = float(value)
+    number = _as_float(value)
     if not 0.0 < number < 1.0:
         raise ParameterError(field, value, takes)
     return number

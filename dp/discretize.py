@@ -26,6 +26,7 @@ IntArray = NDArray[np.int64]
 
 MAX_MODULUS_BITS = 62
 _MAX_L2_SQ = 2.0**52  # sums of squares are exact, in int64 and in float64
+_MIN_ROUNDING_BIAS = 1e-100
 _MAX_ROUNDING_BIAS = 0.99
 _COIN = 2.0**32  # rounding coins have 32 bits: the bias per coordinate is below 2^-32
 _BLOCK = 1 << 15  # coordinates rounded at a time
@@ -105,7 +106,7 @@ class Discretizer:
         dim: length of the vectors.
         clip_norm: l2 norm to which inputs are clipped (again, in float64).
         granularity: what one integer step is worth; gamma of Kairouz, Liu, Steinke 2021.
-        rounding_bias: beta there, in (0, 0.99]; smaller is less biased and a wider bound.
+        rounding_bias: beta there, in [1e-100, 0.99]; smaller is less biased and a wider bound.
         max_tries: roundings tried before rounding toward zero.
     """
 
@@ -116,11 +117,17 @@ class Discretizer:
     max_tries: int
 
     def __post_init__(self) -> None:
-        _validate.integer("dim", self.dim, 1)
-        _validate.real("clip_norm", self.clip_norm, 1e-100, 1e100)
-        _validate.real("granularity", self.granularity, 1e-100, 1e100)
-        _validate.real("rounding_bias", self.rounding_bias, 0.0, _MAX_ROUNDING_BIAS, open_low=True)
-        _validate.integer("max_tries", self.max_tries, 1)
+        checked = {
+            "dim": _validate.integer("dim", self.dim, 1, 2**50),
+            "clip_norm": _validate.real("clip_norm", self.clip_norm, 1e-100, 1e100),
+            "granularity": _validate.real("granularity", self.granularity, 1e-100, 1e100),
+            "rounding_bias": _validate.real(
+                "rounding_bias", self.rounding_bias, _MIN_ROUNDING_BIAS, _MAX_ROUNDING_BIAS
+            ),
+            "max_tries": _validate.integer("max_tries", self.max_tries, 1),
+        }
+        for name, value in checked.items():  # in working types: numpy's integers wrap
+            object.__setattr__(self, name, value)
         largest = (self.clip_norm / self.granularity + math.sqrt(self.dim)) ** 2
         if largest >= _MAX_L2_SQ:
             raise ParameterError(
@@ -264,8 +271,8 @@ def default_granularity(
     Args:
         dim: length of the vectors.
         clip_norm: l2 norm of one client.
-        rounding_bias: in (0, 0.99].
-        inflation: fraction in (0, 1], e.g. 0.01 for one per cent.
+        rounding_bias: in [1e-100, 0.99].
+        inflation: fraction in [1e-9, 1], e.g. 0.01 for one per cent.
 
     Returns:
         The granularity, in the units of clip_norm.
@@ -275,8 +282,8 @@ def default_granularity(
     """
     dim = _validate.integer("dim", dim, 1)
     clip_norm = _validate.real("clip_norm", clip_norm, 1e-100, 1e100)
-    bias = _validate.real("rounding_bias", rounding_bias, 0.0, _MAX_ROUNDING_BIAS, open_low=True)
-    inflation = _validate.real("inflation", inflation, 0.0, 1.0, open_low=True)
+    bias = _validate.real("rounding_bias", rounding_bias, _MIN_ROUNDING_BIAS, _MAX_ROUNDING_BIAS)
+    inflation = _validate.real("inflation", inflation, 1e-9, 1.0)
     spread = math.sqrt(2.0 * math.log(1.0 / bias))
     excess = (1.0 + inflation) ** 2 - 1.0
     constant = dim / 4.0 + spread * math.sqrt(dim) / 2.0

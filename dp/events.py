@@ -52,6 +52,27 @@ class Interval:
             )
 
 
+_SMALLEST, _LARGEST = 1e-100, 1e100  # of noise: squares and ratios of squares stay finite
+_MOST = 2**64  # of integer bounds: floats and replace-one have room
+
+
+def _keep(event: object, **values: float) -> None:
+    """Stores values in their working types: numpy's integers wrap, its half floats overflow."""
+    for name, value in values.items():
+        object.__setattr__(event, name, value)
+
+
+def _keep_noise(event: object, name: str) -> None:
+    value = _validate.real(name, getattr(event, name), _SMALLEST, _LARGEST)
+    _keep(event, **{name: value})
+
+
+def _keep_integers(event: object, *names: str) -> None:
+    """Integers >= 1; as bounds, some nonzero integer vector of length dim can meet them."""
+    for name in names:
+        _keep(event, **{name: _validate.integer(name, getattr(event, name), 1, _MOST)})
+
+
 @dataclass(frozen=True)
 class GaussianEvent:
     """A vector plus N(0, (noise_multiplier * S)^2 I), where one client's l2 norm is at most S."""
@@ -59,7 +80,7 @@ class GaussianEvent:
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        _validate.positive("noise_multiplier", self.noise_multiplier)
+        _keep_noise(self, "noise_multiplier")
 
 
 @dataclass(frozen=True)
@@ -69,15 +90,7 @@ class LaplaceEvent:
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        _validate.positive("noise_multiplier", self.noise_multiplier)
-
-
-def _check_bounds(l2_sq: int, l1: int, linf: int, dim: int) -> None:
-    """Integer bounds that some nonzero integer vector of length dim can meet."""
-    _validate.integer("dim", dim, 1)
-    _validate.integer("l2_sq", l2_sq, 1)
-    _validate.integer("l1", l1, 1)
-    _validate.integer("linf", linf, 1)
+        _keep_noise(self, "noise_multiplier")
 
 
 @dataclass(frozen=True)
@@ -91,8 +104,8 @@ class DiscreteGaussianEvent:
     dim: int
 
     def __post_init__(self) -> None:
-        _validate.positive("sigma", self.sigma)
-        _check_bounds(self.l2_sq, self.l1, self.linf, self.dim)
+        _keep_noise(self, "sigma")
+        _keep_integers(self, "l2_sq", "l1", "linf", "dim")
 
 
 @dataclass(frozen=True)
@@ -110,9 +123,9 @@ class DiscreteGaussianSumEvent:
     dim: int
 
     def __post_init__(self) -> None:
-        _validate.positive("share_sigma", self.share_sigma)
-        _validate.integer("shares", self.shares, 1)
-        _check_bounds(self.l2_sq, self.l1, self.linf, self.dim)
+        _keep_noise(self, "share_sigma")
+        _keep_integers(self, "shares")
+        _keep_integers(self, "l2_sq", "l1", "linf", "dim")
 
 
 @dataclass(frozen=True)
@@ -129,8 +142,8 @@ class SkellamEvent:
     dim: int
 
     def __post_init__(self) -> None:
-        _validate.positive("variance", self.variance)
-        _check_bounds(self.l2_sq, self.l1, self.linf, self.dim)
+        _keep_noise(self, "variance")
+        _keep_integers(self, "l2_sq", "l1", "linf", "dim")
 
 
 @dataclass(frozen=True)
@@ -144,8 +157,8 @@ class DiscreteLaplaceEvent:
     dim: int
 
     def __post_init__(self) -> None:
-        _validate.positive("scale", self.scale)
-        _check_bounds(self.l2_sq, self.l1, self.linf, self.dim)
+        _keep_noise(self, "scale")
+        _keep_integers(self, "l2_sq", "l1", "linf", "dim")
 
 
 @dataclass(frozen=True)
@@ -161,7 +174,7 @@ class PoissonSampledEvent:
     event: Event
 
     def __post_init__(self) -> None:
-        _validate.positive("sampling_prob", self.sampling_prob, 1.0)
+        _keep(self, sampling_prob=_validate.positive("sampling_prob", self.sampling_prob, 1.0))
         _check_single(self.event)
 
 
@@ -177,8 +190,8 @@ class FixedSizeSampledEvent:
     event: Event
 
     def __post_init__(self) -> None:
-        _validate.integer("population", self.population, 1)
-        _validate.integer("sample", self.sample, 1, self.population)
+        _keep_integers(self, "population")
+        _keep(self, sample=_validate.integer("sample", self.sample, 1, self.population))
         _check_single(self.event)
 
 
@@ -191,7 +204,7 @@ class SelfComposedEvent:
 
     def __post_init__(self) -> None:
         _check_event("event", self.event)
-        _validate.integer("count", self.count, 1)
+        _keep_integers(self, "count")
 
 
 @dataclass(frozen=True)
@@ -222,6 +235,7 @@ Event = (
 
 _VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent, DiscreteLaplaceEvent)
 _SINGLE = (GaussianEvent, LaplaceEvent, *_VECTOR)
+_SHARES = (SkellamEvent, DiscreteGaussianSumEvent)
 _SAMPLED = (PoissonSampledEvent, FixedSizeSampledEvent)
 _CLASSES = {c.__name__: c for c in (*_SINGLE, *_SAMPLED, SelfComposedEvent, ComposedEvent)}
 
@@ -248,6 +262,8 @@ def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
     """
     if not isinstance(neighboring, NeighboringRelation):
         raise ParameterError("neighboring", neighboring, "a NeighboringRelation")
+    if neighboring is NeighboringRelation.ADD_REMOVE:
+        _refuse_absence(event)
     if neighboring is not NeighboringRelation.REPLACE_ONE:
         return event
     if isinstance(event, SelfComposedEvent):
@@ -267,6 +283,18 @@ def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
             event, l2_sq=4 * event.l2_sq, l1=2 * event.l1, linf=2 * event.linf
         )
     raise UnsupportedEventError(event, "takes an event of dp.events")
+
+
+def _refuse_absence(event: Event) -> None:
+    """Noise of shares leaves with the client that adds it: there is no add-remove."""
+    for part in event.events if isinstance(event, ComposedEvent) else (event,):
+        single = part.event if isinstance(part, (SelfComposedEvent, *_SAMPLED)) else part
+        if isinstance(single, (ComposedEvent, SelfComposedEvent)):
+            _refuse_absence(single)
+        elif isinstance(single, _SHARES):
+            raise UnsupportedEventError(
+                event, "an absent client's noise share is absent too; takes zero-out or replace-one"
+            )
 
 
 def event_to_dict(event: Event) -> dict[str, object]:
@@ -291,6 +319,8 @@ def event_from_dict(data: Mapping[str, object]) -> Event:
         LedgerMismatchError: unknown event, or fields that are not those of the event.
         ParameterError: a field outside its range.
     """
+    if not isinstance(data, Mapping):
+        raise LedgerMismatchError(f"event: got {type(data).__name__}, takes fields by name")
     kind = data.get("type")
     cls = _CLASSES.get(kind) if isinstance(kind, str) else None
     if cls is None:

@@ -40,7 +40,7 @@ def _grid(low: int, high: int) -> FloatArray:
 def conversion_term(a: FloatArray, delta: float) -> FloatArray:
     """What delta adds to the divergence at each order, rounding error included (upwards)."""
     tail = (-math.log(delta) - np.log1p(a)) / a
-    gain = np.log(a) - np.log1p(a)
+    gain = -np.log1p(1.0 / a)  # ln(1 - 1/alpha) without cancellation
     slack = _ROUNDING * (np.abs(tail) + np.abs(gain))
     result: FloatArray = tail + gain + slack
     return result
@@ -53,7 +53,8 @@ def epsilon_from_curve(curve: Curve, delta: float) -> float:
         values: FloatArray = curve(a) * (1.0 + _CURVE_ROUNDING) + conversion_term(a, delta)
         return values
 
-    return max(0.0, minimum_over_orders(objective))
+    found = minimum_over_orders(objective)
+    return math.inf if math.isnan(found) else max(0.0, found)  # nothing proven, not nothing spent
 
 
 def delta_from_curve(curve: Curve, epsilon: float) -> float:
@@ -61,12 +62,13 @@ def delta_from_curve(curve: Curve, epsilon: float) -> float:
 
     def objective(a: FloatArray) -> FloatArray:
         divergence = curve(a) * (1.0 + _CURVE_ROUNDING)
-        gain = a * np.log(a) - (a + 1.0) * np.log1p(a)  # ln of (1 - 1/alpha)^alpha * (alpha-1)
+        gain = -(a * np.log1p(1.0 / a) + np.log1p(a))  # ln of (1 - 1/alpha)^alpha / (alpha - 1)
         slack = _ROUNDING * (a * (divergence + epsilon) + np.abs(gain) + np.abs(np.log(a)))
         values: FloatArray = a * (divergence - epsilon) + gain + slack
         return values
 
-    return min(1.0, math.exp(min(0.0, minimum_over_orders(objective))))
+    found = minimum_over_orders(objective)
+    return 1.0 if math.isnan(found) else math.exp(min(0.0, found))
 
 
 def minimum_over_orders(objective: Curve) -> float:

@@ -6,6 +6,7 @@ also adaptively (Mironov 2017, Proposition 1); coordinates with independent nois
 Each formula is proven or cited in docs/privacy.md under the heading that its function names.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -87,10 +88,10 @@ def sum_bounds(event: DiscreteGaussianSumEvent) -> tuple[float, float, float]:
     """
     tau = sum_distance(event)
     variance = event.shares * event.share_sigma**2
-    deviation = float(np.sqrt(variance))
+    deviation = math.sqrt(variance)
     rho = event.l2_sq / (2.0 * variance)
     second = event.l2_sq / variance + 2.0 * event.l1 / deviation * tau + tau**2 * event.dim
-    third = (float(np.sqrt(event.l2_sq)) / deviation + tau * float(np.sqrt(event.dim))) ** 2
+    third = (math.sqrt(event.l2_sq) / deviation + tau * math.sqrt(event.dim)) ** 2
     return rho, tau * event.dim, min(second, third) / 2.0
 
 

@@ -322,3 +322,10 @@ def test_modulus_that_is_too_small_is_refused():
     assert caught.value.needed == needed
     with pytest.raises(dp.ModulusError):
         dp.choose_modulus_bits(2**31, 2**31, 0)
+
+
+def test_numpy_scalars_do_not_wrap_the_bounds():
+    plain = dp.Discretizer(200_000, 0.5, 0.001, 0.6, 4)
+    narrow = dp.Discretizer(np.int32(200_000), np.float64(0.5), np.float64(0.001), 0.6, np.int8(4))
+    assert (narrow.l2_sq, narrow.l1, narrow.linf) == (plain.l2_sq, plain.l1, plain.linf)
+    assert type(narrow.dim) is int

@@ -10,6 +10,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import dp
@@ -57,8 +58,40 @@ def test_replace_one_doubles_every_norm_and_nothing_else(event):
         event, l2_sq=4 * event.l2_sq, l1=2 * event.l1, linf=2 * event.linf
     )
     assert shifted(event, dp.NeighboringRelation.REPLACE_ONE) == doubled
-    assert shifted(event, dp.NeighboringRelation.ADD_REMOVE) == event
     assert shifted(event, dp.NeighboringRelation.ZERO_OUT) == event
+
+
+def test_an_absent_client_takes_its_noise_share_along():
+    shares = [dp.SkellamEvent(9.0, 1, 1, 1, 1), dp.DiscreteGaussianSumEvent(2.0, 3, 1, 1, 1, 1)]
+    for event in shares:
+        composed = dp.ComposedEvent((dp.GaussianEvent(1.0), dp.SelfComposedEvent(event, 2)))
+        for wrapped in (event, dp.SelfComposedEvent(event, 2), composed):
+            with pytest.raises(dp.UnsupportedEventError, match="noise share is absent"):
+                shifted(wrapped, dp.NeighboringRelation.ADD_REMOVE)
+    central = dp.ComposedEvent((dp.GaussianEvent(1.0), dp.DiscreteGaussianEvent(2.0, 1, 1, 1, 1)))
+    assert shifted(central, dp.NeighboringRelation.ADD_REMOVE) == central
+
+
+def test_numpy_scalars_are_stored_as_python_numbers():
+    """4 * np.int16(20000) wraps; the event must hold what it was given."""
+    event = dp.SkellamEvent(
+        np.float32(1e6), np.int16(20000), np.int8(100), np.int8(100), np.int32(9)
+    )
+    doubled = shifted(event, dp.NeighboringRelation.REPLACE_ONE)
+    assert (doubled.l2_sq, doubled.l1, doubled.linf, doubled.dim) == (80000, 200, 200, 9)
+    assert [type(value) for value in dataclasses.astuple(event)] == [float, int, int, int, int]
+    count = dp.SelfComposedEvent(dp.GaussianEvent(np.float16(300)), np.int8(100))
+    assert type(count.count) is int
+    assert count.event == dp.GaussianEvent(300.0)
+
+
+@pytest.mark.parametrize("huge", [10**400, 1e200, 1e-200])
+def test_noise_that_no_square_holds_is_refused(huge):
+    for make in (dp.GaussianEvent, lambda v: dp.SkellamEvent(v, 1, 1, 1, 1)):
+        with pytest.raises(dp.ParameterError):
+            make(huge)
+    with pytest.raises(dp.ParameterError, match="count"):
+        dp.SelfComposedEvent(dp.GaussianEvent(1.0), 10**400)
 
 
 BAD = [0, -1, math.nan, math.inf, None, "1", True]

@@ -185,7 +185,7 @@ def test_integer_laws_against_a_double_sum(event, q):
         if q < 1.0 and isinstance(event, dp.SkellamEvent):
             return  # noise shares are never amplified
         one = event if q == 1.0 else dp.PoissonSampledEvent(q, event)
-        found = dp.delta(dp.SelfComposedEvent(one, 2), epsilon, neighboring=ADD_REMOVE)
+        found = dp.delta(dp.SelfComposedEvent(one, 2), epsilon, neighboring=ZERO_OUT)
         assert found.lower <= oracle * (1 + 1e-9) + 1e-15
         assert found.upper >= oracle * (1 - 1e-9) - 1e-15
 
@@ -249,8 +249,8 @@ def test_heterogeneous_compositions_contain_homogeneous_ones():
 
 def test_vectors_have_the_upper_end_of_rdp_and_say_so():
     event = dp.SelfComposedEvent(dp.SkellamEvent(900.0, 900, 90, 30, 100), 10)
-    found = spent(event, 1e-5)
-    upper = dp.epsilon(event, 1e-5, neighboring=ADD_REMOVE, accountant="rdp").upper
+    found = spent(event, 1e-5, ZERO_OUT)
+    upper = dp.epsilon(event, 1e-5, neighboring=ZERO_OUT, accountant="rdp").upper
     assert found.upper == upper
     assert "rdp" in found.note
     assert 0.5 * upper < found.lower < upper
