@@ -1,7 +1,8 @@
 """Secure aggregation: integer vectors of n clients in, their sum over the survivors out.
 
 The protocol of Bonawitz et al. (CCS 2017) on the complete graph and of Bell et al. (CCS 2020) on a
-sparse one, for a server that follows the protocol. docs/protocol.md is its specification.
+sparse one, for a server that follows the protocol and for one that does not. docs/protocol.md is
+its specification.
 
 >>> import numpy as np
 >>> import secureagg

@@ -177,7 +177,15 @@ def smallest_complete_threshold(n: int, corrupt: int, *, malicious: bool) -> int
 
 @lru_cache(maxsize=4096)
 def failure(
-    n: int, corrupt: int, dropped: int, k: int, t: int, rounds: int, *, malicious: bool = False
+    n: int,
+    corrupt: int,
+    dropped: int,
+    k: int,
+    t: int,
+    rounds: int,
+    *,
+    malicious: bool = False,
+    most_dropped: int | None = None,
 ) -> Failure:
     """Failure probabilities of one parameter set over a run.
 
@@ -193,6 +201,8 @@ def failure(
         t: threshold.
         rounds: rounds of the run.
         malicious: the server is.
+        most_dropped: with how many gone a round still releases, where that is more than D: more
+            dropouts leave the honest survivors more loosely connected.
     """
     if k == n - 1:
         needed = smallest_complete_threshold(n, corrupt, malicious=malicious)
@@ -203,7 +213,7 @@ def failure(
     exposed = _log_sum(logs[max(0, tolerated - first) :]) + scale
     first, logs = log_pmf(n, n - dropped, k)
     stalled = _log_sum(logs[: max(0, t - first)]) + scale
-    apart = log_disconnected(n, corrupt + dropped, k) + math.log(rounds)
+    apart = log_disconnected(n, corrupt + max(dropped, most_dropped or 0), k) + math.log(rounds)
     divided = log_divided(n, corrupt, k, t) + math.log(rounds) if malicious else -math.inf
     return Failure(_capped(apart), _capped(exposed), _capped(stalled), _capped(divided))
 

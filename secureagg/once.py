@@ -60,16 +60,21 @@ class SqliteOnce:
         """Returns whether this is the first call with `key`, by anybody, ever.
 
         Raises:
-            sqlite3.OperationalError: the file stays locked or cannot be written; the key may be
-                used up.
+            MisuseError: the file is gone, stays locked or cannot be written; the key may be used
+                up, so the step must not be taken.
         """
-        with closing(self._connect()) as connection:
-            added = connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount
+        try:
+            with closing(self._connect()) as connection:
+                added = connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount
+        except sqlite3.Error as error:
+            raise MisuseError("once", f"{self._path}: {error}") from error
         return added == 1
 
     def _connect(self) -> sqlite3.Connection:
         # autocommit: one statement is one transaction. EXTRA syncs the directory too, so that the
         # deleted rollback journal does not come back after a power cut and undo the row.
-        connection = sqlite3.connect(self._path, timeout=60, isolation_level=None)
+        # mode=rw: a file that was deleted is not made again, empty, which would repeat steps.
+        uri = f"{self._path.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True)
         connection.execute("PRAGMA synchronous=EXTRA")
         return connection

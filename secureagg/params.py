@@ -147,6 +147,7 @@ class Params:
             self.threshold,
             self.rounds,
             malicious=self.malicious,
+            most_dropped=self.num_clients - self.required_survivors,
         )
 
     @property

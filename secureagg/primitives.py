@@ -36,6 +36,19 @@ _PROTOCOL = b"secureagg/1"
 _PRIME = (1 << 255) - 19
 # The u-coordinates below p of the points of order 1, 2, 4 and 8 on Curve25519 and its twist
 # (Bernstein, https://cr.yp.to/ecdh.html#validate).
+_LONGEST_GMAC = 2**30  # OpenSSL takes up to 2^31 - 1 bytes at once
+# y of the eight points of small order of edwards25519: orders 4, 1, 2 and 8
+_SMALL_ORDER_Y = frozenset((
+    0,
+    1,
+    2**255 - 20,
+    int.from_bytes(
+        bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+    ),
+    int.from_bytes(
+        bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"), "little"
+    ),
+))  # fmt: skip
 _SMALL_ORDER = {
     0,
     1,
@@ -161,12 +174,16 @@ def is_signed(identity: bytes, signature: bytes, data: bytes) -> bool:
 
 
 def is_identity(identity: bytes) -> bool:
-    """Tells whether bytes are an Ed25519 public key."""
+    """Tells whether bytes are a canonical Ed25519 public key that is not of small order.
+
+    Under a key of small order a signature need not depend on the message.
+    """
     try:
         Ed25519PublicKey.from_public_bytes(identity)
     except ValueError:
         return False
-    return True
+    y = int.from_bytes(identity, "little") & ((1 << 255) - 1)
+    return y < _PRIME and y not in _SMALL_ORDER_Y
 
 
 def is_proper_public_key(key: bytes) -> bool:
@@ -199,6 +216,8 @@ def open_box(key: bytes, box: bytes, data: bytes) -> bytes | None:
 
 def fingerprint(data: bytes) -> bytes:
     """A fast 16-byte digest to recognise a repeated message; not collision resistant (GMAC)."""
+    if len(data) > _LONGEST_GMAC:
+        return hashlib.blake2b(data, digest_size=FINGERPRINT_BYTES).digest()
     return AESGCM(bytes(CIPHER_BYTES)).encrypt(bytes(12), b"", data)
 
 

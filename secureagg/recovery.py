@@ -9,6 +9,7 @@ but the secret being right, the sum comes out all the same.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,7 +138,8 @@ def close_unmask(state: CollectUnmask, received: Mapping[int, UnmaskShares]) -> 
     needed, shares = _needed(state), _flat_shares(state, received)
     secrets, faulty = _rebuild(round_, needed, shares)
     for client_id, secret in secrets.items():
-        _check_secret(state, client_id, secret)
+        if not _is_advertised(state, client_id, secret):
+            secrets[client_id] = _without_bad_share(state, client_id, shares)
     sums = tuple(array.copy() for array in state.sums)
     masking.add_masks(sums, _masks_left(state, secrets))
     parts = zip(round_.params.segments, sums, strict=True)
@@ -208,15 +210,31 @@ def _rebuild(
     return dict(zip(ids, secrets, strict=True)), tuple(sorted(faulty))
 
 
-def _check_secret(state: CollectUnmask, client_id: int, secret: bytes | None) -> None:
+def _is_advertised(state: CollectUnmask, client_id: int, secret: bytes | None) -> bool:
+    """Whether a rebuilt secret is the one that its owner committed to or sent the key of."""
     bundle = state.bundles[client_id]
-    if secret is not None:
-        if client_id in state.survivors:
-            commitment = self_seed_commitment(state.round.ctx, client_id, secret)
-            if commitment == bundle.commitment:
-                return
-        elif public_key(secret) == bundle.mask_public_key:
-            return
+    if secret is None:
+        return False
+    if client_id in state.survivors:
+        return self_seed_commitment(state.round.ctx, client_id, secret) == bundle.commitment
+    return public_key(secret) == bundle.mask_public_key
+
+
+def _without_bad_share(state: CollectUnmask, client_id: int, shares: _Shares) -> bytes:
+    """Rebuilds a secret whose dealer committed to a wrong share or two, from the other shares.
+
+    Raises:
+        FaultyClientError: leaving out one or two shares does not help: the dealer is to blame.
+    """
+    threshold = state.round.params.threshold
+    rows = np.flatnonzero(shares.dealers == state.round.position[client_id])
+    for few in range(1, min(2, len(rows) - threshold) + 1):
+        # Only the first threshold + few are used, so only among them does leaving out matter.
+        for left_out in combinations(range(threshold + few), few):
+            kept = np.delete(rows[: threshold + few], left_out)[None, :]
+            (secret,) = shamir.combine(shares.xs[kept], shares.limbs[kept])
+            if secret is not None and _is_advertised(state, client_id, secret):
+                return secret
     what = "self-mask seed" if client_id in state.survivors else "mask key"
     reason = f"the shares it committed to do not rebuild the {what} it advertised"
     raise FaultyClientError(client_id, reason)
@@ -229,7 +247,7 @@ def _masks_left(
     round_ = state.round
     keys = {i: bundle.mask_public_key for i, bundle in state.bundles.items()}
     for client_id, secret in secrets.items():
-        if secret is None:  # _check_secret has refused it
+        if secret is None:  # close_unmask has refused it
             continue
         if client_id in state.survivors:
             yield secret, masking.self_mask_info(round_.ctx, client_id), False

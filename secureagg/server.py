@@ -97,18 +97,21 @@ def accept_keys(state: CollectKeys, sender: int, body: memoryview, keys: set[byt
         keys: all public keys accepted so far.
 
     Raises:
-        FaultyClientError: a key is non-canonical, of small order, or taken; a bad signature.
-        ValueError: malformed.
+        FaultyClientError: a key is non-canonical, of small order, or sent twice; a bad signature.
+        ValueError: malformed, or a key that another client sent before.
     """
     signed = state.round.params.malicious
     bundle = KeyBundle.from_bytes(body, signed=signed)
     fresh = (bundle.enc_public_key, bundle.mask_public_key)
     if not all(map(is_proper_public_key, fresh)):
         raise FaultyClientError(sender, "sent a non-canonical or small-order public key")
-    if fresh[0] == fresh[1] or not keys.isdisjoint(fresh):
-        raise FaultyClientError(sender, "sent a public key that is taken")
+    if fresh[0] == fresh[1]:
+        raise FaultyClientError(sender, "sent one public key twice")
     if signed and not is_bundle_signed(state.round, sender, bundle):
         raise FaultyClientError(sender, "sent keys that its identity key did not sign")
+    if not keys.isdisjoint(fresh):
+        # No blame: whoever saw this client's keys on their way may have sent them first.
+        raise ValueError("a public key that another client sent before")
     return bundle
 
 

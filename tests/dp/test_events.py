@@ -78,7 +78,7 @@ def test_numpy_scalars_are_stored_as_python_numbers():
         np.float32(1e6), np.int16(20000), np.int8(100), np.int8(100), np.int32(9)
     )
     doubled = shifted(event, dp.NeighboringRelation.REPLACE_ONE)
-    assert (doubled.l2_sq, doubled.l1, doubled.linf, doubled.dim) == (80000, 200, 200, 9)
+    assert doubled == dp.SkellamEvent(1e6, 80000, 200, 200, 9)
     assert [type(value) for value in dataclasses.astuple(event)] == [float, int, int, int, int]
     count = dp.SelfComposedEvent(dp.GaussianEvent(np.float16(300)), np.int8(100))
     assert type(count.count) is int

@@ -109,6 +109,18 @@ def test_a_dealer_whose_surplus_share_is_off_is_named_and_the_sum_is_right(make_
     assert play.server.result.faulty == (1,)
 
 
+@pytest.mark.parametrize("holders", [[0], [3], [0, 2]])
+def test_a_bad_share_among_those_used_is_left_out_where_others_are_enough(make_play, holders):
+    play = make_play(1, threshold=3)
+    play.answers()
+    bad = {v: resealed(play, 1, v, (bytes(36), bytes(36))) for v in holders}
+    play.sent[1] = with_boxes(play, 1, dealt(play, 1) | bad)
+    go_on(play)
+    play.step()
+    play.finish()
+    assert play.server.result.faulty == (1,)
+
+
 def test_shares_that_fit_no_secret_name_the_dealer(make_play):
     """Nine limbs that stand for a number above 2^256."""
     play = make_play(1, threshold=1)

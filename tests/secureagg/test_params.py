@@ -433,3 +433,16 @@ def test_choose_params_conveniences():
 def test_sparse_graph_falls_back_to_the_complete_one():
     found = choose(6, "1/3", "1/3")
     assert (found.degree, found.threshold) == (5, 3)
+
+
+def test_fewer_survivors_than_the_rate_says_are_paid_for_in_privacy():
+    """A round that releases at 350 of 1,000 must stay connected with 650 gone, not with 300."""
+    params = secureagg.choose_params(
+        1000, {"x": (1, 8)}, corrupt=0.05, dropout=0.3, server="semi_honest", rounds=1,
+        graph_seed=b"seed",
+    )  # fmt: skip
+    assert params.failure.disconnected < 2.0**-41
+    with pytest.raises(secureagg.ParamsError, match="privacy failure"):
+        dataclasses.replace(params, min_survivors=350)
+    measured = dataclasses.replace(params, min_survivors=350, security_bits=0)
+    assert measured.failure.disconnected > 2.0**-30

@@ -131,3 +131,44 @@ def test_box_opens_only_with_its_key_and_data():
     assert primitives.open_box(b"l" * 16, box, b"data") is None
     assert primitives.open_box(b"k" * 16, box, b"other") is None
     assert primitives.open_box(b"k" * 16, box[:-1] + bytes([box[-1] ^ 1]), b"data") is None
+
+
+ORDER_8 = (
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+)
+PRIME = 2**255 - 19
+
+
+@pytest.mark.parametrize("sign", [0, 1])
+@pytest.mark.parametrize(
+    "y", [0, 1, PRIME - 1, *(int.from_bytes(bytes.fromhex(h), "little") for h in ORDER_8)]
+)
+def test_identities_of_small_order_or_not_canonical_are_refused(y, sign):
+    for value in {y, y + PRIME}:
+        if value < 2**255:
+            key = (value | sign << 255).to_bytes(32, "little")
+            assert not primitives.is_identity(key)
+
+
+def test_honest_identities_are_accepted():
+    assert all(
+        primitives.is_identity(primitives.IdentityKey.generate().public_key) for _ in range(20)
+    )
+
+
+def test_order_eight_points_double_to_y_zero():
+    """2P has y = (y^2 + x^2) / (1 - d x^2 y^2) ... = 0 exactly where x^2 = -y^2 on the curve."""
+    d = -121665 * pow(121666, -1, PRIME) % PRIME
+    for encoded in ORDER_8:
+        y = int.from_bytes(bytes.fromhex(encoded), "little")
+        x2 = (y * y - 1) * pow(d * y * y + 1, -1, PRIME) % PRIME
+        assert (x2 + y * y) % PRIME == 0
+
+
+def test_fingerprints_of_long_messages_exist(monkeypatch):
+    short = primitives.fingerprint(b"12345678")
+    monkeypatch.setattr(primitives, "_LONGEST_GMAC", 4)
+    long = primitives.fingerprint(b"12345678")
+    assert len(short) == len(long) == primitives.FINGERPRINT_BYTES
+    assert long != primitives.fingerprint(b"12345679")

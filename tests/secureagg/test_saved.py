@@ -87,7 +87,7 @@ def test_a_restored_server_still_refuses(make_play):
     with pytest.raises(secureagg.FaultyClientError, match="second"):
         play.server.receive(0, play.sent[0][:-1] + bytes([play.sent[0][-1] ^ 1]))
     stolen = play.edit(play.sent[1], play.sent[0][38:])
-    with pytest.raises(secureagg.FaultyClientError, match="taken"):
+    with pytest.raises(secureagg.MessageError, match="sent before"):
         play.server.receive(1, stolen)
 
 
@@ -273,3 +273,13 @@ def test_what_the_server_has_confirmed_is_not_kept(make_params, make_play):
     assert len(play.clients[0].to_bytes()) < kept - 4 * 20_000
     assert reborn(play, 0).outbound is None
     assert len(answer) > 4 * 20_000
+
+
+def test_once_whose_file_is_gone_says_no_and_does_not_make_another(tmp_path):
+    path = tmp_path / "once"
+    once = secureagg.SqliteOnce(path)
+    assert once(b"first")
+    path.unlink()
+    with pytest.raises(secureagg.MisuseError, match="once"):
+        once(b"first")
+    assert not path.exists()
