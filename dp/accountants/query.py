@@ -68,7 +68,7 @@ def epsilon(
         >>> event = dp.SelfComposedEvent(dp.GaussianEvent(noise_multiplier=4.04), count=20)
         >>> spent = dp.epsilon(event, 1e-3, neighboring=dp.NeighboringRelation.ZERO_OUT)
         >>> round(spent.upper, 2)
-        3.59
+        3.56
     """
     delta = _validate.open_unit("delta", delta)
     if accountant == "pld":
