@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 export XLA_FLAGS ?= --xla_cpu_multi_thread_eigen=false
 
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-slow fuzz lint bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -23,6 +23,12 @@ test: $(VENV)/.dev ## the whole suite except the slow tests, on every core
 
 test-slow: $(VENV)/.dev ## the tests marked slow
 	$(BIN)/python -m pytest -n auto -m slow
+
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/.fuzz ## secureagg's receive functions, coverage-guided, FUZZ_SECONDS=600 (Linux)
+	@mkdir -p build/fuzz
+	@echo 'An input that breaks a rule ends the run: build/fuzz/crash-*, to try again in place of the corpus.'
+	$(BIN)/python -m tests.fuzz.fuzz_receive build/fuzz/corpus -max_total_time=$(FUZZ_SECONDS) -max_len=2048 -artifact_prefix=build/fuzz/
 
 lint: $(VENV)/.dev ## format, lint rules and types
 	$(BIN)/ruff format --check .
@@ -48,6 +54,10 @@ $(VENV)/.made:
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report]'
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt

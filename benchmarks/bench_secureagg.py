@@ -1,21 +1,30 @@
 """Cost of secure aggregation beside the cost of its primitives, measured in the same run.
 
     python -m benchmarks.bench_secureagg [--rows NAME ...] [--repeats 3]
+        [--peer flower --peer-python PATH]
 
 Pinned to one core. CPU seconds, medians over the repeats. A row's last columns are its ratio to
 what its AES-CTR bytes, additions, X25519 operations and signatures take by themselves, and how far
 `predict_cost` is off. Parameters are cost points (security_bits=0), not sound choices.
+
+`--peer flower` runs Flower's SecAgg+ right after each row, on the same n, degree, threshold, length
+and dropout (peers/flower_secagg.py), and prints how many times our CPU seconds it takes. PATH is
+the interpreter of an environment with flwr, made for 1.41.0. Flower's modulus is 2^32, its server
+semi-honest; other rows are refused.
 """
 
 import argparse
 import gc
+import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -51,6 +60,7 @@ ROWS = {
     "n10000-malicious": Row(10_000, 82, 58, "malicious", 0.05, length=10_000),
     "d1e7": Row(20, 19, 11, "semi_honest", 0.1, length=10_000_000),
 }
+PEER_ROWS = [n for n, row in ROWS.items() if row.server == "semi_honest" and row.bits == 32]
 DEFAULT = [name for name in ROWS if name not in ("n10000-malicious", "n1000-malicious-drop")]
 
 
@@ -144,7 +154,8 @@ def by_primitives(
     return client, server
 
 
-def measure(name: str, row: Row, repeats: int) -> None:
+def measure(name: str, row: Row, repeats: int) -> tuple[float, float]:
+    """Prints one line; returns CPU seconds of (all clients, the server)."""
     params = params_of(row)
     dropouts = dropouts_of(row, params)
     vector = np.random.default_rng(0).integers(0, 1 << row.bits, row.length, dtype=np.uint64)
@@ -173,13 +184,53 @@ def measure(name: str, row: Row, repeats: int) -> None:
         f"{real[0] / floor[0]:10.2f}{real[1] / floor[1]:8.2f}{off[0]:+9.0f}%{off[1]:+7.0f}%"
         f"{peak:8.2f}"
     )
+    return real
+
+
+def measure_flower(row: Row, repeats: int, python: str, ours: tuple[float, float]) -> None:
+    """Prints what Flower takes for the row, and the ratios to `ours`."""
+    script = Path(__file__).parent / "peers" / "flower_secagg.py"
+    asked = {
+        "clients": row.n,
+        "degree": row.degree,
+        "threshold": row.threshold,
+        "length": row.length,
+        "drop": row.drop,
+        "repeats": repeats,
+    }
+    options = [f"--{name}={value}" for name, value in asked.items()]
+    run = subprocess.run(  # noqa: S603 - the user's own interpreter, on a file of this project
+        [python, str(script), *options], stdout=subprocess.PIPE, text=True, check=True
+    )
+    found = json.loads(run.stdout.splitlines()[-1])
+    theirs = (float(found["clients"]), float(found["server"]))
+    times = [f"x{b / a:.1f}" for a, b in zip(ours, theirs, strict=True)]
+    print(
+        f"{'  flower':22}{1e3 * theirs[0] / row.n:10.2f}{1e3 * theirs[1]:12.1f}"
+        f"    over ours: client {times[0]}, server {times[1]}"
+    )
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", nargs="*", choices=[*ROWS])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peer", choices=["flower"])
+    parser.add_argument("--peer-python", metavar="PATH")
+    given = parser.parse_args()
+    if (given.peer is None) != (given.peer_python is None):
+        parser.error("--peer and --peer-python go together")
+    if given.rows is None:
+        given.rows = ["n100", "n100-drop"] if given.peer else DEFAULT
+    if given.peer and (wrong := [name for name in given.rows if name not in PEER_ROWS]):
+        parser.error(f"--peer flower has no row {', '.join(wrong)}, takes some of {PEER_ROWS}")
+    return given
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", nargs="*", choices=[*ROWS], default=DEFAULT)
-    parser.add_argument("--repeats", type=int, default=3)
-    given = parser.parse_args()
+    given = arguments()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     print(
@@ -190,8 +241,11 @@ def main() -> None:
         f"{'client':>10}{'server':>8}{'GiB':>8}"
     )
     for name in given.rows:
-        measure(name, ROWS[name], given.repeats)
+        ours = measure(name, ROWS[name], given.repeats)
         sys.stdout.flush()
+        if given.peer:
+            measure_flower(ROWS[name], given.repeats, given.peer_python, ours)
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secureagg import masking, shamir
 from secureagg.context import Round
@@ -219,10 +220,11 @@ def _add_sharing(
         client["unmask"] += counts.clients["unmask"] * (t - 1) * _signature_seconds()[1]
     complete = params.degree == params.num_clients - 1
     rows = min(counts.recovered, t + 1) if complete else counts.recovered
-    held = round(counts.held)
-    server["unmask"] += _combine_seconds(t, rows, counts.recovered)
+    held, n = round(counts.held), params.num_clients
+    server["unmask"] += _combine_seconds(t, rows, counts.recovered, t + 1 if complete else n)
     if held > t:
-        server["unmask"] += _surplus_seconds(held, t, counts.recovered)
+        points = held + 1 if complete else n
+        server["unmask"] += _surplus_seconds(held, t, counts.recovered, points)
 
 
 def _fastest(call: Callable[[], object], times: int = 1) -> float:
@@ -302,9 +304,9 @@ def _split_seconds(k: int, t: int) -> float:
 
 
 @lru_cache(maxsize=64)
-def _combine_seconds(t: int, rows: int, secrets: int) -> float:
+def _combine_seconds(t: int, rows: int, secrets: int, points: int) -> float:
     """Rebuilding `secrets` secrets from t shares of `rows` different sets of holders."""
-    xs = (np.arange(min(rows, _sample(t)))[:, None] + np.arange(1, t + 1)) % (1 << 30)
+    xs = _holders(rows, t, points)
     shares = np.ones((len(xs), t, shamir.LIMBS), dtype=np.uint32)
     sampled = _fastest(lambda: shamir.combine(xs, shares)) * rows / len(xs)
     if secrets == rows:
@@ -314,13 +316,18 @@ def _combine_seconds(t: int, rows: int, secrets: int) -> float:
 
 
 @lru_cache(maxsize=64)
-def _surplus_seconds(m: int, t: int, secrets: int) -> float:
-    xs = (np.arange(min(secrets, _sample(m)))[:, None] + np.arange(1, m + 1)) % (1 << 30)
+def _surplus_seconds(m: int, t: int, secrets: int, points: int) -> float:
+    xs = _holders(secrets, m, points)
     shares = np.ones((len(xs), m, shamir.LIMBS), dtype=np.uint32)
     rand = byte_stream(_SEED)
     return _fastest(lambda: shamir.consistent(xs, shares, t, rand)) * secrets / len(xs)
 
 
-def _sample(m: int) -> int:
-    """Rows of m points that make calls long against their overhead, and short to wait for."""
-    return max(8, 50_000 // m)
+def _holders(rows: int, m: int, points: int) -> NDArray[np.int64]:
+    """[G, m] sets of holders out of `points`, different ones if there are as many.
+
+    G makes calls long against their overhead, and short to wait for; it is at most `rows`.
+    """
+    sampled = min(rows, max(8, 200_000 // m))
+    starts = np.arange(sampled) * points // sampled
+    return (starts[:, None] + np.arange(m)) % points + 1

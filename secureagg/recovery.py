@@ -32,7 +32,7 @@ from secureagg.primitives import (
     public_key,
     sha256,
 )
-from secureagg.sharing import share_commitment
+from secureagg.sharing import share_committer
 
 Commitments = Mapping[int, Mapping[int, bytes]]
 """By dealer, then holder: commitments to the share of the mask key, then of the self-mask seed."""
@@ -106,7 +106,7 @@ def accept_unmask(state: CollectUnmask, sender: int, body: memoryview) -> Unmask
             to refuse such a box.
         ValueError: malformed.
     """
-    ctx, dealers = state.round.ctx, _dealers(state, sender)
+    commit, dealers = share_committer(state.round.ctx), _dealers(state, sender)
     answer = UnmaskShares.from_bytes(body, m=len(dealers))
     raw = answer.shares.astype("<u4").tobytes()
     for i, dealer in enumerate(dealers):
@@ -117,7 +117,7 @@ def accept_unmask(state: CollectUnmask, sender: int, body: memoryview) -> Unmask
         share = raw[i * shamir.SHARE_BYTES : (i + 1) * shamir.SHARE_BYTES]
         at = KEY_BYTES * survived
         promised = state.commitments[dealer][sender][at : at + KEY_BYTES]
-        if share_commitment(ctx, dealer, sender, kind, share) != promised:
+        if commit(dealer, sender, kind, share) != promised:
             reason = f"its share of client {dealer} is not the one that client committed to"
             raise FaultyClientError(sender, reason)
     return answer

@@ -83,10 +83,12 @@ def consistent(
         rand: bytes that the dealer could not foresee.
     """
     rows, which = np.unique(np.asarray(xs, dtype=np.uint64), axis=0, return_inverse=True)
-    value = np.zeros_like(rows)
+    points, at = np.unique(rows, return_inverse=True)
+    value = np.zeros_like(points)
     for coefficient in _draw(rand, rows.shape[1] - threshold, 1):  # Horner
-        value = _fold(_times(value, rows) + coefficient)
-    weights = _times(value, _inverse(_differences(rows)))[which.reshape(-1)]
+        value = _fold(_times(value, points) + coefficient)
+    inverses = _inverse_differences(rows)
+    weights = _times(value[at.reshape(rows.shape)], inverses)[which.reshape(-1)]
     terms = _times(weights[:, :, None], np.asarray(shares, dtype=np.uint64))
     clean: NDArray[np.bool_] = (_canonical(_fold(terms.sum(axis=1))) == 0).all(axis=1)
     return clean
@@ -97,7 +99,28 @@ def _lagrange_at_zero(xs: Field) -> Field:
     numerator = np.ones((len(xs), 1), dtype=np.uint64)
     for j in range(xs.shape[1]):
         numerator = _times(numerator, xs[:, j : j + 1])
-    return _times(numerator, _inverse(_times(_differences(xs), xs)))
+    return _times(_times(numerator, _inverse(xs)), _inverse_differences(xs))
+
+
+def _inverse_differences(xs: Field) -> Field:
+    """[G, m] 1 / prod_{j != i} (x_j - x_i).
+
+    Rows that lack a few of the points that occur at all, as on the complete graph, take the
+    product over all points, once, without the factors of those they lack: m^2 + G m steps for
+    each point lacking in place of G m^2.
+    """
+    points, at = np.unique(xs, return_inverse=True)
+    at = at.reshape(xs.shape)
+    lacking = len(points) - xs.shape[1]
+    if lacking >= xs.shape[1]:
+        return _inverse(_differences(xs))
+    absent = np.ones((len(xs), len(points)), dtype=np.bool_)
+    absent[np.arange(len(xs))[:, None], at] = False
+    others = points[np.nonzero(absent)[1]].reshape(len(xs), lacking)
+    inverse: Field = _inverse(_differences(points[None, :]))[0][at]
+    for j in range(lacking):
+        inverse = _times(inverse, others[:, j : j + 1] + _P - xs)
+    return inverse
 
 
 def _differences(xs: Field) -> Field:

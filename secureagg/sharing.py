@@ -5,7 +5,7 @@ whether its box holds what was promised, and the server later tells a lying hold
 not match the commitment) from a lying dealer (matching shares that rebuild a wrong secret).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from struct import Struct
 
 from secureagg import messages
@@ -23,8 +23,17 @@ SharePair = tuple[bytes, bytes]
 
 def share_commitment(ctx: bytes, dealer: int, holder: int, kind: ShareKind, share: bytes) -> bytes:
     """Returns what a dealer commits to a share with, 32 bytes."""
-    fields = _FIELDS.pack(4, dealer, 4, holder, 1, kind, SHARE_BYTES, share)
-    return sha256(label(Usage.SHARE_COMMITMENT, ctx) + fields)
+    return share_committer(ctx)(dealer, holder, kind, share)
+
+
+def share_committer(ctx: bytes) -> Callable[[int, int, int, bytes], bytes]:
+    """Returns `share_commitment` in one context, for many shares: (dealer, holder, kind, share)."""
+    opening, pack = label(Usage.SHARE_COMMITMENT, ctx), _FIELDS.pack
+
+    def commit(dealer: int, holder: int, kind: int, share: bytes) -> bytes:
+        return sha256(opening + pack(4, dealer, 4, holder, 1, kind, SHARE_BYTES, share))
+
+    return commit
 
 
 def commit_pair(ctx: bytes, dealer: int, holder: int, pair: SharePair) -> tuple[bytes, bytes]:

@@ -130,3 +130,35 @@ def test_fewer_shares_do_not_rebuild(fewer):
     shares = shamir.split((bytes(range(32)),), np.arange(1, 6), 4, source(3))[0]
     xs = np.arange(1, 5 - fewer)
     assert shamir.combine(xs[None], shares[: len(xs)][None]) != (bytes(range(32)),)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_surplus_shares_of_rows_that_lack_different_points(data):
+    """Rows over few common points and rows over many: one polynomial each, or not."""
+    t = data.draw(st.integers(1, 5))
+    m = data.draw(st.integers(t + 1, 8))
+    spread = data.draw(st.integers(m, 3 * m))
+    points = data.draw(
+        st.lists(st.integers(1, 1 << 30), min_size=spread, max_size=spread, unique=True)
+    )
+    rows = [
+        sorted(data.draw(st.permutations(points))[:m]) for _ in range(data.draw(st.integers(1, 4)))
+    ]
+    shares = np.stack(
+        [
+            shamir.split((bytes([g]) * 32,), np.array(row), t, source(g))[0]
+            for g, row in enumerate(rows)
+        ]
+    )
+    xs = np.array(rows)
+    assert shamir.consistent(xs, shares, t, source(99)).all()
+    assert shamir.combine(xs[:, :t], shares[:, :t]) == tuple(
+        bytes([g]) * 32 for g in range(len(rows))
+    )
+    wrong = data.draw(st.integers(0, len(rows) - 1))
+    at, limb = data.draw(st.integers(0, m - 1)), data.draw(st.integers(0, 8))
+    shares[wrong, at, limb] = (int(shares[wrong, at, limb]) + 1) % P
+    # passes for one wrong row in 2^31
+    fine = shamir.consistent(xs, shares, t, source(98))
+    assert fine.tolist() == [g != wrong for g in range(len(rows))]
