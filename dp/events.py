@@ -279,9 +279,11 @@ def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
             event, 'replace-one is not a scaled event under sampling; takes accountant="pld"'
         )
     if isinstance(event, _VECTOR):
-        return dataclasses.replace(
-            event, l2_sq=4 * event.l2_sq, l1=2 * event.l1, linf=2 * event.linf
-        )
+        # Slack bounds are drawn tight first: twice a slack bound may be met by integer vectors
+        # that are no difference of two inputs, and a lower end must not count those.
+        linf = min(event.linf, math.isqrt(event.l2_sq), event.l1)
+        l1 = min(event.l1, event.l2_sq, isqrt_product(event.dim, event.l2_sq))
+        return dataclasses.replace(event, l2_sq=4 * event.l2_sq, l1=2 * l1, linf=2 * linf)
     raise UnsupportedEventError(event, "takes an event of dp.events")
 
 

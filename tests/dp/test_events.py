@@ -172,3 +172,14 @@ def test_import_loads_numpy_and_the_standard_library_alone():
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_slack_bounds_are_drawn_tight_before_they_are_doubled():
+    """l2_sq = 3 in one dimension admits -1, 0, 1 alone, so the largest difference is 2, not 3."""
+    slack = dp.DiscreteGaussianEvent(1.0, l2_sq=3, l1=3, linf=3, dim=1)
+    tight = dp.DiscreteGaussianEvent(1.0, l2_sq=1, l1=1, linf=1, dim=1)
+    relation = dp.NeighboringRelation.REPLACE_ONE
+    found = dp.epsilon(slack, 1e-5, neighboring=relation)
+    truth = dp.epsilon(tight, 1e-5, neighboring=relation)
+    assert found.lower <= truth.upper
+    assert found.upper >= truth.lower
