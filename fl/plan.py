@@ -4,6 +4,7 @@ Nothing is compiled and no example is read here: a plan that cannot keep its pro
 before training.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -193,28 +194,48 @@ def resolve(plan: Plan, data: FederatedDataset, *, model: Model | None = None) -
         found += plan.cohort.faults(data.num_clients)
     if params_init is None and isinstance(plan.algorithm, Algorithm):
         found.append(fault("model", None, "the Model, since the algorithm's loss is not a Model's"))
+    found += _participation_faults(plan, data) if not found else []
     if found or params_init is None:
         raise PlanError(tuple(found))
     return _derive(plan, data.num_clients, _message_shape(plan.algorithm, params_init))
 
 
+def _participation_faults(plan: Plan, data: FederatedDataset) -> list[str]:
+    """What is wrong for an algorithm that averages over clients, such as SCAFFOLD."""
+    built_for = plan.algorithm.participation
+    if built_for is None:
+        return []
+    found, share = [], plan.cohort.count(data.num_clients) / data.num_clients
+    if not math.isclose(built_for, share, rel_tol=1e-6):
+        found.append(fault("participation", built_for, f"{share:g}, cohort over clients"))
+    if isinstance(plan.privacy, NotPrivate) and plan.privacy.weights != "uniform":
+        found.append(fault("weights", plan.privacy.weights, "uniform: it averages over clients"))
+    return found
+
+
 def _message_shape(algorithm: Algorithm, params_init: Callable[[jax.Array], PyTree]) -> Raveler:
     def message(key: jax.Array) -> tuple[PyTree, PyTree]:
-        state = algorithm.init(params_init(key))
-        step = algorithm.client_init(algorithm.broadcast(state), (), key)
+        params = params_init(key)
+        before = algorithm.fresh_client_state(params)
+        step = algorithm.client_init(algorithm.broadcast(algorithm.init(params)), before, key)
         sent, kept, _ = algorithm.client_final(step)
-        return sent, kept
+        return sent, (before, kept)
 
-    sent, kept = jax.eval_shape(message, jax.random.key(0))
+    sent, (before, kept) = jax.eval_shape(message, jax.random.key(0))
     found = []
-    if jax.tree.leaves(kept):
-        found.append(fault("client_final", "a client state", "() as client state"))
+    if _shapes(before) != _shapes(kept):
+        takes = f"{_shapes(before)}, as client_state makes it"
+        found.append(fault("client_final", f"a client state of {_shapes(kept)}", takes))
     kinds = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(sent)})
     if kinds != ["float32"]:
         found.append(fault("client_final", f"a message of {kinds}", "a message of float32 arrays"))
     if found:
         raise PlanError(tuple(found))
     return raveler(sent)
+
+
+def _shapes(tree: PyTree) -> str:
+    return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree))
 
 
 def _derive(plan: Plan, num_clients: int, messages: Raveler) -> Resolved:

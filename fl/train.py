@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fl import secure
 from fl.aggregate import Plain, draw_dropouts, lost_before_masking
@@ -121,6 +122,7 @@ class Training:
         self._evaluate = None if data.test is None else evaluator(model, data.test)
         self._evaluated: tuple[int, dict[str, float]] | None = None
         self._server_update = jax.jit(plan.algorithm.server_update)
+        self._fresh = plan.algorithm.fresh_client_state(state.params)
         self._books = Books(resolved.exposure, data.num_clients, store)
 
     def resume(self) -> None:
@@ -156,6 +158,7 @@ class Training:
             if isinstance(plan.aggregation, Plain)
             else draw_dropouts(plan.aggregation, ids, plan.seed, index)
         )
+        self.state = self.state._replace(round_index=np.int32(index))
         clock, attempt = Clock(), self.store.attempts(index)
         lost = lost_before_masking(dropouts)
         present = [client for client in ids if client not in lost]
@@ -166,6 +169,7 @@ class Training:
                 plan.algorithm.broadcast(self.state),
                 index,
                 [client for client in present if client not in gone],
+                self._client_state,
             )
         self.store.note_zeroed(index, attempt, trained.client_ids[~trained.finite].tolist())
         outcome = attempt_round(
@@ -181,6 +185,13 @@ class Training:
         with clock("decode"):
             self._apply(outcome)
         return self._finish(index, attempt, len(ids), outcome, trained, clock)
+
+    def _client_state(self, client: int) -> PyTree:
+        """Returns a client's own state: as its last release left it, or fresh."""
+        structure = jax.tree.structure(self._fresh)
+        keeps = bool(jax.tree.leaves(self._fresh))
+        leaves = self.store.client_state(client) if keeps else None
+        return self._fresh if leaves is None else jax.tree.unflatten(structure, leaves)
 
     def _refused(self, ids: list[int]) -> bool:
         params = self.resolved.params
@@ -237,12 +248,20 @@ class Training:
             "upload_bytes": uploaded,
             "cost": outcome.cost and dataclasses.asdict(outcome.cost),
         }
-        self.store.finish_round(row, index, self.state)
+        self.store.finish_round(row, index, self.state, self._moved_on(outcome, trained))
         cost = Cost(dict(clock.seconds), uploaded, outcome.cost)
         return Round(
             index, self.state.params, metrics, outcome.survivors, epsilon, worst, cost,
             outcome.reason,
         )  # fmt: skip
+
+    def _moved_on(self, outcome: Outcome, trained: Trained) -> Iterator[tuple[int, PyTree]]:
+        """Yields the states of clients whose messages were released; the others keep theirs."""
+        released = frozenset() if outcome.mean is None else frozenset(outcome.survivors)
+        if jax.tree.leaves(self._fresh):
+            for row, client in enumerate(trained.client_ids.tolist()):
+                if client in released:
+                    yield client, trained.state_of(row)
 
 
 def start(

@@ -127,7 +127,7 @@ def test_a_loss_that_is_not_a_models_needs_the_model() -> None:
     assert with_model.messages.dim == 15
 
 
-def test_an_algorithm_that_keeps_client_state_is_refused() -> None:
+def test_a_client_state_of_another_shape_than_it_began_with_is_refused() -> None:
     algorithm = helpers.algorithm()
 
     def keeping(step: FedAvgStep) -> tuple[PyTree, PyTree, MetricSums]:
