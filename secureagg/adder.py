@@ -42,13 +42,16 @@ class Adder:
             raise MessageError(client_id, index, "is not in the roster")
         try:
             kind, body = messages.open_header(message, client_id, self._round.ctx)
-            if kind != Kind.MASKED_VECTOR:
-                raise ValueError(f"kind {kind}, takes {int(Kind.MASKED_VECTOR)} here")
-            mark = fingerprint(message)
-            if client_id in self.marks:
-                if self.marks[client_id] == mark:
-                    return
-                raise FaultyClientError(client_id, "a second, different message of one stage")
+        except ValueError as error:
+            raise MessageError(client_id, index, str(error)) from error
+        if kind != Kind.MASKED_VECTOR:
+            raise MessageError(client_id, index, f"kind {kind}, takes {int(Kind.MASKED_VECTOR)}")
+        mark = fingerprint(message)
+        if client_id in self.marks:
+            if self.marks[client_id] == mark:
+                return
+            raise FaultyClientError(client_id, "a second, different message of one stage")
+        try:
             words = unpack_vector(self._round.params, body)
         except ValueError as error:
             raise MessageError(client_id, index, str(error)) from error
