@@ -19,7 +19,7 @@ SEGMENTS = {"update": (40, 20), "weight": (1, 9)}
 
 def params_of(server: str, n: int = 9) -> secureagg.Params:
     return secureagg.Params(
-        num_clients=n, segments=[secureagg.Segment(k, *v) for k, v in SEGMENTS.items()],
+        num_clients=n, segments=tuple(secureagg.Segment(k, *v) for k, v in SEGMENTS.items()),
         degree=n - 1, threshold=n // 2 + 1, min_survivors=n - 3, corrupt=0, dropout="1/3",
         rounds=1, server=server, security_bits=0, correctness_bits=0, session_id=b"s",
         round_index=0, attempt=0,
@@ -68,7 +68,14 @@ class Processes:
         return found
 
 
-def spread(params, ids, dropouts, size, inputs=None, seen=None):
+def spread(
+    params: secureagg.Params,
+    ids: list[int],
+    dropouts: dict[str, list[int]],
+    size: int,
+    inputs: dict[int, dict[str, Any]] | None = None,
+    seen: list[tuple[int, ...]] | None = None,
+) -> tuple[list[Any], Processes]:
     processes, values = Processes(size), inputs or inputs_of(ids)
     early = {i for stage in STAGES[:3] for i in dropouts.get(stage, ())}
 
