@@ -27,10 +27,12 @@ from fl.errors import (
     ChecksumError,
     DataError,
     FlError,
+    LocalTrainingError,
     MissingExtraError,
     MissingFileError,
     PlanError,
     StoreError,
+    WorkerError,
 )
 from fl.job import Job
 from fl.models import Model
@@ -38,8 +40,11 @@ from fl.plan import Plan, Resolved, resolve
 from fl.presets import PRESETS
 from fl.privacy import NotPrivate, Privacy
 from fl.report import write_report
+from fl.round import Round
+from fl.runners import Execution
+from fl.serve import serve
 from fl.statement import Row, Statement
-from fl.train import Round, Run, rounds, train
+from fl.train import Run, rounds, train
 
 __all__ = [
     "PRESETS",
@@ -48,10 +53,12 @@ __all__ = [
     "Broadcast",
     "ChecksumError",
     "DataError",
+    "Execution",
     "FederatedDataset",
     "FlError",
     "Ideal",
     "Job",
+    "LocalTrainingError",
     "MissingExtraError",
     "MissingFileError",
     "Model",
@@ -68,6 +75,7 @@ __all__ = [
     "ServerState",
     "Statement",
     "StoreError",
+    "WorkerError",
     "cohort",
     "datasets",
     "fedadagrad",
@@ -81,6 +89,7 @@ __all__ = [
     "resolve",
     "rounds",
     "scaffold",
+    "serve",
     "train",
     "write_report",
 ]

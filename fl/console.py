@@ -6,8 +6,8 @@ from typing import Any
 
 import dp
 from fl.figures import upper_text
+from fl.round import Round
 from fl.statement import Statement
-from fl.train import Round
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
