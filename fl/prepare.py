@@ -14,7 +14,9 @@ from fl.group import Group
 from fl.lanes import LANES
 from fl.models import Model
 from fl.plan import Plan, Resolved, resolve
+from fl.privacy import Privacy
 from fl.programs import initial_state, seed_words
+from fl.records import RecordRunner
 from fl.runners import Execution, Runner, runner_for
 from fl.site import Site
 from fl.states import ClientStates
@@ -116,5 +118,12 @@ def _agree(identity: str, group: Group) -> None:
 
 def site_of(ready: Prepared, data: FederatedDataset, states: ClientStates) -> Site:
     """Returns the clients of this process."""
+    plan, runner = ready.resolved.plan, ready.runner
+    private = plan.privacy
+    by_record: RecordRunner | None = None
+    if isinstance(private, Privacy) and private.unit == "record":
+        by_record = RecordRunner(
+            plan.algorithm, data, plan.seed, private.clip_norm, private.record_sampling or 1.0
+        )
     in_the_open = ready.resolved.encoding is None
-    return Site(ready.resolved.plan, ready.runner, states, data.sizes, in_the_open=in_the_open)
+    return Site(plan, by_record or runner, states, data.sizes, in_the_open=in_the_open)

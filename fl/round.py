@@ -12,14 +12,13 @@ from typing import NamedTuple
 
 from fl import secure
 from fl.aggregate import Attempt, aggregate
-from fl.encoding import Encoding, Mean, Streams, round_rotation
+from fl.encoding import Encoding, Mean, RecordValue, round_rotation
 from fl.group import Group
 from fl.lanes import LaneSums
 from fl.plan import Plan, Resolved
 from fl.site import Order, Site
+from fl.streams import SERVER, streams
 from fl.types import PARTS, Purpose, PyTree, RandomBytes
-
-_SERVER = 2**32  # client ids are below, so the server's seeded streams are its own
 
 
 class Outcome(NamedTuple):
@@ -101,20 +100,6 @@ class Clock:
                 self.seconds[self._running[-1]] -= spent
 
 
-def streams(plan: Plan, round_index: int, party: int) -> Streams:
-    """Returns one party's byte sources for a round: fresh secrets, or derived from the seed.
-
-    Seeded noise does not depend on the attempt, so that a resumed run gives the same model.
-    """
-
-    def source(purpose: Purpose) -> RandomBytes:
-        if plan.seeded_secrets:
-            return secure.seeded_stream(plan.seed, purpose, round_index, party)
-        return secure.secret_stream()
-
-    return source
-
-
 Release = Callable[[tuple[int, ...]], None]
 
 
@@ -144,6 +129,8 @@ def _in_the_open(
 ) -> Outcome | None:
     lanes = LaneSums()
     for client, value in site.train(order, group.mine(order.invited), clock):
+        if isinstance(value, RecordValue):
+            raise TypeError("records without noise")  # no plan has both
         with clock("decode"):
             lanes.add(client, value.vector, value.weight)
     parts = group.exchange(b"" if group.index == 0 else lanes.to_bytes())
@@ -174,7 +161,8 @@ def _masked(
                 segments = encoding.encode(value, rotation, streams(plan, index, client))
             yield client, segments
 
-    params = resolved.params and secure.round_params(resolved.params, index, order.attempt)
+    params = resolved.params_for(len(order.invited))
+    params = params and secure.round_params(params, index, order.attempt)
     attempt = Attempt(
         params, order.invited, order.dropouts, encoded, _rand_of(plan, order), group, release
     )
@@ -187,7 +175,7 @@ def _masked(
         return None
     with clock("decode"):
         mean = encoding.decode(
-            summed.sums, rotation, len(order.invited), streams(plan, index, _SERVER)
+            summed.sums, rotation, len(order.invited), streams(plan, index, SERVER)
         )
     return Outcome(mean, summed.survivors, summed.cost, None)
 

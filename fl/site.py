@@ -3,21 +3,24 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from fl.arrays import from_npz, leaves_from_npz, to_npz, tree_to_npz
-from fl.encoding import ClientValue
+from fl.encoding import ClientValue, RecordValue
 from fl.lanes import Totals, add_metrics
 from fl.plan import Plan
 from fl.privacy import NotPrivate
+from fl.records import RecordRunner
 from fl.runners import Runner, Trained
 from fl.states import ClientStates
-from fl.types import PyTree
+from fl.streams import streams
+from fl.types import Purpose, PyTree
 
+Clocked = Callable[[str], AbstractContextManager[None]]
 OVER = b"over"  # told instead of an order, ends the run
 
 
@@ -104,7 +107,7 @@ class Site:
     Args:
         plan: what is run.
         in_the_open: whether floats leave the clients.
-        runner: how they train.
+        runner: how they train; where records are the unit of privacy, each by itself.
         states: what they keep.
         sizes: int64[num_clients], examples per client.
     """
@@ -112,7 +115,7 @@ class Site:
     def __init__(
         self,
         plan: Plan,
-        runner: Runner,
+        runner: Runner | RecordRunner,
         states: ClientStates,
         sizes: NDArray[np.int64],
         *,
@@ -129,15 +132,18 @@ class Site:
         self,
         order: Order,
         client_ids: Sequence[int],
-        clock: Callable[[str], AbstractContextManager[None]],
-    ) -> Iterator[tuple[int, ClientValue]]:
+        clock: Clocked,
+    ) -> Iterator[tuple[int, ClientValue | RecordValue]]:
         """Trains clients that live here, a chunk at a time, and yields what each contributes."""
+        if isinstance(self._runner, RecordRunner):
+            self._trained += len(client_ids)
+            for client in client_ids:
+                coins = streams(self._plan, order.round_index, client)(Purpose.RECORDS)
+                rows = self._runner.rows(order.broadcast, order.round_index, client, coins)
+                yield client, RecordValue(_clocked(rows, clock))
+            return
         chunks = self._runner.train(order.broadcast, order.round_index, client_ids, self.states.of)
-        while True:
-            with clock("train"):
-                trained = next(chunks, None)
-            if trained is None:
-                return
+        for trained in _clocked(chunks, clock):
             self._note(trained)
             for row, client in enumerate(trained.client_ids.tolist()):
                 yield client, self._value(client, row, trained)
@@ -166,6 +172,19 @@ class Site:
         found = Report(tuple(sorted(self._zeroed)), self._trained, self._metrics, states)
         self._zeroed, self._trained, self._metrics = [], 0, {}
         return found
+
+
+_Item = TypeVar("_Item")
+
+
+def _clocked(items: Iterator[_Item], clock: Clocked) -> Iterator[_Item]:
+    """Yields the items; the seconds that making them takes are training."""
+    while True:
+        with clock("train"):
+            item = next(items, None)
+        if item is None:
+            return
+        yield item
 
 
 def _row(metrics: Mapping[str, Any], row: int) -> list[tuple[str, float, float]]:

@@ -32,6 +32,7 @@ from fl.site import OVER, Order, Report
 from fl.statement import Statement
 from fl.states import ClientStates
 from fl.store import Store
+from fl.streams import invited
 from fl.summary import run_facts, summarize, write_summary
 from fl.tree import sha256
 from fl.types import PyTree
@@ -122,19 +123,18 @@ class Training:
     def step(self) -> Round | None:
         """Runs the next round; None when the run is over."""
         plan, index = self.resolved.plan, self.next_round
-        ids = plan.cohort.members(index, len(self._sizes), plan.seed).tolist()
-        if index >= plan.rounds or self._refused(ids):
+        if index >= plan.rounds:
             return None
-        dropouts = (
-            {}
-            if isinstance(plan.aggregation, Plain)
-            else draw_dropouts(plan.aggregation, ids, plan.seed, index)
-        )
-        self.state = self.state._replace(round_index=np.int32(index))
-        clock, attempt = Clock(), self.store.attempts(index)
-        lost = lost_before_masking(dropouts)
+        ids = invited(self.resolved, len(self._sizes), index)
+        if self._refused(ids):
+            return None
+        order = self._order(index, ids)
+        if not self.resolved.sizes[0] <= len(ids) <= self.resolved.sizes[1]:
+            why = "the secret cohort's size is outside its bounds: nothing is released"
+            return self._finish(order, Outcome(None, (), None, why), [], Clock())
+        clock, attempt = Clock(), order.attempt
+        lost = lost_before_masking(order.dropouts)
         self._books.charge(index, attempt, [client for client in ids if client not in lost])
-        order = Order(index, attempt, tuple(ids), dropouts, plan.algorithm.broadcast(self.state))
         if self._group.size > 1:
             self._group.tell(order.to_bytes())
         outcome = attempt_round(
@@ -148,7 +148,21 @@ class Training:
         self.store.note_zeroed(index, attempt, zeroed)
         with clock("decode"):
             self._apply(outcome)
-        return self._finish(order, outcome, reports, clock)
+        finished = self._finish(order, outcome, reports, clock)
+        if self._group.size > 1:
+            self._group.tell(json.dumps(finished.survivors).encode())
+        return finished
+
+    def _order(self, index: int, ids: list[int]) -> Order:
+        plan = self.resolved.plan
+        dropouts = (
+            {}
+            if isinstance(plan.aggregation, Plain)
+            else draw_dropouts(plan.aggregation, ids, plan.seed, index)
+        )
+        self.state = self.state._replace(round_index=np.int32(index))
+        sent = plan.algorithm.broadcast(self.state)
+        return Order(index, self.store.attempts(index), tuple(ids), dropouts, sent)
 
     def _reports(self) -> list[Report]:
         mine = self._site.report(with_states=False)
@@ -157,8 +171,7 @@ class Training:
         return [mine, *(Report.from_bytes(data) for data in self._group.exchange(b"")[1:])]
 
     def _refused(self, ids: list[int]) -> bool:
-        params = self.resolved.params
-        why = self._books.refusal(ids, None if params is None else params.rounds)
+        why = self._books.refusal(ids, self.resolved.max_attempts)
         if why is not None:
             self.stopped_early = (
                 f"round {self.next_round} did not start: {why} (spare_releases grants more)"
@@ -204,14 +217,12 @@ class Training:
             "upload_bytes": uploaded,
             "cost": outcome.cost and dataclasses.asdict(outcome.cost),
         }
-        released = () if outcome.mean is None else outcome.survivors
+        released = outcome.survivors
         kept = (self._site.states.pending(), *(r.states.items() for r in reports))
         moved = ((client, state) for rows in kept for client, state in rows
                  if client in frozenset(released))  # fmt: skip
         self.store.finish_round(row, index, self.state, moved)
         self._site.states.settle(released)
-        if self._group.size > 1:
-            self._group.tell(json.dumps(released).encode())
         cost = Cost(dict(clock.seconds), uploaded, outcome.cost)
         return Round(
             index, self.state.params, metrics, outcome.survivors, epsilon, worst, cost,

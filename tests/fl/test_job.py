@@ -206,7 +206,7 @@ def test_other_dropout_strings_are_faults(text: str) -> None:
     [
         ("rounds", 0), ("eval_every", 0), ("seed", -1), ("batch_size", 0), ("local_epochs", 0),
         ("epsilon", 0.0), ("delta", 2.0), ("clip_norm", -1.0), ("mechanism", "laplace"),
-        ("against", "nobody"), ("unit", "record"), ("corrupt", 1.0), ("dropout", -0.5),
+        ("against", "nobody"), ("unit", "patient"), ("corrupt", 1.0), ("dropout", -0.5),
         ("graph", "star"), ("server", "honest"), ("spare_releases", -1), ("report_deltas", (0.0,)),
     ],
 )  # fmt: skip

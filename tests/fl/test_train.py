@@ -14,6 +14,7 @@ import fl
 from fl.aggregate import Aggregated
 from fl.secure import SegmentValues
 from fl.store import Store
+from fl.streams import streams
 from fl.train import start
 from fl.types import Purpose
 from tests.fl import helpers
@@ -224,7 +225,7 @@ def test_noise_differs_between_rounds_and_clients() -> None:
     for seeded in (False, True):
         plan = helpers.plan(rounds=3, seeded_secrets=seeded)
         beginnings = [
-            round_module.streams(plan, t, client)(purpose)(32)
+            streams(plan, t, client)(purpose)(32)
             for t in range(3) for client in range(5) for purpose in Purpose
         ]  # fmt: skip
         assert len(set(beginnings)) == len(beginnings)
