@@ -8,7 +8,20 @@ for r in fl.rounds(plan, model, data): ...
 
 from fl import cohort, datasets, models
 from fl.aggregate import Ideal, Plain, Secure
-from fl.algorithms import Algorithm, Batching, ServerState, fedavg
+from fl.algorithms import (
+    Algorithm,
+    Batching,
+    Broadcast,
+    ServerState,
+    fedadagrad,
+    fedadam,
+    fedavg,
+    fedavgm,
+    fedprox,
+    fedsgd,
+    fedyogi,
+    scaffold,
+)
 from fl.datasets import FederatedDataset
 from fl.errors import (
     ChecksumError,
@@ -32,6 +45,7 @@ __all__ = [
     "PRESETS",
     "Algorithm",
     "Batching",
+    "Broadcast",
     "ChecksumError",
     "DataError",
     "FederatedDataset",
@@ -56,10 +70,17 @@ __all__ = [
     "StoreError",
     "cohort",
     "datasets",
+    "fedadagrad",
+    "fedadam",
     "fedavg",
+    "fedavgm",
+    "fedprox",
+    "fedsgd",
+    "fedyogi",
     "models",
     "resolve",
     "rounds",
+    "scaffold",
     "train",
     "write_report",
 ]

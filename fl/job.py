@@ -6,7 +6,6 @@ A Job builds the composed values of a Plan; anything a Job cannot say is said in
 import dataclasses
 import json
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,10 @@ from fl.algorithms import Batching, fedavg
 from fl.cohort import Cohort, cyclic, full
 from fl.datasets import FederatedDataset
 from fl.errors import PlanError, fault
-from fl.models import Model, logistic, two_nn
+from fl.models import MODELS, Model, named
 from fl.plan import Plan, settings_faults
 from fl.privacy import NotPrivate, Privacy
 
-MODELS: dict[str, Callable[[int, int], Model]] = {"logistic": logistic, "2nn": two_nn}
 AGGREGATIONS = ("plain", "ideal", "secure")
 
 
@@ -41,7 +39,7 @@ class Job:
     partition: str | None = None
     """iid | dirichlet:ALPHA | natural: how examples are dealt to clients."""
     model: str = "logistic"
-    """logistic | 2nn."""
+    """logistic | 2nn | cnn | cnn-lax | char-lstm | linear."""
     rounds: int = 20
     """Rounds of training."""
     cohort: str = "full"
@@ -131,7 +129,7 @@ class Job:
             partition=self.partition,
             seed=self.seed,
         )
-        model = MODELS[self.model](_num_features(data), _num_classes(data))
+        model = named(self.model, data)
         plan = Plan(
             rounds=self.rounds,
             cohort=cohort,
@@ -155,7 +153,7 @@ class Job:
         rate = "a number above 0"
         return [
             *choice_fault("dataset", self.dataset, datasets.DATASETS),
-            *choice_fault("model", self.model, tuple(MODELS)),
+            *choice_fault("model", self.model, MODELS),
             *choice_fault("aggregation", self.aggregation, AGGREGATIONS),
             *integer_fault("processes", self.processes, 1, 1),
             *number_fault("client_lr", self.client_lr, rate, lambda v: v > 0),
@@ -280,13 +278,3 @@ def _rates(text: str | None) -> tuple[dict[str, float], tuple[str, ...]]:
             takes = "STAGE:RATE,STAGE:RATE,... with each stage once"
             return {}, (fault("simulate_dropout", text, takes),)
     return rates, ()
-
-
-def _num_features(data: FederatedDataset) -> int:
-    return int(data.fields["x"].shape[1])
-
-
-def _num_classes(data: FederatedDataset) -> int:
-    if data.num_classes is None:
-        raise PlanError((fault("dataset", data.name, "a data set with classes"),))
-    return data.num_classes

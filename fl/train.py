@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fl import secure
 from fl.aggregate import Plain, draw_dropouts, lost_before_masking
@@ -21,8 +22,18 @@ from fl.errors import StoreError
 from fl.metrics import evaluator
 from fl.models import Model
 from fl.plan import Plan, Resolved, resolve
-from fl.round import Clock, Outcome, attempt_round, client_values
-from fl.runners import ScanRunner, Trained
+from fl.privacy import Privacy
+from fl.records import RecordRunner
+from fl.round import (
+    Clock,
+    Outcome,
+    Values,
+    attempt_round,
+    client_values,
+    invited,
+    record_values,
+)
+from fl.runners import ScanRunner, Trained, no_messages
 from fl.statement import Statement
 from fl.store import Store
 from fl.summary import fingerprint, run_facts, summarize, write_summary
@@ -118,9 +129,16 @@ class Training:
         self._runner = ScanRunner(
             plan.algorithm, data, plan.seed, resolved.messages.dim, resolved.max_norm
         )
+        self._records = None
+        if isinstance(plan.privacy, Privacy) and plan.privacy.unit == "record":
+            self._records = RecordRunner(
+                plan.algorithm, data, plan.seed, plan.privacy.clip_norm,
+                plan.privacy.record_sampling or 1.0,
+            )  # fmt: skip
         self._evaluate = None if data.test is None else evaluator(model, data.test)
         self._evaluated: tuple[int, dict[str, float]] | None = None
         self._server_update = jax.jit(plan.algorithm.server_update)
+        self._fresh = plan.algorithm.fresh_client_state(state.params)
         self._books = Books(resolved.exposure, data.num_clients, store)
 
     def resume(self) -> None:
@@ -148,29 +166,33 @@ class Training:
     def step(self) -> Round | None:
         """Runs the next round; None when the run is over."""
         plan, index = self.resolved.plan, self.next_round
-        ids = plan.cohort.members(index, len(self._sizes), plan.seed).tolist()
-        if index >= plan.rounds or self._refused(ids):
+        if index >= plan.rounds:
             return None
+        ids = invited(self.resolved, len(self._sizes), index)
+        if self._refused(ids):
+            return None
+        if not self.resolved.sizes[0] <= len(ids) <= self.resolved.sizes[1]:
+            why = "the secret cohort's size is outside its bounds: nothing is released"
+            outcome = Outcome(None, (), None, why)
+            attempt = self.store.attempts(index)
+            return self._finish(index, attempt, len(ids), outcome, no_messages(()), Clock())
         dropouts = (
             {}
             if isinstance(plan.aggregation, Plain)
             else draw_dropouts(plan.aggregation, ids, plan.seed, index)
         )
+        self.state = self.state._replace(round_index=np.int32(index))
         clock, attempt = Clock(), self.store.attempts(index)
         lost = lost_before_masking(dropouts)
         present = [client for client in ids if client not in lost]
         self._books.charge(index, attempt, present)
         gone = frozenset(dropouts.get("mask_input", ()))
-        with clock("train"):
-            trained = self._runner.train(
-                plan.algorithm.broadcast(self.state),
-                index,
-                [client for client in present if client not in gone],
-            )
+        senders = [client for client in present if client not in gone]
+        trained, values = self._local_work(index, senders, clock)
         self.store.note_zeroed(index, attempt, trained.client_ids[~trained.finite].tolist())
         outcome = attempt_round(
             self.resolved,
-            client_values(plan, trained, self._sizes),
+            values,
             ids,
             dropouts,
             index,
@@ -182,9 +204,24 @@ class Training:
             self._apply(outcome)
         return self._finish(index, attempt, len(ids), outcome, trained, clock)
 
+    def _local_work(self, index: int, senders: list[int], clock: Clock) -> tuple[Trained, Values]:
+        """Trains the clients, or, where records are the unit, gets ready to as they are summed."""
+        plan, sent = self.resolved.plan, self.resolved.plan.algorithm.broadcast(self.state)
+        if self._records is not None:
+            return no_messages(senders), record_values(plan, self._records, sent, index, clock)
+        with clock("train"):
+            trained = self._runner.train(sent, index, senders, self._client_state)
+        return trained, client_values(plan, trained, self._sizes)
+
+    def _client_state(self, client: int) -> PyTree:
+        """Returns a client's own state: as its last release left it, or fresh."""
+        structure = jax.tree.structure(self._fresh)
+        keeps = bool(jax.tree.leaves(self._fresh))
+        leaves = self.store.client_state(client) if keeps else None
+        return self._fresh if leaves is None else jax.tree.unflatten(structure, leaves)
+
     def _refused(self, ids: list[int]) -> bool:
-        params = self.resolved.params
-        why = self._books.refusal(ids, None if params is None else params.rounds)
+        why = self._books.refusal(ids, self.resolved.max_attempts)
         if why is not None:
             self.stopped_early = (
                 f"round {self.next_round} did not start: {why} (spare_releases grants more)"
@@ -237,12 +274,20 @@ class Training:
             "upload_bytes": uploaded,
             "cost": outcome.cost and dataclasses.asdict(outcome.cost),
         }
-        self.store.finish_round(row, index, self.state)
+        self.store.finish_round(row, index, self.state, self._moved_on(outcome, trained))
         cost = Cost(dict(clock.seconds), uploaded, outcome.cost)
         return Round(
             index, self.state.params, metrics, outcome.survivors, epsilon, worst, cost,
             outcome.reason,
         )  # fmt: skip
+
+    def _moved_on(self, outcome: Outcome, trained: Trained) -> Iterator[tuple[int, PyTree]]:
+        """Yields the states of clients whose messages were released; the others keep theirs."""
+        released = frozenset() if outcome.mean is None else frozenset(outcome.survivors)
+        if jax.tree.leaves(self._fresh):
+            for row, client in enumerate(trained.client_ids.tolist()):
+                if client in released:
+                    yield client, trained.state_of(row)
 
 
 def start(

@@ -26,6 +26,7 @@ from dp.events import (
     LaplaceEvent,
     NeighboringRelation,
     PoissonSampledEvent,
+    RecordSampledEvent,
     SelfComposedEvent,
     SkellamEvent,
     shifted,
@@ -164,6 +165,8 @@ def _release(event: Event, neighboring: NeighboringRelation, delta: float | None
     if isinstance(event, FixedSizeSampledEvent):
         return _fixed_size(event, neighboring, delta)
     moved = shifted(event, neighboring)
+    if isinstance(moved, RecordSampledEvent):
+        return _Release(None, ())
     if isinstance(moved, _VECTORS) and (
         moved.dim > 1 or isinstance(moved, DiscreteGaussianSumEvent)
     ):

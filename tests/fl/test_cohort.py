@@ -38,6 +38,6 @@ def test_cyclic_order_depends_on_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("size", [0, -1, 6])
 def test_sizes_outside_the_population_are_faults(size: int) -> None:
-    (line,) = cohort.cyclic(size).faults(5)
+    (line,) = cohort.cyclic(size).faults(5, 1)
     assert line == f"cohort: got {size}; takes an integer, 1 to 5"
-    assert not cohort.cyclic(5).faults(5)
+    assert not cohort.cyclic(5).faults(5, 1)

@@ -85,7 +85,9 @@ def test_the_learning_rates_and_the_momentum_reach_the_optimizers() -> None:
     assert float(twice.params["w"][0]) == -5 - 2.0 * (3 + 0.5 * 3)
 
 
-@pytest.mark.parametrize(("name", "dim"), [("logistic", 650), ("2nn", 55_210)])
+@pytest.mark.parametrize(
+    ("name", "dim"), [("logistic", 650), ("2nn", 55_210), ("cnn", 188_810), ("cnn-lax", 188_810)]
+)
 def test_models_are_known_by_name(name: str, dim: int) -> None:
     plan, model, data = job(model=name).build()
     assert fl.resolve(plan, data, model=model).messages.dim == dim
@@ -103,7 +105,7 @@ def test_aggregations_and_privacy_follow_their_names() -> None:
 def test_all_faults_are_listed_at_once() -> None:
     found = faults_of(
         job(
-            dataset="nosuch", model="cnn", aggregation="magic", processes=2, epsilon=None,
+            dataset="nosuch", model="mlp", aggregation="magic", processes=2, epsilon=None,
             client_lr=0.0, server_lr=-1.0, server_momentum=1.0, cohort="some",
             simulate_dropout="unmask",
         )
@@ -112,7 +114,7 @@ def test_all_faults_are_listed_at_once() -> None:
         "aggregation", "client_lr", "cohort", "dataset", "epsilon", "model", "processes",
         "server_lr", "server_momentum", "simulate_dropout",
     ]  # fmt: skip
-    assert "model: got cnn; takes logistic | 2nn" in found
+    assert "model: got mlp; takes logistic | 2nn | cnn | cnn-lax | char-lstm | linear" in found
     assert "aggregation: got magic; takes plain | ideal | secure" in found
     assert "dataset: got nosuch; takes digits | mnist-writers | fashion-mnist" in found
 
@@ -204,7 +206,7 @@ def test_other_dropout_strings_are_faults(text: str) -> None:
     [
         ("rounds", 0), ("eval_every", 0), ("seed", -1), ("batch_size", 0), ("local_epochs", 0),
         ("epsilon", 0.0), ("delta", 2.0), ("clip_norm", -1.0), ("mechanism", "laplace"),
-        ("against", "nobody"), ("unit", "record"), ("corrupt", 1.0), ("dropout", -0.5),
+        ("against", "nobody"), ("unit", "patient"), ("corrupt", 1.0), ("dropout", -0.5),
         ("graph", "star"), ("server", "honest"), ("spare_releases", -1), ("report_deltas", (0.0,)),
     ],
 )  # fmt: skip
