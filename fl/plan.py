@@ -375,8 +375,8 @@ def _protocol_params(
             correctness_bits=masked.correctness_bits,
             seed=plan.seed if plan.seeded_secrets else None,
         )
-        for size in set(sizes) - {invited}:
-            secure.resized(params, size)  # a cohort of that size must be possible
+        for size in range(sizes[0], sizes[1] + 1):
+            secure.resized(params, size)  # a cohort of any such size must be possible
     except secure.ParamsError as error:
         raise PlanError((f"aggregation: {error}",)) from error
     return params
