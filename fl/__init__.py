@@ -40,11 +40,12 @@ from fl.plan import Plan, Resolved, resolve
 from fl.presets import PRESETS
 from fl.privacy import NotPrivate, Privacy
 from fl.report import write_report
-from fl.round import Round
+from fl.results import Round, Run
 from fl.runners import Execution
 from fl.serve import serve
 from fl.statement import Row, Statement
-from fl.train import Run, rounds, train
+from fl.sweep import Sweep, sweep
+from fl.train import rounds, train
 
 __all__ = [
     "PRESETS",
@@ -75,6 +76,7 @@ __all__ = [
     "ServerState",
     "Statement",
     "StoreError",
+    "Sweep",
     "WorkerError",
     "cohort",
     "datasets",
@@ -90,6 +92,7 @@ __all__ = [
     "rounds",
     "scaffold",
     "serve",
+    "sweep",
     "train",
     "write_report",
 ]

@@ -5,9 +5,8 @@ passes in, in process 0.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from fl import secure
@@ -18,7 +17,7 @@ from fl.lanes import LaneSums
 from fl.plan import Plan, Resolved
 from fl.site import Order, Site
 from fl.streams import SERVER, streams
-from fl.types import PARTS, Purpose, PyTree, RandomBytes
+from fl.types import PARTS, Purpose, RandomBytes
 
 
 class Outcome(NamedTuple):
@@ -34,47 +33,6 @@ class Outcome(NamedTuple):
     mean: Mean | None
     survivors: tuple[int, ...]
     cost: secure.RoundCost | None
-    reason: str | None
-
-
-class Cost(NamedTuple):
-    """What a round cost.
-
-    Attributes:
-        seconds: wall-clock seconds of train, encode, protocol and decode in process 0, for all the
-            clients that live there.
-        upload_bytes: sent by all clients together, or None where nothing was serialised.
-        protocol: bytes and CPU seconds per role and stage, where the protocol ran.
-    """
-
-    seconds: Mapping[str, float]
-    upload_bytes: int | None
-    protocol: secure.RoundCost | None
-
-
-@dataclass(frozen=True)
-class Round:
-    """One finished round.
-
-    Attributes:
-        index: from 0.
-        params: the global model after it.
-        metrics: on the test set, where this round was evaluated, and sums that rode along.
-        survivors: whose updates are in the model; empty where nothing was released.
-        epsilon: upper realised figure so far of the row named by `against` (the worst case so far
-            where realised may not be printed), or None without a guarantee.
-        epsilon_worst_case: the same with min_survivors in each release charged so far.
-        cost: seconds and bytes.
-        reason: why nothing was released, or None.
-    """
-
-    index: int
-    params: PyTree
-    metrics: Mapping[str, float]
-    survivors: tuple[int, ...]
-    epsilon: float | None
-    epsilon_worst_case: float | None
-    cost: Cost
     reason: str | None
 
 

@@ -6,7 +6,6 @@ The loop is the caller's: `for r in rounds(plan, model, data): ...`. `train` exh
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from fl.datasets.dataset import FederatedDataset
 from fl.errors import StoreError
 from fl.group import Group, alone
 from fl.lanes import metric_totals
-from fl.metrics import evaluator
+from fl.metrics import client_evaluator, evaluator
 from fl.models import Model
 from fl.plan import Plan
 from fl.prepare import Prepared, prepare, site_of
 from fl.programs import server_step
-from fl.round import Clock, Cost, Outcome, Round, attempt_round
+from fl.results import Cost, Round, Run
+from fl.round import Clock, Outcome, attempt_round
 from fl.runners import Execution
 from fl.site import OVER, Order, Report
 from fl.statement import Statement
@@ -35,28 +35,8 @@ from fl.store import Store
 from fl.streams import invited
 from fl.summary import run_facts, summarize, write_summary
 from fl.tree import sha256
-from fl.types import PyTree
 
 _AUTO = Execution()
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        params: the final model.
-        metrics: its evaluation on the test set.
-        privacy: the statement from what happened.
-        cost: each round's.
-        stopped_early: why rounds are missing, or None.
-    """
-
-    params: PyTree
-    metrics: Mapping[str, float]
-    privacy: Statement
-    cost: tuple[Cost, ...]
-    stopped_early: str | None
 
 
 class Training:
@@ -82,6 +62,9 @@ class Training:
         self._sizes = data.sizes
         self._site = site_of(ready, data, ClientStates(ready.fresh, store.client_state))
         self._evaluate = None if data.test is None else evaluator(model, data.test)
+        self._evaluate_clients = (
+            client_evaluator(model, data) if ready.resolved.plan.client_metrics else None
+        )
         self._evaluated: tuple[int, dict[str, float]] | None = None
         self._books = Books(ready.resolved.exposure, data.num_clients, store)
 
@@ -187,9 +170,19 @@ class Training:
         )  # fmt: skip
         jax.block_until_ready(self.state)  # type: ignore[no-untyped-call]  # jax leaves it untyped
 
-    def _metrics(self, index: int, outcome: Outcome, reports: list[Report]) -> dict[str, float]:
+    def _due(self, index: int) -> bool:
+        """Whether the model is evaluated after the round."""
         plan = self.resolved.plan
-        due = (index + 1) % plan.eval_every == 0 or index == plan.rounds - 1
+        return (index + 1) % plan.eval_every == 0 or index == plan.rounds - 1
+
+    def _client_metrics(self, index: int) -> dict[str, float]:
+        if self._evaluate_clients is None or not self._due(index):
+            return {}
+        found = self._evaluate_clients(self.state.params)
+        return {key: v for name, one in found.items() for key, v in one.flat(name).items()}
+
+    def _metrics(self, index: int, outcome: Outcome, reports: list[Report]) -> dict[str, float]:
+        due = self._due(index)
         counts = {} if outcome.mean is None else outcome.mean.counts
         local = metric_totals({k: v for report in reports for k, v in report.metrics.items()})
         means = {f"train_{name}": total / n for name, (total, n) in local.items() if n}
@@ -198,7 +191,7 @@ class Training:
     def _finish(self, order: Order, outcome: Outcome, reports: list[Report], clock: Clock) -> Round:
         index = order.round_index
         self.next_round = index + 1
-        metrics = self._metrics(index, outcome, reports)
+        metrics, clients = self._metrics(index, outcome, reports), self._client_metrics(index)
         epsilon, worst = self._books.so_far()
         uploaded = None if outcome.cost is None else sum(outcome.cost.upload_bytes.values())
         if self.resolved.encoding is None:
@@ -216,6 +209,7 @@ class Training:
             "seconds": clock.seconds,
             "upload_bytes": uploaded,
             "cost": outcome.cost and dataclasses.asdict(outcome.cost),
+            "client_metrics": clients,
         }
         released = outcome.survivors
         kept = (self._site.states.pending(), *(r.states.items() for r in reports))
@@ -226,7 +220,7 @@ class Training:
         cost = Cost(dict(clock.seconds), uploaded, outcome.cost)
         return Round(
             index, self.state.params, metrics, outcome.survivors, epsilon, worst, cost,
-            outcome.reason,
+            outcome.reason, clients,
         )  # fmt: skip
 
 
