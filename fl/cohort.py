@@ -39,6 +39,11 @@ class Cohort:
     limit: int | None = None
     prob: float | None = None
 
+    def __str__(self) -> str:
+        """The cohort as a Job writes it, such as "fixed:100:5"."""
+        parts = (self.kind, self.size, self.limit, self.prob)
+        return ":".join(str(part) for part in parts if part is not None)
+
     @property
     def secret(self) -> bool:
         """Whether cohorts, and with them their sizes, are kept secret."""

@@ -202,6 +202,7 @@ class Exposure:
         sparse_graph: the masking graph is drawn from a seed that stands for a public beacon.
         rounds: that are run at most, aborted ones included.
         client_sampling: the probability of secret Poisson cohorts; None where cohorts are public.
+        runs: over the same clients that the figures cover together.
     """
 
     privacy: Privacy | NotPrivate
@@ -217,6 +218,7 @@ class Exposure:
     sparse_graph: bool
     rounds: int = 0
     client_sampling: float | None = None
+    runs: int = 1
 
     @property
     def adversary(self) -> str:
@@ -292,4 +294,4 @@ class Exposure:
     def protocol_failure(self, adversary: str) -> float:
         """Returns the probability charged to the adversary's delta."""
         failure = self.failure_prob if adversary == "server" else 0.0
-        return failure + (SIZE_FAILURE if self.secret_to(adversary) else 0.0)
+        return failure + (self.runs * SIZE_FAILURE if self.secret_to(adversary) else 0.0)

@@ -105,7 +105,7 @@ def run_params(
     )
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=4096)
 def resized(params: Params, num_clients: int) -> Params:
     """Returns the parameters of the same run for a cohort of another size.
 

@@ -252,8 +252,9 @@ def _assumptions(exposure: Exposure) -> tuple[str, ...]:
             "beacon that nobody could predict when clients registered"
         )
     notes += [_participation(exposure), *_records(exposure)]
+    covered = "this run alone" if exposure.runs == 1 else f"these {exposure.runs} runs together"
     notes.append(
-        "the figures cover this run alone; another run over the same clients composes with it; "
+        f"the figures cover {covered}; another run over the same clients composes with it; "
         "test data are public; tuning on them or on private data is not covered"
     )
     return tuple(notes)
