@@ -316,7 +316,7 @@ def _derive(plan: Plan, data: FederatedDataset, messages: Raveler) -> Resolved:
         seeded_secrets=plan.seeded_secrets,
         sparse_graph=masked is not None and masked.graph == "sparse",
         rounds=plan.rounds,
-        client_sampling=plan.cohort.prob if plan.cohort.secret else None,
+        cohort=plan.cohort,
     )
     summands = _summands(plan, data.sizes, invited, sizes[1])
     encoding, noise_multiplier, exposure = sized(
