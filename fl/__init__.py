@@ -38,8 +38,10 @@ from fl.plan import Plan, Resolved, resolve
 from fl.presets import PRESETS
 from fl.privacy import NotPrivate, Privacy
 from fl.report import write_report
+from fl.results import Round, Run
 from fl.statement import Row, Statement
-from fl.train import Round, Run, rounds, train
+from fl.sweep import Sweep, sweep
+from fl.train import rounds, train
 
 __all__ = [
     "PRESETS",
@@ -68,6 +70,7 @@ __all__ = [
     "ServerState",
     "Statement",
     "StoreError",
+    "Sweep",
     "cohort",
     "datasets",
     "fedadagrad",
@@ -81,6 +84,7 @@ __all__ = [
     "resolve",
     "rounds",
     "scaffold",
+    "sweep",
     "train",
     "write_report",
 ]

@@ -47,6 +47,13 @@ class Trained(NamedTuple):
         return jax.tree.map(lambda leaf: leaf[row], self.states)
 
 
+def no_messages(client_ids: Sequence[int]) -> Trained:
+    """Returns what stands for clients whose messages are made later, or never."""
+    ids = np.asarray(client_ids, dtype=np.int64)
+    ones = np.ones(len(ids), dtype=np.bool_)
+    return Trained(ids, np.zeros((len(ids), 0), np.float32), ones, ~ones, {}, ())
+
+
 @dataclass(frozen=True)
 class ScanRunner:
     """Trains clients one after the other inside a compiled loop of up to CHUNK clients.

@@ -36,6 +36,7 @@ create table rounds (
   round integer not null, attempt integer not null, status text not null, reason text,
   invited integer not null, survivors integer not null, metrics text not null, epsilon real,
   epsilon_worst_case real, seconds text not null, upload_bytes integer, cost text,
+  client_metrics text,
   primary key (round, attempt));
 create table checkpoints (round integer primary key, state blob not null);
 create table client_states (client integer primary key, state blob not null);
@@ -227,7 +228,7 @@ class Store:
         names = [column[0] for column in cursor.description]
         rows = [dict(zip(names, values, strict=True)) for values in cursor]
         for row in rows:
-            for key in ("metrics", "seconds", "cost"):
+            for key in ("metrics", "seconds", "cost", "client_metrics"):
                 row[key] = None if row[key] is None else json.loads(row[key])
         return rows
 

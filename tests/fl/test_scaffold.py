@@ -18,7 +18,7 @@ from tests.fl import helpers
 
 Floats = NDArray[np.float64]
 CLIENTS, COHORT, ROUNDS, EPOCHS, ETA, SERVER_ETA = 6, 3, 7, 3, 0.3, 0.8
-SIZES = (5, 1, 8, 3, 0, 5)
+SIZES = (6, 1, 6, 1, 0, 6)  # two shapes, so that few programs are compiled
 
 
 def uneven() -> fl.FederatedDataset:
