@@ -78,8 +78,11 @@ class Ring:
         return min(found, default=None)
 
     def condition_four(self) -> bool:
-        """Whether two disjoint windows of degree / 2 slots hold t - degree / 2 - 1 corrupt each."""
-        half, least = self.degree // 2, self.threshold - self.degree // 2 - 1
+        """Whether two disjoint windows of degree / 2 slots hold t - degree / 2 corrupt each.
+
+        That is how docs/protocol.md proves it (hybrid 7); Params bound the chance of one less.
+        """
+        half, least = self.degree // 2, self.threshold - self.degree // 2
         windows = [sum(1 << (i + d) % self.n for d in range(half)) for i in range(self.n)]
         full = [w for w in windows if (w & self.corrupt).bit_count() >= least]
         return not self.complete and any(not a & b for a in full for b in full)
@@ -195,7 +198,7 @@ def test_every_strategy_learns_the_agreed_sum_or_is_a_condition_four_event(n):
         if not ring.condition_four():
             played += 1
             assert next(bad_strategies(ring), None) is None, vars(ring)
-    assert played >= (1, 2, 4, 8, 11, 28)[n - 3]
+    assert played >= (1, 4, 6, 19, 24, 72)[n - 3]
 
 
 @pytest.mark.slow
