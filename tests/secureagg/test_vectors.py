@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import secureagg
-from tests.secureagg import reference
+from tests.secureagg import reference, reference_refusals
 from tests.vectors import generate, script
 from tests.vectors.script import hexed
 
@@ -258,11 +258,40 @@ def test_a_second_implementation_makes_the_same_rounds(name):
     assert dict(zip([s[0] for s in other.p["segments"]], words, strict=True)) == example["words"]
 
 
-def test_the_second_implementation_shares_no_code():
+@pytest.mark.parametrize("name", ["refusals_client", "refusals_sparse"])
+def test_a_second_implementation_refuses_what_a_client_refuses(name):
+    vector = load(name)
+    judge = reference_refusals.ClientJudge(vector)
+    for step in [*vector["honest"], {"stage": "end", "message": None}]:
+        for case in vector["cases"]:
+            if case["stage"] == step["stage"]:
+                want = case["error"], case["blamed"]
+                assert judge.verdict(bytes.fromhex(case["message"])) == want, case["refuses"]
+        if step["message"]:
+            assert judge.verdict(bytes.fromhex(step["message"])) is None
+
+
+def test_a_second_implementation_refuses_what_a_server_refuses():
+    vector = load("refusals_server")
+    judge = reference_refusals.ServerJudge(vector)
+    for step in vector["honest"]:
+        assert judge.close() == (step["closed_at_once"]["have"], step["closed_at_once"]["need"])
+        for when in ("before", "after"):
+            for case in vector["cases"]:
+                if (case["stage"], case["when"]) == (step["stage"], when):
+                    found = judge.verdict(case["sender"], bytes.fromhex(case["message"]))
+                    assert found == (case["error"], case["blamed"]), case["refuses"]
+            for i, message in step["messages"].items():
+                assert judge.verdict(int(i), bytes.fromhex(message)) is None
+        assert judge.close() is None
+
+
+@pytest.mark.parametrize("file", ["reference.py", "reference_refusals.py"])
+def test_the_second_implementation_shares_no_code(file):
     imports = [
         line
-        for line in (Path(__file__).parent / "reference.py").read_text().splitlines()
+        for line in (Path(__file__).parent / file).read_text("utf-8").splitlines()
         if line.startswith(("import ", "from "))
     ]
     assert imports
-    assert not any("secureagg" in line for line in imports)
+    assert not any("secureagg" in line.replace("tests.secureagg.reference", "") for line in imports)
