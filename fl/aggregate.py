@@ -159,11 +159,14 @@ class Aggregated(NamedTuple):
         sums: segment name -> uint64[length], mod 2^b.
         survivors: whose vectors are in them, ascending.
         cost: what the protocol cost, where it ran.
+        attestation: what witnesses signed of it, as `secureagg.Attestation` writes it; with a
+            malicious server only.
     """
 
     sums: secure.SegmentValues
     survivors: tuple[int, ...]
     cost: secure.RoundCost | None
+    attestation: bytes | None = None
 
 
 def modular_sum(
@@ -220,7 +223,8 @@ def aggregate(
         survivors = tuple(client_ids)
     elif isinstance(aggregation, Secure):
         result = secure.masked_sum(params, client_ids, dropouts, values, rand)
-        return Aggregated(result.sums, result.survivors, result.cost)
+        signed = None if result.attestation is None else result.attestation.to_bytes()
+        return Aggregated(result.sums, result.survivors, result.cost, signed)
     else:
         survivors = secure.survivors_of(params, client_ids, dropouts)
     return Aggregated(modular_sum(segments, survivors, values), survivors, None)

@@ -53,6 +53,10 @@ class Books:
         if self.ledger is not None:
             self._record(self.ledger, round_index, attempt, survivors)
 
+    def attest(self, round_index: int, attempt: int, attestation: bytes) -> None:
+        """Keeps what witnesses signed of a release."""
+        self._store.attest(round_index, attempt, attestation)
+
     def _record(
         self, ledger: dp.Ledger, round_index: int, attempt: int, survivors: Sequence[int]
     ) -> None:
@@ -79,8 +83,9 @@ class Books:
 
     def statement(self) -> Statement:
         """The privacy statement from what happened so far."""
-        return statement(self._exposure, self.ledger)
+        return statement(self._exposure, self.ledger, attested=self._store.unattested() == 0)
 
     def so_far(self) -> tuple[float | None, float | None]:
         """Upper ends so far of the row named by `against`: realised, worst case."""
-        return so_far(self._exposure, self.ledger, self._store.total_attempts())
+        attempts, attested = self._store.total_attempts(), self._store.unattested() == 0
+        return so_far(self._exposure, self.ledger, attempts, attested=attested)

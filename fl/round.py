@@ -33,12 +33,14 @@ class Outcome(NamedTuple):
         survivors: whose updates are in it, ascending.
         cost: bytes and CPU seconds of the protocol, where it ran.
         reason: why nothing was released, or None.
+        attestation: as `Aggregated`.
     """
 
     mean: Mean | None
     survivors: tuple[int, ...]
     cost: secure.RoundCost | None
     reason: str | None
+    attestation: bytes | None = None
 
 
 class Clock:
@@ -192,4 +194,4 @@ def attempt_round(
         mean = encoding.decode(
             summed.sums, rotation, len(client_ids), streams(plan, round_index, _SERVER)
         )
-    return Outcome(mean, summed.survivors, summed.cost, None)
+    return Outcome(mean, summed.survivors, summed.cost, None, summed.attestation)

@@ -23,14 +23,14 @@ from fl.types import PyTree
 
 FILE = "run.sqlite"
 RUN_FILES = (FILE, "summary.json", "report.html")
-VERSION = 2
+VERSION = 3
 _SCHEMA = """
 create table meta (key text primary key, value text not null);
 create table client_charges (
   client integer not null, round integer not null, attempt integer not null,
   sent_zero integer not null default 0, primary key (round, attempt, client));
 create table releases (
-  round integer not null, attempt integer not null, survivors text not null,
+  round integer not null, attempt integer not null, survivors text not null, attestation blob,
   primary key (round, attempt));
 create table rounds (
   round integer not null, attempt integer not null, status text not null, reason text,
@@ -159,9 +159,22 @@ class Store:
         """Commits the server's ledger row, before the sum is read."""
         with self._db:
             self._db.execute(
-                "insert into releases values (?, ?, ?)",
+                "insert into releases (round, attempt, survivors) values (?, ?, ?)",
                 (round_index, attempt, json.dumps([int(client) for client in survivors])),
             )
+
+    def attest(self, round_index: int, attempt: int, attestation: bytes) -> None:
+        """Puts beside a release what witnesses signed of it, a `secureagg.Attestation`."""
+        with self._db:
+            self._db.execute(
+                "update releases set attestation = ? where round = ? and attempt = ?",
+                (attestation, round_index, attempt),
+            )
+
+    def unattested(self) -> int:
+        """Returns how many releases nothing is put beside."""
+        query = "select count(*) from releases where attestation is null"
+        return int(self._db.execute(query).fetchone()[0])
 
     def charges(self) -> list[tuple[int, int, list[int]]]:
         """Returns (round, attempt, clients) of every attempt that charged."""
@@ -172,7 +185,8 @@ class Store:
 
     def releases(self) -> list[tuple[int, int, tuple[int, ...]]]:
         """Returns (round, attempt, survivors) of every release."""
-        rows = self._db.execute("select * from releases order by round, attempt")
+        query = "select round, attempt, survivors from releases order by round, attempt"
+        rows = self._db.execute(query)
         return [(r, attempt, tuple(json.loads(survivors))) for r, attempt, survivors in rows]
 
     def attempts(self, round_index: int) -> int:

@@ -141,6 +141,8 @@ class Training:
             lambda survivors: self._books.release(index, attempt, survivors),
             clock,
         )
+        if outcome.attestation is not None:
+            self._books.attest(index, attempt, outcome.attestation)
         with clock("decode"):
             self._apply(outcome)
         return self._finish(index, attempt, len(ids), outcome, trained, clock)
