@@ -171,10 +171,10 @@ class Store:
                 (attestation, round_index, attempt),
             )
 
-    def unattested(self) -> int:
-        """Returns how many releases nothing is put beside."""
-        query = "select count(*) from releases where attestation is null"
-        return int(self._db.execute(query).fetchone()[0])
+    def unattested(self) -> set[tuple[int, int]]:
+        """Returns (round, attempt) of the releases that nothing is put beside."""
+        rows = self._db.execute("select round, attempt from releases where attestation is null")
+        return {(index, attempt) for index, attempt in rows}
 
     def charges(self) -> list[tuple[int, int, list[int]]]:
         """Returns (round, attempt, clients) of every attempt that charged."""

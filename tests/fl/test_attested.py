@@ -12,17 +12,16 @@ from secureagg import Attestation, FaultyServerError
 from tests.fl import helpers
 
 
-def run(out: Path, rounds: int = 2) -> Training:
+def run(out: Path, rounds: int = 2, *, resume: bool = False) -> Training:
     masked = helpers.secure(
         server="malicious", security_bits=12, correctness_bits=4,
         simulate_dropout={"share_keys": 0.05, "mask_input": 0.05},
     )  # fmt: skip
     data = helpers.small_data(num_clients=40)
-    training = start(
-        helpers.plan(rounds=rounds, aggregation=masked), helpers.MODEL, data, out=out / "run"
-    )
-    for _ in range(rounds):
-        training.step()
+    plan = helpers.plan(rounds=rounds, aggregation=masked)
+    training = start(plan, helpers.MODEL, data, out=out / "run", resume=resume)
+    while training.step() is not None:
+        pass
     return training
 
 
@@ -56,7 +55,10 @@ def test_the_realised_figure_takes_all_of_them(tmp_path: Path) -> None:
     assert happened is not None
     assert happened <= rows["server"].realised.upper * (1 + 1e-9)
     training.store._db.execute("update releases set attestation = null where round = 0")
-    assert training.store.unattested() == 1
+    training.store._db.commit()
+    training.store.close()
+    training = run(tmp_path, resume=True)
+    assert training.store.unattested() == {(0, 0)}
     without = {row.adversary: row for row in training.statement().rows}
     assert without["server"].realised is None
     assert without["server"].worst_case == rows["server"].worst_case
@@ -69,7 +71,7 @@ def test_a_sum_in_the_clear_has_no_witnesses_and_needs_none() -> None:
     data, masked = helpers.small_data(num_clients=40), helpers.ideal(server="malicious")
     training = start(helpers.plan(rounds=1, aggregation=masked), helpers.MODEL, data)
     training.step()
-    assert training.store.unattested() == 1
+    assert training.store.unattested() == {(0, 0)}
     rows = statement(training.resolved.exposure, training._books.ledger).rows
     assert next(row for row in rows if row.adversary == "server").realised is not None
     training.store.close()
@@ -80,7 +82,7 @@ def test_a_semi_honest_server_has_none_either(tmp_path: Path) -> None:
     masked = helpers.secure(security_bits=12, correctness_bits=4)
     training = start(helpers.plan(rounds=1, aggregation=masked), helpers.MODEL, data)
     training.step()
-    assert training.store.unattested() == 1
+    assert training.store.unattested() == {(0, 0)}
     server = next(r for r in training.statement().rows if r.adversary == "server")
     assert server.realised is not None
     training.store.close()
