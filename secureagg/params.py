@@ -203,9 +203,11 @@ class Params:
 
 
 def _params_from(reader: Reader) -> Params:
-    """Reads what `Params.to_bytes` wrote; ValueError where something is missing."""
-    if reader.byte() != _FORMAT:
-        raise ValueError("another format")
+    """Reads what `Params.to_bytes` wrote; ValueError where something is missing.
+
+    Another format, or bytes too many, show when the result is written again.
+    """
+    reader.byte()
     num_clients = reader.number()
     segments = tuple(
         Segment(str(reader.prefixed(), "utf-8"), reader.number(), reader.byte())
@@ -218,7 +220,6 @@ def _params_from(reader: Reader) -> Params:
     session_id = bytes(reader.prefixed())
     round_index, attempt = reader.number(8), reader.number(8)
     graph_seed = bytes(reader.prefixed()) or None
-    reader.close()
     return Params(
         num_clients, segments, degree, threshold, min_survivors, corrupt, dropout, rounds, server,
         security_bits, correctness_bits, session_id, round_index, attempt, graph_seed,

@@ -74,6 +74,14 @@ def test_any_changed_bit_is_refused(kept):
         Attestation.from_bytes(data + b"\0").verify()
 
 
+def test_a_record_has_one_form_in_bytes(kept):
+    """Two entries of the roster, of clients that are in both sets, in each other's place."""
+    data, start = kept.to_bytes(), 1 + 8 + len(kept.params.to_bytes())
+    first, second = data[start : start + 36], data[start + 36 : start + 72]
+    with pytest.raises(secureagg.MisuseError, match="ascending"):
+        Attestation.from_bytes(data[:start] + second + first + data[start + 72 :])
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
