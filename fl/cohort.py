@@ -39,10 +39,23 @@ class Cohort:
     limit: int | None = None
     prob: float | None = None
 
+    def __str__(self) -> str:
+        """The cohort as a Job writes it, such as "fixed:100:5"."""
+        parts = (self.kind, self.size, self.limit, self.prob)
+        return ":".join(str(part) for part in parts if part is not None)
+
     @property
     def secret(self) -> bool:
         """Whether cohorts, and with them their sizes, are kept secret."""
         return self.kind == "poisson"
+
+    def amplifies(self, adversary: str) -> bool:
+        """Whether the adversary's row may count these cohorts' coins.
+
+        Only an outsider's, and only secret coins: the server and the participants see who takes
+        part, and a public schedule is known to everybody.
+        """
+        return self.secret and adversary == "outsider"
 
     def faults(self, num_clients: int, rounds: int) -> tuple[str, ...]:
         """Returns what is wrong with these cohorts for that many clients and rounds."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl import secure
-from fl._validate import flag_fault, integer_fault, kind_fault
+from fl._validate import choice_fault, flag_fault, integer_fault, kind_fault
 from fl.aggregate import Aggregation, Ideal, Plain, Secure
 from fl.algorithms.base import Algorithm
 from fl.cohort import Cohort
@@ -50,6 +50,8 @@ class Plan:
         seed: of initialisation, local training, public cohorts, simulated dropouts and rotations;
             0 to 2^63 - 1. It is public: no secret derives from it unless seeded_secrets.
         eval_every: rounds between evaluations; the last round is always evaluated.
+        client_metrics: evaluate also on every client's own examples (mean, worst, deciles). In a
+            private plan that is outside the guarantee, and marked so wherever it is shown.
         seeded_secrets: derive keys, masks and noise from the seed, for tests and debugging; every
             row of the statement then says "not private".
     """
@@ -61,6 +63,7 @@ class Plan:
     aggregation: Aggregation
     seed: int
     eval_every: int = 1
+    client_metrics: bool = False
     seeded_secrets: bool = False
 
     def faults(self) -> tuple[str, ...]:
@@ -70,6 +73,7 @@ class Plan:
                 self.rounds, self.eval_every, self.seed, self.privacy, self.aggregation
             ),
             *flag_fault("seeded_secrets", self.seeded_secrets),
+            *flag_fault("client_metrics", self.client_metrics),
             *kind_fault("cohort", self.cohort, Cohort),
             *_algorithm_faults(self.algorithm),
         )
@@ -228,6 +232,8 @@ def _cohort_faults(plan: Plan, num_clients: int) -> list[str]:
     if isinstance(privacy, Privacy) and privacy.spare_releases:
         takes = "0: a secret cohort that is drawn again is another release"
         found.append(fault("spare_releases", privacy.spare_releases, takes))
+    if isinstance(privacy, Privacy) and privacy.mechanism in DISTRIBUTED:
+        found += choice_fault("against", privacy.against, ("server", "participants"))
     if not isinstance(masked, Plain) and masked.beyond:
         found.append(fault("beyond", True, "False: rounds that abort would show secret cohorts"))
     return found
@@ -257,14 +263,15 @@ def _participation_faults(plan: Plan, data: FederatedDataset) -> list[str]:
 
 
 def _message_shape(algorithm: Algorithm, params_init: Callable[[jax.Array], PyTree]) -> Raveler:
-    def message(key: jax.Array) -> tuple[PyTree, PyTree]:
+    def message(seed: jax.Array) -> tuple[PyTree, PyTree]:
+        key = jax.random.key(seed)
         params = params_init(key)
         before = algorithm.fresh_client_state(params)
         step = algorithm.client_init(algorithm.broadcast(algorithm.init(params)), before, key)
         sent, kept, _ = algorithm.client_final(step)
         return sent, (before, kept)
 
-    sent, (before, kept) = jax.eval_shape(message, jax.random.key(0))
+    sent, (before, kept) = jax.eval_shape(message, np.uint32(0))
     found = []
     if _shapes(before) != _shapes(kept):
         takes = f"{_shapes(before)}, as client_state makes it"
@@ -309,7 +316,7 @@ def _derive(plan: Plan, data: FederatedDataset, messages: Raveler) -> Resolved:
         seeded_secrets=plan.seeded_secrets,
         sparse_graph=masked is not None and masked.graph == "sparse",
         rounds=plan.rounds,
-        client_sampling=plan.cohort.prob if plan.cohort.secret else None,
+        cohort=plan.cohort,
     )
     summands = _summands(plan, data.sizes, invited, sizes[1])
     encoding, noise_multiplier, exposure = sized(
@@ -369,8 +376,8 @@ def _protocol_params(
             correctness_bits=masked.correctness_bits,
             seed=plan.seed if plan.seeded_secrets else None,
         )
-        for size in set(sizes) - {invited}:
-            secure.resized(params, size)  # a cohort of that size must be possible
+        for size in range(sizes[0], sizes[1] + 1):
+            secure.resized(params, size)  # a cohort of any such size must be possible
     except secure.ParamsError as error:
         raise PlanError((f"aggregation: {error}",)) from error
     return params
