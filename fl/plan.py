@@ -263,14 +263,15 @@ def _participation_faults(plan: Plan, data: FederatedDataset) -> list[str]:
 
 
 def _message_shape(algorithm: Algorithm, params_init: Callable[[jax.Array], PyTree]) -> Raveler:
-    def message(key: jax.Array) -> tuple[PyTree, PyTree]:
+    def message(seed: jax.Array) -> tuple[PyTree, PyTree]:
+        key = jax.random.key(seed)
         params = params_init(key)
         before = algorithm.fresh_client_state(params)
         step = algorithm.client_init(algorithm.broadcast(algorithm.init(params)), before, key)
         sent, kept, _ = algorithm.client_final(step)
         return sent, (before, kept)
 
-    sent, (before, kept) = jax.eval_shape(message, jax.random.key(0))
+    sent, (before, kept) = jax.eval_shape(message, np.uint32(0))
     found = []
     if _shapes(before) != _shapes(kept):
         takes = f"{_shapes(before)}, as client_state makes it"
