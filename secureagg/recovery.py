@@ -100,7 +100,7 @@ class Finished:
     aggregate: Aggregate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Shares:
     """All shares: dealer position [N], holder's x [N], limbs [N, 9], by ascending holder."""
 

@@ -191,6 +191,7 @@ def test_an_adder_refuses_what_the_server_refuses() -> None:
     for sender, message in [
         (77, vectors[3]), (4, vectors[3]), (4, vectors[4][:-1]), (4, vectors[4] + b"\0"), (4, b""),
         (4, vectors[4][:1] + b"\x02" + vectors[4][2:]),
+        (77, vectors[4][:2] + (77).to_bytes(4, "little") + vectors[4][6:]),
     ]:  # fmt: skip
         with pytest.raises(secureagg.MessageError):
             adder.receive(sender, message)
@@ -216,6 +217,10 @@ def test_a_partial_sum_is_taken_once_at_its_stage_of_whom_is_expected():
     early = ServerSession.in_round(round_)
     with pytest.raises(secureagg.MisuseError, match="advertise_keys"):
         early.receive_sum(one)
+    stranger = Adder(round_)
+    stranger.marks[77] = bytes(16)
+    with pytest.raises(secureagg.MisuseError, match="not expected"):
+        server.receive_sum(stranger)
     server.receive_sum(one)
     with pytest.raises(secureagg.MisuseError, match="taken before"):
         server.receive_sum(two)  # client 3 is in both
