@@ -257,11 +257,13 @@ def check_server(server: str) -> None:
 def check_rate(field: str, rate: Rate) -> Rate:
     """Returns a rate in [0, 1) as it came; ParamsError otherwise."""
     try:
-        fine = not isinstance(rate, bool) and 0 <= Fraction(str(rate)) < 1
+        value = Fraction(str(rate))
+        # beyond that Python does not write the canonical bytes' decimal digits
+        fine = not isinstance(rate, bool) and 0 <= value < 1 and value.denominator < 10**4000
     except (ValueError, ZeroDivisionError):
         fine = False
     if not fine:
-        raise ParamsError(field, rate, "a decimal number in [0, 1)")
+        raise ParamsError(field, rate, "a decimal number in [0, 1) of at most 4000 digits")
     return rate
 
 
