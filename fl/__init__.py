@@ -27,10 +27,12 @@ from fl.errors import (
     ChecksumError,
     DataError,
     FlError,
+    LocalTrainingError,
     MissingExtraError,
     MissingFileError,
     PlanError,
     StoreError,
+    WorkerError,
 )
 from fl.job import Job
 from fl.models import Model
@@ -38,8 +40,12 @@ from fl.plan import Plan, Resolved, resolve
 from fl.presets import PRESETS
 from fl.privacy import NotPrivate, Privacy
 from fl.report import write_report
+from fl.results import Round, Run
+from fl.runners import Execution
+from fl.serve import serve
 from fl.statement import Row, Statement
-from fl.train import Round, Run, rounds, train
+from fl.sweep import Sweep, sweep
+from fl.train import rounds, train
 
 __all__ = [
     "PRESETS",
@@ -48,10 +54,12 @@ __all__ = [
     "Broadcast",
     "ChecksumError",
     "DataError",
+    "Execution",
     "FederatedDataset",
     "FlError",
     "Ideal",
     "Job",
+    "LocalTrainingError",
     "MissingExtraError",
     "MissingFileError",
     "Model",
@@ -68,6 +76,8 @@ __all__ = [
     "ServerState",
     "Statement",
     "StoreError",
+    "Sweep",
+    "WorkerError",
     "cohort",
     "datasets",
     "fedadagrad",
@@ -81,6 +91,8 @@ __all__ = [
     "resolve",
     "rounds",
     "scaffold",
+    "serve",
+    "sweep",
     "train",
     "write_report",
 ]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from fl.datasets.dataset import FederatedDataset
 from fl.errors import StoreError
@@ -21,6 +20,7 @@ from fl.statement import Statement
 from fl.types import PARTS, PyTree
 
 FILE = "summary.json"
+OUTSIDE = "outside the guarantee"
 
 
 def versions() -> dict[str, str]:
@@ -31,7 +31,9 @@ def versions() -> dict[str, str]:
     }
 
 
-def run_facts(resolved: Resolved, data: FederatedDataset) -> dict[str, Any]:
+def run_facts(
+    resolved: Resolved, data: FederatedDataset, execution: Mapping[str, int | str]
+) -> dict[str, Any]:
     """Returns what is known of a run before it starts."""
     plan = resolved.plan
     private = plan.privacy if isinstance(plan.privacy, Privacy) else None
@@ -40,6 +42,10 @@ def run_facts(resolved: Resolved, data: FederatedDataset) -> dict[str, Any]:
         "num_clients": data.num_clients,
         "planned_rounds": plan.rounds,
         "invited": resolved.invited,
+        "algorithm": plan.algorithm.name,
+        "unit": None if private is None else private.unit,
+        "cohort": str(plan.cohort),
+        "secret_cohort": plan.cohort.secret,
         "parameters": resolved.messages.dim,
         "aggregation": resolved.exposure.aggregation,
         "mechanism": "none" if private is None else private.mechanism,
@@ -50,11 +56,14 @@ def run_facts(resolved: Resolved, data: FederatedDataset) -> dict[str, Any]:
         "graph": resolved.params
         and {"degree": resolved.params.degree, "threshold": resolved.params.threshold},
         "seed": plan.seed,
+        "execution": dict(execution),
         "versions": versions(),
     }
 
 
-def fingerprint(resolved: Resolved, data: FederatedDataset, state: PyTree) -> str:
+def fingerprint(
+    resolved: Resolved, data: FederatedDataset, state: PyTree, execution: Mapping[str, int | str]
+) -> str:
     """Returns a hash of what a plan that resumes must share with the plan that began the run.
 
     Noise, bounds and releases are in it, so that what was released keeps its price. Optimizers
@@ -63,15 +72,16 @@ def fingerprint(resolved: Resolved, data: FederatedDataset, state: PyTree) -> st
     Args:
         resolved: the plan.
         data: the clients.
-        state: the initial server state.
+        state: the initial server state, or its shapes.
+        execution: strategy, chunk and threads, so that a run that resumes gives the same bits.
     """
     plan: Plan = resolved.plan
-    sizes = hashlib.sha256(data.offsets.tobytes()).hexdigest()  # not a million integers as text
     parts = (
         plan.rounds, plan.cohort, plan.algorithm.batching, plan.privacy, plan.aggregation,
         plan.seed, plan.seeded_secrets, resolved.messages.dim, data.name, data.num_clients,
-        sizes, resolved.exposure, resolved.encoding and resolved.encoding.segments,
-        jax.tree.structure(state), [str(jnp.asarray(leaf).aval) for leaf in jax.tree.leaves(state)],
+        hashlib.sha256(data.sizes.tobytes()).digest(), resolved.exposure,
+        resolved.encoding and resolved.encoding.segments, jax.tree.structure(state),
+        [f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(state)], dict(execution),
     )  # fmt: skip
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -97,6 +107,8 @@ def summarize(
         stopped_early: why rounds are missing, or None.
         job: the strings and numbers the run was made from, where it was made from a Job.
     """
+    # Bytes and seconds show the size of a cohort; where that is secret, they stay in the store.
+    measured = () if facts["secret_cohort"] else rows
     finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     return {
         "dataset": facts["dataset"],
@@ -108,16 +120,18 @@ def summarize(
         "aggregation": facts["aggregation"],
         "mechanism": facts["mechanism"],
         "against": facts["against"],
-        "seconds_per_round": _median_seconds(rows),
-        "upload_bytes_per_client_round": _upload(rows),
-        "cost_by_stage": _cost_by_stage(rows),
+        "seconds_per_round": _median_seconds(measured),
+        "upload_bytes_per_client_round": _upload(measured),
+        "cost_by_stage": _cost_by_stage(measured),
+        "client_metrics": _client_metrics(rows, privacy),
         "privacy": privacy.to_dict(),
         "stopped_early": stopped_early,
         "details": {
             name: facts[name]
             for name in (
-                "planned_rounds", "invited", "parameters", "min_survivors", "noise_multiplier",
-                "segments", "graph", "seed",
+                "algorithm", "unit", "cohort", "secret_cohort", "planned_rounds", "invited",
+                "parameters", "min_survivors", "noise_multiplier",
+                "segments", "graph", "seed", "execution",
             )
         },
         "job": None if job is None else dict(job),
@@ -125,13 +139,22 @@ def summarize(
     }  # fmt: skip
 
 
-def _median_seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _client_metrics(rows: Sequence[Mapping[str, Any]], privacy: Statement) -> dict[str, Any] | None:
+    """The last figures over the clients' own examples, and what protects them: nothing."""
+    found = [row["client_metrics"] for row in rows if row.get("client_metrics")]
+    if not found:
+        return None
+    guarantee = "none: the plan is not private" if privacy.unit is None else OUTSIDE
+    return {"guarantee": guarantee, "values": found[-1]}
+
+
+def _median_seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     parts = {
-        part: statistics.median(row["seconds"][part] for row in rows) if rows else 0.0
+        part: statistics.median(row["seconds"][part] for row in rows) if rows else None
         for part in PARTS
     }
     totals = [sum(row["seconds"].values()) for row in rows]
-    return {**parts, "total": statistics.median(totals) if totals else 0.0}
+    return {**parts, "total": statistics.median(totals) if totals else None}
 
 
 def _upload(rows: Sequence[Mapping[str, Any]]) -> float | None:

@@ -174,9 +174,10 @@ def is_signed(identity: bytes, signature: bytes, data: bytes) -> bool:
 
 
 def is_identity(identity: bytes) -> bool:
-    """Tells whether bytes are a canonical Ed25519 public key that is not of small order.
+    """Tells whether 32 bytes are a canonical Ed25519 public key that is not of small order.
 
-    Under a key of small order a signature need not depend on the message.
+    Under a key of small order a signature need not depend on the message. Bytes that are no point
+    are not told apart: nothing is signed under them.
     """
     try:
         Ed25519PublicKey.from_public_bytes(identity)

@@ -16,7 +16,7 @@ import numpy as np
 
 from dp.accountants import fourier, grid
 from dp.accountants.conversion import FloatArray
-from dp.accountants.pairs import GaussianShift, Pair, ReplacedGaussianPair, SampledPair
+from dp.accountants.pairs import GaussianShift, Pair, SampledPair
 from dp.events import Interval
 
 MAX_CELLS = 1 << 19  # of one law, and twice that of a composition: about 150 MB in all
@@ -218,10 +218,6 @@ def _bisect_tilt(law: _Approximation, beyond: Callable[[float], bool]) -> float:
     return math.exp(low)
 
 
-def _has_atoms(pair: Pair) -> bool:
-    return not isinstance(pair, ReplacedGaussianPair) and not isinstance(pair.shift, GaussianShift)
-
-
 def _plan(
     parts: Parts, saddle: Callable[[_Approximation], float], delta: float, finer: float = 1.0
 ) -> _Plan:
@@ -234,7 +230,7 @@ def _plan(
     guess = max(mean, 0.0)
     step = math.sqrt(8.0 * max(_SHARE * guess, _FLOOR) / (releases * (theta + 1.0)))
     step = min(step, 0.5 * math.sqrt(variance / releases))
-    if any(_has_atoms(pair) for pair, _ in parts):
+    if any(pair.has_atoms for pair, _ in parts):
         step *= _ATOMS
     step /= finer
     deviation = math.sqrt(variance)

@@ -22,6 +22,7 @@ from dp.events import (
     DiscreteGaussianSumEvent,
     Event,
     GaussianEvent,
+    PoissonSampledEvent,
     RecordSampledEvent,
     SelfComposedEvent,
     SkellamEvent,
@@ -151,6 +152,13 @@ def _composed(event: ComposedEvent, a: FloatArray) -> FloatArray:
     return total
 
 
+def _poisson_sampled(event: PoissonSampledEvent, a: FloatArray) -> FloatArray:
+    """As `_record_sampled`, for noise that does not depend on the cohort."""
+    if isinstance(event.event, (DiscreteGaussianSumEvent, SkellamEvent)):
+        raise UnsupportedEventError(event, "noise shares grow with the cohort and show its size")
+    return _record_sampled(RecordSampledEvent(event.sampling_prob, event.event), a)
+
+
 def _record_sampled(event: RecordSampledEvent, a: FloatArray) -> FloatArray:
     """The binomial expansion at integer orders, chords between them; never above the unsampled.
 
@@ -193,6 +201,7 @@ _FORMULAS: Mapping[type, Callable[[Any, FloatArray], FloatArray]] = {
     DiscreteGaussianEvent: _discrete_gaussian,
     DiscreteGaussianSumEvent: _discrete_gaussian_sum,
     SkellamEvent: _skellam,
+    PoissonSampledEvent: _poisson_sampled,
     RecordSampledEvent: _record_sampled,
     SelfComposedEvent: _self_composed,
     ComposedEvent: _composed,

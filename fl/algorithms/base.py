@@ -94,6 +94,7 @@ class Algorithm(NamedTuple):
             algorithm that keeps none.
         participation: the fraction of clients in a cohort that server_update was built for, in
             an algorithm that averages over clients; None where it does not matter.
+        name: what summaries call it.
     """
 
     init: Callable[[PyTree], ServerState]
@@ -106,6 +107,7 @@ class Algorithm(NamedTuple):
     params_init: Callable[[jax.Array], PyTree] | None = None
     client_state: Callable[[PyTree], PyTree] | None = None
     participation: float | None = None
+    name: str = "custom"
 
     def fresh_client_state(self, params: PyTree) -> PyTree:
         """Returns the state of a client that has not taken part yet."""

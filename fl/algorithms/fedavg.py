@@ -114,4 +114,5 @@ def fedavg(
         server_update=server_update,
         batching=Batching(batch_size, local_epochs),
         params_init=loss.init if isinstance(loss, ModelLoss) else None,
+        name="fedavg",
     )

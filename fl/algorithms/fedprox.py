@@ -57,4 +57,4 @@ def fedprox(
         batch_size=batch_size,
         local_epochs=local_epochs,
     )
-    return averaging._replace(client_step=client_step)
+    return averaging._replace(client_step=client_step, name="fedprox")

@@ -72,4 +72,5 @@ def fedsgd(
         server_update=server_update,
         batching=Batching(None, 1),
         params_init=loss.init if isinstance(loss, ModelLoss) else None,
+        name="fedsgd",
     )

@@ -150,6 +150,7 @@ def scaffold(
         params_init=loss.init if isinstance(loss, ModelLoss) else None,
         client_state=_zeros,
         participation=participation,
+        name="scaffold",
     )
 
 

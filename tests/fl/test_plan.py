@@ -46,7 +46,7 @@ def test_several_faults_are_listed_at_once() -> None:
     ("field", "value"),
     [
         ("epsilon", 0.0), ("epsilon", math.nan), ("epsilon", math.inf), ("epsilon", "4"),
-        ("epsilon", True), ("delta", 0.0), ("delta", 1.0), ("clip_norm", 0.0), ("unit", "record"),
+        ("epsilon", True), ("delta", 0.0), ("delta", 1.0), ("clip_norm", 0.0), ("unit", "patient"),
         ("against", "nobody"), ("mechanism", "laplace"), ("spare_releases", -1),
         ("spare_releases", 0.5), ("report_deltas", (2.0,)), ("accountant", "pld"),
     ],
