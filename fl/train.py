@@ -280,7 +280,11 @@ def _resumed(
             raise StoreError("execution", ready.execution, f"that of the run so far, {began}")
         raise StoreError("plan", "another plan than the one that began this run", "the same plan")
     training = Training(ready, model, data, store, group)
-    training.resume()
+    try:
+        training.resume()
+    except StoreError:
+        store.close()
+        raise
     return training
 
 

@@ -12,7 +12,6 @@ import pytest
 
 import fl
 from fl.store import FILE, VERSION, Store, next_run_directory
-from fl.types import PyTree
 
 STATE = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3, np.float32)}
 
@@ -73,18 +72,19 @@ def test_a_round_its_metrics_and_its_checkpoint_commit_together(
 
 
 def test_a_round_that_fails_to_commit_leaves_neither_row_nor_checkpoint(
-    store: Store, elsewhere: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    store: Store, elsewhere: sqlite3.Connection
 ) -> None:
     store.finish_round(row(), 0, STATE)
     with pytest.raises(sqlite3.IntegrityError):  # the row repeats, the checkpoint would be new
         store.finish_round(row(), 1, STATE)
 
-    def refuse(state: PyTree) -> bytes:
+    def refused() -> Iterator[tuple[int, bytes]]:
+        yield 3, b"kept"
         raise OSError("no memory left")
 
-    monkeypatch.setattr("fl.store._npz", refuse)
-    with pytest.raises(OSError, match="no memory"):  # the row is new, the checkpoint fails
-        store.finish_round(row(1), 1, STATE)
+    with pytest.raises(OSError, match="no memory"):  # the row is new, a client's state fails
+        store.finish_round(row(1), 1, STATE, refused())
+    assert store.client_state(3) is None
     for connection in (elsewhere, store._db):
         assert (count(connection, "rounds"), count(connection, "checkpoints")) == (1, 1)
     found = store.checkpoint()
