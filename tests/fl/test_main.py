@@ -308,7 +308,7 @@ def test_a_job_that_is_refused_leaves_no_directory(
         (["--job", "nosuch.toml"], "job: got nosuch.toml"),
         (["--dataset", "mnist-writers"], "data_dir: got None; takes a folder"),
         (["--dataset", "digits", "--aggregation", "magic"], "aggregation: got magic"),
-        (["--dataset", "digits", "--processes", "2"], "processes: got 2; takes "),
+        (["--dataset", "digits", "--processes", "0"], "processes: got 0; takes "),
         ([*SMALL, "--server", "nosy"], "server: got nosy; takes semi_honest | malicious"),
     ],
 )
