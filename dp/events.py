@@ -196,6 +196,23 @@ class FixedSizeSampledEvent:
 
 
 @dataclass(frozen=True)
+class RecordSampledEvent:
+    """`event` on the records that each joins independently with `sampling_prob`, by secret coins.
+
+    The unit is one record of a client that takes part and adds its noise whatever the coins are:
+    the law of the noise does not depend on them, also where it is made of the clients' shares.
+    The coins are known to the record's own client alone. docs/privacy.md, "Sampled records".
+    """
+
+    sampling_prob: float
+    event: Event
+
+    def __post_init__(self) -> None:
+        _keep(self, sampling_prob=_validate.positive("sampling_prob", self.sampling_prob, 1.0))
+        _check_single(self.event)
+
+
+@dataclass(frozen=True)
 class SelfComposedEvent:
     """`count` adaptive releases, each described by `event`."""
 
@@ -229,6 +246,7 @@ Event = (
     | DiscreteLaplaceEvent
     | PoissonSampledEvent
     | FixedSizeSampledEvent
+    | RecordSampledEvent
     | SelfComposedEvent
     | ComposedEvent
 )
@@ -236,7 +254,7 @@ Event = (
 _VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent, DiscreteLaplaceEvent)
 _SINGLE = (GaussianEvent, LaplaceEvent, *_VECTOR)
 _SHARES = (SkellamEvent, DiscreteGaussianSumEvent)
-_SAMPLED = (PoissonSampledEvent, FixedSizeSampledEvent)
+_SAMPLED = (PoissonSampledEvent, FixedSizeSampledEvent, RecordSampledEvent)
 _CLASSES = {c.__name__: c for c in (*_SINGLE, *_SAMPLED, SelfComposedEvent, ComposedEvent)}
 
 

@@ -30,6 +30,7 @@ from dp.events import (
     Event,
     Interval,
     NeighboringRelation,
+    RecordSampledEvent,
     SelfComposedEvent,
     event_from_dict,
     event_to_dict,
@@ -367,7 +368,8 @@ def _check_unsampled(event: Event) -> None:
             _check_unsampled(part)
     elif isinstance(event, SelfComposedEvent):
         _check_unsampled(event.event)
-    elif hasattr(event, "event"):
+    elif hasattr(event, "event") and not isinstance(event, RecordSampledEvent):
+        # A record's coin stays with its client: the ledger records clients alone.
         raise LedgerMismatchError(
             f"{type(event).__name__}: amplification needs participation to be secret, and a "
             "ledger records it"

@@ -8,7 +8,20 @@ for r in fl.rounds(plan, model, data): ...
 
 from fl import cohort, datasets, models
 from fl.aggregate import Ideal, Plain, Secure
-from fl.algorithms import Algorithm, Batching, ServerState, fedavg
+from fl.algorithms import (
+    Algorithm,
+    Batching,
+    Broadcast,
+    ServerState,
+    fedadagrad,
+    fedadam,
+    fedavg,
+    fedavgm,
+    fedprox,
+    fedsgd,
+    fedyogi,
+    scaffold,
+)
 from fl.datasets import FederatedDataset
 from fl.errors import (
     ChecksumError,
@@ -25,13 +38,16 @@ from fl.plan import Plan, Resolved, resolve
 from fl.presets import PRESETS
 from fl.privacy import NotPrivate, Privacy
 from fl.report import write_report
+from fl.results import Round, Run
 from fl.statement import Row, Statement
-from fl.train import Round, Run, rounds, train
+from fl.sweep import Sweep, sweep
+from fl.train import rounds, train
 
 __all__ = [
     "PRESETS",
     "Algorithm",
     "Batching",
+    "Broadcast",
     "ChecksumError",
     "DataError",
     "FederatedDataset",
@@ -54,12 +70,21 @@ __all__ = [
     "ServerState",
     "Statement",
     "StoreError",
+    "Sweep",
     "cohort",
     "datasets",
+    "fedadagrad",
+    "fedadam",
     "fedavg",
+    "fedavgm",
+    "fedprox",
+    "fedsgd",
+    "fedyogi",
     "models",
     "resolve",
     "rounds",
+    "scaffold",
+    "sweep",
     "train",
     "write_report",
 ]

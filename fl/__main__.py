@@ -3,6 +3,7 @@
     python -m fl train --preset digits-demo
     python -m fl train --dataset mnist-writers --data-dir DATA
     python -m fl train --job job.toml --epsilon 2
+    python -m fl train --preset digits-demo --seeds 5   five runs, means with 95 % intervals
     python -m fl resume RUN       continue a run that was interrupted
     python -m fl report RUN       write report.html again
     python -m fl datasets         list the data sets
@@ -14,6 +15,7 @@ Every value of a Job is a flag; flags win over the job file or the preset. Witho
 
 import argparse
 import dataclasses
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -25,13 +27,16 @@ from tqdm import tqdm
 import dp
 from fl import datasets
 from fl.console import cost_table, privacy_table, round_note
+from fl.datasets import FederatedDataset
 from fl.errors import FlError, MissingExtraError, PlanError, fault
 from fl.job import Job, from_dict, from_toml
-from fl.plan import resolve
+from fl.models import Model
+from fl.plan import Plan, resolve
 from fl.presets import PRESETS, preset_of
 from fl.report import write_report
 from fl.store import Store, next_run_directory
 from fl.summary import read_summary
+from fl.sweep import sweep
 from fl.train import Training, conclude, start
 
 
@@ -100,14 +105,33 @@ def _preset(preset: str | None, dataset: str | None, *, any_will_do: bool) -> Jo
 
 
 def _train(words: list[str]) -> None:
-    job = _job(words, "train")
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--seeds", type=int)
+    chosen, rest = parser.parse_known_args(words)
+    job = _job(rest, "train")
     print(job.describe() + "\n")
     plan, model, data = job.build()
+    if chosen.seeds is not None:
+        _sweep(job, chosen.seeds, plan, model, data)
+        return
     resolved = resolve(plan, data, model=model)
     print(privacy_table(resolved.privacy, assumptions=True) + "\n")
     out = Path(job.out) if job.out else next_run_directory(Path("runs"), job.dataset)
     training = start(plan, model, data, out=out, job=dataclasses.asdict(job))
     _run(training, out)
+
+
+def _sweep(job: Job, count: int, plan: Plan, model: Model, data: FederatedDataset) -> None:
+    """Runs seeds job.seed, job.seed + 1, ... over the same partition of the data."""
+    if count < 2:
+        raise PlanError((fault("seeds", count, "at least 2 runs"),))
+    out = Path(job.out) if job.out else next_run_directory(Path("runs"), job.dataset)
+    seeds = range(job.seed, job.seed + count)
+    found = sweep(plan, model, data, seeds=seeds, out=out)
+    path = out / "sweep.json"
+    path.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
+    print(privacy_table(found.privacy, assumptions=True))
+    print(f"\n{found}\nruns and sweep.json in {out}")
 
 
 def _resume(words: list[str]) -> None:

@@ -52,12 +52,13 @@ class Plot(NamedTuple):
     svg: str
 
 
-def plots(rounds: Rounds, min_survivors: int | None) -> list[Plot]:
+def plots(rounds: Rounds, min_survivors: int | None, *, costs: bool = True) -> list[Plot]:
     """Metrics, epsilon, survivors and cost over the rounds.
 
     Args:
         rounds: at least one of the mappings that `fl.report.write_report` takes.
         min_survivors: below this a round releases nothing; None where there is no such number.
+        costs: show survivors, seconds and bytes, which tell the size of a cohort.
 
     Returns:
         The figures in the order of reading. Epsilon and upload keep their place with an empty
@@ -71,9 +72,7 @@ def plots(rounds: Rounds, min_survivors: int | None) -> list[Plot]:
     return [
         *(_metric(rounds, name) for name in names),
         _epsilon(rounds),
-        _survivors(rounds, min_survivors),
-        _seconds(rounds),
-        _upload(rounds),
+        *((_survivors(rounds, min_survivors), _seconds(rounds), _upload(rounds)) if costs else ()),
     ]
 
 

@@ -56,7 +56,10 @@ class Books:
     def _record(
         self, ledger: dp.Ledger, round_index: int, attempt: int, survivors: Sequence[int]
     ) -> None:
-        event = self._exposure.event(self._exposure.adversary, len(survivors))
+        exposure = self._exposure
+        public = exposure.client_sampling is None
+        count = len(survivors) if public else exposure.bounds.min_survivors
+        event = exposure.event(exposure.adversary, count)
         ledger.release(round_index, attempt, survivors, event)
 
     def refusal(self, clients: Sequence[int], max_attempts: int | None) -> str | None:
@@ -71,7 +74,7 @@ class Books:
         if self.ledger.exhausted[list(clients)].any():
             return f"a client has used all {self.ledger.max_releases} releases that it grants"
         if max_attempts is not None and self._store.total_attempts() >= max_attempts:
-            return f"all {max_attempts} attempts that the protocol's failure covers are used"
+            return f"all {max_attempts} attempts that the figures cover are used"
         return None
 
     def statement(self) -> Statement:
@@ -80,4 +83,4 @@ class Books:
 
     def so_far(self) -> tuple[float | None, float | None]:
         """Upper ends so far of the row named by `against`: realised, worst case."""
-        return so_far(self._exposure, self.ledger)
+        return so_far(self._exposure, self.ledger, self._store.total_attempts())

@@ -44,12 +44,14 @@ class Update(NamedTuple):
         finite: whether the message was finite.
         clipped: whether the message was longer than max_norm.
         metrics: name -> (sum, count), for the client's owner.
+        state: the client's state if this message is released; unchanged where not finite.
     """
 
     vector: jax.Array
     finite: jax.Array
     clipped: jax.Array
     metrics: MetricSums
+    state: PyTree
 
 
 def buckets(sizes: NDArray[np.int64]) -> tuple[int, ...]:
@@ -91,6 +93,7 @@ def train_client(
     algorithm: Algorithm,
     max_norm: float | None,
     broadcast: PyTree,
+    client_state: PyTree,
     examples: Mapping[str, jax.Array],
     index: jax.Array,
     mask: jax.Array,
@@ -103,6 +106,7 @@ def train_client(
         algorithm: the algorithm.
         max_norm: bound on the message's l2 norm, or None.
         broadcast: what the server sent.
+        client_state: the client's own; () in an algorithm that keeps none.
         examples: fields [N, ...], padded to a bucket.
         index: int32[S, B].
         mask: f32[S, B].
@@ -114,9 +118,9 @@ def train_client(
         batch = {name: field[index[s]] for name, field in examples.items()}
         return algorithm.client_step(state, {**batch, "mask": mask[s]}, jax.random.fold_in(key, s))
 
-    state = algorithm.client_init(broadcast, (), key)
+    state = algorithm.client_init(broadcast, client_state, key)
     state = jax.lax.fori_loop(0, count, step, state)
-    message, _, metrics = algorithm.client_final(state)
+    message, new_state, metrics = algorithm.client_final(state)
     vector = ravel(message)
     finite = jnp.all(jnp.isfinite(vector))
     vector = jnp.where(finite, vector, 0.0)
@@ -126,4 +130,5 @@ def train_client(
         clipped = jnp.any(unclipped != vector)
         finite = finite & jnp.all(jnp.isfinite(vector))
         vector = jnp.where(finite, vector, 0.0)
-    return Update(vector, finite, clipped, metrics)
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, client_state)
+    return Update(vector, finite, clipped, metrics, kept)

@@ -6,8 +6,8 @@ from typing import Any
 
 import dp
 from fl.figures import upper_text
+from fl.results import Round
 from fl.statement import Statement
-from fl.train import Round
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -51,7 +51,9 @@ def privacy_table(statement: Statement, *, assumptions: bool) -> str:
 def cost_table(summary: Mapping[str, Any]) -> str:
     """Returns bytes and seconds by stage, medians over rounds."""
     seconds = summary["seconds_per_round"]
-    parts = ", ".join(f"{part} {value:.3f}" for part, value in seconds.items())
+    parts = ", ".join(
+        f"{part} {'-' if value is None else f'{value:.3f}'}" for part, value in seconds.items()
+    )
     lines = [f"seconds per round, all clients in this process: {parts}"]
     if summary["cost_by_stage"]:
         header = ("stage", "client CPU ms", "upload bytes", "download bytes", "server CPU ms")

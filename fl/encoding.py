@@ -6,7 +6,7 @@ in segments of their own, inside the mask.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,6 +39,16 @@ class ClientValue(NamedTuple):
     clipped: bool
 
 
+class RecordValue(NamedTuple):
+    """A client's contribution where the unit of privacy is one record.
+
+    Attributes:
+        rows: f32[d] of each record that joined, within the norm bound; made as they are read.
+    """
+
+    rows: Iterable[FloatVector]
+
+
 class Mean(NamedTuple):
     """What the server reads out of the sums.
 
@@ -62,9 +72,11 @@ class PrivateEncoding:
 
     Attributes:
         mechanism: what is added, by the clients or by the server.
+        denominator: what the sum is divided by: the clients invited, or the records expected.
     """
 
     mechanism: dp.DistributedMechanism | dp.CentralMechanism
+    denominator: float
 
     @property
     def segments(self) -> dict[str, tuple[int, int]]:
@@ -72,19 +84,25 @@ class PrivateEncoding:
         return {UPDATE: (self.mechanism.discretizer.dim, self.mechanism.modulus_bits)}
 
     def encode(
-        self, value: ClientValue, rotation: dp.Rotation, streams: Streams
+        self, value: ClientValue | RecordValue, rotation: dp.Rotation, streams: Streams
     ) -> dict[str, NDArray[np.uint64]]:
         """Returns the client's segments: rounded, noised where noise is local, wrapped.
 
-        A vector that cannot be encoded becomes zero with its full noise share: whether a client
-        answers must not depend on its data.
+        Every unit is rounded on its own, so that one unit moves the integers by no more than its
+        own bound. A vector that cannot be encoded counts as zero, and the client adds its full
+        noise share: whether a client answers must not depend on its data.
         """
         rng = streams(Purpose.ENCODING)
-        try:
-            encoded = self.mechanism.encode(value.vector, rotation, rng)
-        except (dp.NonFiniteError, dp.RoundingError):
-            encoded = self.mechanism.encode(np.zeros_like(value.vector), rotation, rng)
-        return {UPDATE: dp.wrap(encoded, self.mechanism.modulus_bits)}
+        rows = value.rows if isinstance(value, RecordValue) else (value.vector,)
+        total = np.zeros(self.mechanism.discretizer.dim, dtype=np.int64)
+        for row in rows:
+            try:
+                total += self.mechanism.discretizer.encode(row, rotation, rng)
+            except (dp.NonFiniteError, dp.RoundingError):
+                continue
+        if isinstance(self.mechanism, dp.DistributedMechanism):
+            total += self.mechanism.sample_share(rng)
+        return {UPDATE: dp.wrap(total, self.mechanism.modulus_bits)}
 
     def decode(
         self,
@@ -93,14 +111,15 @@ class PrivateEncoding:
         invited: int,
         streams: Streams,
     ) -> Mean:
-        """Returns sum / invited, after central noise where the mechanism adds it.
+        """Returns sum / denominator, after central noise where the mechanism adds it.
 
         The denominator is public: dividing by the survivors would make the noise depend on them.
         """
+        del invited
         total = dp.unwrap(sums[UPDATE], self.mechanism.modulus_bits)
         if isinstance(self.mechanism, dp.CentralMechanism):
             total = total + self.mechanism.sample_noise(streams(Purpose.CENTRAL_NOISE))
-        return Mean(self.mechanism.discretizer.decode(total, rotation) / invited, {})
+        return Mean(self.mechanism.discretizer.decode(total, rotation) / self.denominator, {})
 
 
 @dataclass(frozen=True)
@@ -131,9 +150,11 @@ class UnnoisedEncoding:
         return dp.choose_modulus_bits(self.invited, self.discretizer.linf, 0)
 
     def encode(
-        self, value: ClientValue, rotation: dp.Rotation, streams: Streams
+        self, value: ClientValue | RecordValue, rotation: dp.Rotation, streams: Streams
     ) -> dict[str, NDArray[np.uint64]]:
         """Returns the client's segments; weights above max_weight count as max_weight."""
+        if isinstance(value, RecordValue):
+            raise TypeError("records without noise")  # no plan has both
         weight = min(value.weight, self.max_weight)
         scaled = value.vector.astype(np.float64) * (weight / self.max_weight)
         encoded = self.discretizer.encode(scaled, rotation, streams(Purpose.ENCODING))

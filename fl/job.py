@@ -11,21 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optax
-
 from fl import datasets
-from fl._validate import choice_fault, integer_fault, number_fault
+from fl._validate import choice_fault, integer_fault
 from fl.aggregate import Aggregation, Ideal, Plain, Secure
-from fl.algorithms import Batching, fedavg
-from fl.cohort import Cohort, cyclic, full
+from fl.algorithms import Batching
+from fl.algorithms.named import Recipe
+from fl.cohort import Cohort, cyclic, fixed, full, poisson, separated
 from fl.datasets import FederatedDataset
 from fl.errors import PlanError, fault
-from fl.models import Model, logistic, two_nn
+from fl.models import MODELS, Model, named
 from fl.plan import Plan, settings_faults
 from fl.privacy import NotPrivate, Privacy
 
-MODELS: dict[str, Callable[[int, int], Model]] = {"logistic": logistic, "2nn": two_nn}
 AGGREGATIONS = ("plain", "ideal", "secure")
+COHORTS: dict[str, tuple[Callable[..., Cohort], tuple[type, ...]]] = {
+    "full": (full, ()),
+    "cyclic": (cyclic, (int,)),
+    "fixed": (fixed, (int, int)),
+    "separated": (separated, (int, int)),
+    "poisson": (poisson, (float,)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +46,29 @@ class Job:
     partition: str | None = None
     """iid | dirichlet:ALPHA | natural: how examples are dealt to clients."""
     model: str = "logistic"
-    """logistic | 2nn."""
+    """logistic | 2nn | cnn | cnn-lax | char-lstm | linear."""
     rounds: int = 20
     """Rounds of training."""
     cohort: str = "full"
-    """full, or the number of clients per round (in turn)."""
+    """full | cyclic:N (or N) | fixed:N:PARTICIPATIONS | separated:N:GAP | poisson:PROBABILITY."""
+    algorithm: str = "fedavg"
+    """fedavg | fedprox | scaffold | fedsgd | fedavgm | fedadagrad | fedadam | fedyogi."""
     batch_size: int | None = None
     """Examples per local step; None for full batches."""
     local_epochs: int = 1
     """Passes over a client's data per round."""
     client_lr: float = 0.1
     """Learning rate of the clients' SGD."""
+    client_lr_decay: float = 1.0
+    """Factor on client_lr from one round to the next."""
     server_lr: float = 1.0
     """Learning rate of the server's SGD."""
     server_momentum: float = 0.0
     """Momentum of the server's SGD."""
+    mu: float = 0.0
+    """Weight of the proximal term of fedprox."""
+    control_scale: float = 1.0
+    """Factor of scaffold's control change in a client's message."""
     aggregation: str = "secure"
     """plain | ideal | secure."""
     server: str | None = None
@@ -73,7 +86,9 @@ class Job:
     mechanism: str | None = None
     """skellam | discrete_gaussian (shares of the clients) | gaussian (central)."""
     unit: str = "client"
-    """client: whose data one unit of privacy is."""
+    """client | record: whose data one unit of privacy is."""
+    record_sampling: float | None = None
+    """With --unit record: probability with which each record joins a round; 1 for all."""
     against: str | None = None
     """server | participants | outsider: whose worst case the noise is calibrated to."""
     epsilon: float | None = None
@@ -83,7 +98,7 @@ class Job:
     report_deltas: tuple[float, ...] = ()
     """Further deltas to report rows at."""
     clip_norm: float | None = None
-    """l2 bound on one client's update."""
+    """l2 bound on one unit's update."""
     spare_releases: int = 0
     """Releases a client grants beyond its scheduled ones, for rounds run again after a crash."""
     no_dp: bool = False
@@ -98,6 +113,8 @@ class Job:
     """Run seed: initialisation, local training, cohorts, simulated dropouts. Not secret."""
     eval_every: int = 1
     """Rounds between evaluations on the test set."""
+    client_metrics: bool = False
+    """Evaluate on the clients' own examples too; outside the guarantee of a private plan."""
     seeded_secrets: bool = False
     """Derive keys, masks and noise from the seed: for debugging, not private."""
     processes: int = 1
@@ -120,6 +137,7 @@ class Job:
             *cohort_faults,
             *rate_faults,
             *Batching(self.batch_size, self.local_epochs).faults(),
+            *self._recipe.faults(),
             *settings_faults(self.rounds, self.eval_every, self.seed, privacy, aggregation),
         ]
         if found:
@@ -131,38 +149,43 @@ class Job:
             partition=self.partition,
             seed=self.seed,
         )
-        model = MODELS[self.model](_num_features(data), _num_classes(data))
+        model = named(self.model, data)
         plan = Plan(
             rounds=self.rounds,
             cohort=cohort,
-            algorithm=fedavg(
-                model.loss,
-                client_optimizer=optax.sgd(self.client_lr),
-                server_optimizer=optax.sgd(self.server_lr, momentum=self.server_momentum or None),
-                batch_size=self.batch_size,
-                local_epochs=self.local_epochs,
+            algorithm=self._recipe.build(
+                model.loss, participation=cohort.count(data.num_clients) / data.num_clients
             ),
             privacy=privacy,
             aggregation=aggregation,
             seed=self.seed,
             eval_every=self.eval_every,
+            client_metrics=self.client_metrics,
             seeded_secrets=self.seeded_secrets,
         )
         return plan, model, data
 
+    @property
+    def _recipe(self) -> Recipe:
+        return Recipe(
+            name=self.algorithm,
+            client_lr=self.client_lr,
+            client_lr_decay=self.client_lr_decay,
+            server_lr=self.server_lr,
+            server_momentum=self.server_momentum,
+            batch_size=self.batch_size,
+            local_epochs=self.local_epochs,
+            mu=self.mu,
+            control_scale=self.control_scale,
+        )
+
     def _faults(self) -> list[str]:
         """What is wrong with what only a Job has; the parts it builds know their own faults."""
-        rate = "a number above 0"
         return [
             *choice_fault("dataset", self.dataset, datasets.DATASETS),
-            *choice_fault("model", self.model, tuple(MODELS)),
+            *choice_fault("model", self.model, MODELS),
             *choice_fault("aggregation", self.aggregation, AGGREGATIONS),
             *integer_fault("processes", self.processes, 1, 1),
-            *number_fault("client_lr", self.client_lr, rate, lambda v: v > 0),
-            *number_fault("server_lr", self.server_lr, rate, lambda v: v > 0),
-            *number_fault(
-                "server_momentum", self.server_momentum, "0 up to below 1", lambda v: 0 <= v < 1
-            ),
         ]
 
     def _privacy(self) -> Privacy | NotPrivate:
@@ -177,6 +200,7 @@ class Job:
             **required,
             spare_releases=self.spare_releases,
             report_deltas=self.report_deltas,
+            record_sampling=self.record_sampling,
         )
 
     def _aggregation(self, rates: dict[str, float]) -> Aggregation:
@@ -258,11 +282,16 @@ def _kinds(annotation: Any) -> tuple[type, ...]:
 
 
 def _cohort(text: str) -> tuple[Cohort, tuple[str, ...]]:
-    if text == "full":
-        return full(), ()
-    if text.isdecimal() and int(text) > 0:
-        return cyclic(int(text)), ()
-    return full(), (fault("cohort", text, "full, or a number of clients"),)
+    kind, *numbers = (f"cyclic:{text}" if text.isdecimal() else text).split(":")
+    try:
+        make, kinds = COHORTS[kind]
+        values = [number(part) for number, part in zip(kinds, numbers, strict=True)]
+    except (KeyError, ValueError):
+        values, make, wrong = [], full, True
+    else:
+        wrong = any(value <= 0 for value in values)
+    takes = "full | cyclic:N | fixed:N:PARTICIPATIONS | separated:N:GAP | poisson:PROBABILITY"
+    return (full(), (fault("cohort", text, takes),)) if wrong else (make(*values), ())
 
 
 def _rates(text: str | None) -> tuple[dict[str, float], tuple[str, ...]]:
@@ -280,13 +309,3 @@ def _rates(text: str | None) -> tuple[dict[str, float], tuple[str, ...]]:
             takes = "STAGE:RATE,STAGE:RATE,... with each stage once"
             return {}, (fault("simulate_dropout", text, takes),)
     return rates, ()
-
-
-def _num_features(data: FederatedDataset) -> int:
-    return int(data.fields["x"].shape[1])
-
-
-def _num_classes(data: FederatedDataset) -> int:
-    if data.num_classes is None:
-        raise PlanError((fault("dataset", data.name, "a data set with classes"),))
-    return data.num_classes

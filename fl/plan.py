@@ -4,19 +4,21 @@ Nothing is compiled and no example is read here: a plan that cannot keep its pro
 before training.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
+import numpy as np
+from numpy.typing import NDArray
 
-import dp
 from fl import secure
-from fl._validate import flag_fault, integer_fault, kind_fault
+from fl._validate import choice_fault, flag_fault, integer_fault, kind_fault
 from fl.aggregate import Aggregation, Ideal, Plain, Secure
 from fl.algorithms.base import Algorithm
 from fl.cohort import Cohort
 from fl.datasets.dataset import FederatedDataset
-from fl.encoding import Encoding, PrivateEncoding, UnnoisedEncoding, unnoised_encoding
+from fl.encoding import Encoding
 from fl.errors import PlanError, fault
 from fl.models import Model
 from fl.privacy import (
@@ -29,7 +31,8 @@ from fl.privacy import (
     cohort_bounds,
     floor_fraction,
 )
-from fl.statement import Statement, statement, worst_case
+from fl.sizing import Summands, sized
+from fl.statement import Statement, statement
 from fl.tree import Raveler, raveler
 from fl.types import PyTree
 
@@ -47,6 +50,8 @@ class Plan:
         seed: of initialisation, local training, public cohorts, simulated dropouts and rotations;
             0 to 2^63 - 1. It is public: no secret derives from it unless seeded_secrets.
         eval_every: rounds between evaluations; the last round is always evaluated.
+        client_metrics: evaluate also on every client's own examples (mean, worst, deciles). In a
+            private plan that is outside the guarantee, and marked so wherever it is shown.
         seeded_secrets: derive keys, masks and noise from the seed, for tests and debugging; every
             row of the statement then says "not private".
     """
@@ -58,6 +63,7 @@ class Plan:
     aggregation: Aggregation
     seed: int
     eval_every: int = 1
+    client_metrics: bool = False
     seeded_secrets: bool = False
 
     def faults(self) -> tuple[str, ...]:
@@ -67,6 +73,7 @@ class Plan:
                 self.rounds, self.eval_every, self.seed, self.privacy, self.aggregation
             ),
             *flag_fault("seeded_secrets", self.seeded_secrets),
+            *flag_fault("client_metrics", self.client_metrics),
             *kind_fault("cohort", self.cohort, Cohort),
             *_algorithm_faults(self.algorithm),
         )
@@ -147,16 +154,18 @@ class Resolved:
 
     Attributes:
         plan: the plan.
-        invited: n, the clients of each round.
+        invited: n, the clients of each round; expected where cohorts are drawn secretly.
+        sizes: (least, largest) cohort that is run; others release nothing.
         messages: how a message becomes a vector of length d.
         encoding: what travels, or None where floats are averaged in the open.
-        params: the protocol's parameters for every round, or None under Plain.
+        params: the protocol's parameters for cohorts of `invited`, or None under Plain.
         exposure: what the privacy statement follows from.
         noise_multiplier: standard deviation of the counted noise over clip_norm, or None.
     """
 
     plan: Plan
     invited: int
+    sizes: tuple[int, int]
     messages: Raveler
     encoding: Encoding | None
     params: secure.Params | None
@@ -168,6 +177,19 @@ class Resolved:
         """The l2 bound on one client's message, or None."""
         privacy = self.plan.privacy
         return privacy.clip_norm if isinstance(privacy, Privacy) else privacy.max_norm
+
+    def params_for(self, size: int) -> secure.Params | None:
+        """Returns the protocol's parameters for a cohort of that size, or None under Plain."""
+        if self.params is None or size == self.params.num_clients:
+            return self.params
+        return secure.resized(self.params, size)
+
+    @property
+    def max_attempts(self) -> int | None:
+        """Attempts that the figures cover: by the protocol's failures, or by secret cohorts."""
+        if self.params is not None:
+            return self.params.rounds
+        return self.plan.rounds if self.plan.cohort.secret else None
 
     @property
     def privacy(self) -> Statement:
@@ -190,25 +212,69 @@ def resolve(plan: Plan, data: FederatedDataset, *, model: Model | None = None) -
     params_init = known if model is None else model.init
     found = [*plan.faults()]
     if isinstance(plan.cohort, Cohort):
-        found += plan.cohort.faults(data.num_clients)
+        found += _cohort_faults(plan, data.num_clients)
     if params_init is None and isinstance(plan.algorithm, Algorithm):
         found.append(fault("model", None, "the Model, since the algorithm's loss is not a Model's"))
+    if not found:
+        found += [*_participation_faults(plan, data), *_record_faults(plan)]
     if found or params_init is None:
         raise PlanError(tuple(found))
-    return _derive(plan, data.num_clients, _message_shape(plan.algorithm, params_init))
+    return _derive(plan, data, _message_shape(plan.algorithm, params_init))
+
+
+def _cohort_faults(plan: Plan, num_clients: int) -> list[str]:
+    """What is wrong with the cohorts for these clients, and with secret ones in this plan."""
+    rounds = 1 if integer_fault("rounds", plan.rounds, 1) else plan.rounds
+    found = [*plan.cohort.faults(num_clients, rounds)]
+    if not plan.cohort.secret:
+        return found
+    privacy, masked = plan.privacy, plan.aggregation
+    if isinstance(privacy, Privacy) and privacy.spare_releases:
+        takes = "0: a secret cohort that is drawn again is another release"
+        found.append(fault("spare_releases", privacy.spare_releases, takes))
+    if isinstance(privacy, Privacy) and privacy.mechanism in DISTRIBUTED:
+        found += choice_fault("against", privacy.against, ("server", "participants"))
+    if not isinstance(masked, Plain) and masked.beyond:
+        found.append(fault("beyond", True, "False: rounds that abort would show secret cohorts"))
+    return found
+
+
+def _record_faults(plan: Plan) -> list[str]:
+    """What is wrong with an algorithm that is run record by record."""
+    privacy = plan.privacy
+    if not isinstance(privacy, Privacy) or privacy.unit != "record":
+        return []
+    if plan.algorithm.client_state is None and plan.algorithm.participation is None:
+        return []
+    return [fault("algorithm", "one that keeps client state", 'one without, for unit="record"')]
+
+
+def _participation_faults(plan: Plan, data: FederatedDataset) -> list[str]:
+    """What is wrong for an algorithm that averages over clients, such as SCAFFOLD."""
+    built_for = plan.algorithm.participation
+    if built_for is None:
+        return []
+    found, share = [], plan.cohort.count(data.num_clients) / data.num_clients
+    if not math.isclose(built_for, share, rel_tol=1e-6):
+        found.append(fault("participation", built_for, f"{share:g}, cohort over clients"))
+    if isinstance(plan.privacy, NotPrivate) and plan.privacy.weights != "uniform":
+        found.append(fault("weights", plan.privacy.weights, "uniform: it averages over clients"))
+    return found
 
 
 def _message_shape(algorithm: Algorithm, params_init: Callable[[jax.Array], PyTree]) -> Raveler:
     def message(key: jax.Array) -> tuple[PyTree, PyTree]:
-        state = algorithm.init(params_init(key))
-        step = algorithm.client_init(algorithm.broadcast(state), (), key)
+        params = params_init(key)
+        before = algorithm.fresh_client_state(params)
+        step = algorithm.client_init(algorithm.broadcast(algorithm.init(params)), before, key)
         sent, kept, _ = algorithm.client_final(step)
-        return sent, kept
+        return sent, (before, kept)
 
-    sent, kept = jax.eval_shape(message, jax.random.key(0))
+    sent, (before, kept) = jax.eval_shape(message, jax.random.key(0))
     found = []
-    if jax.tree.leaves(kept):
-        found.append(fault("client_final", "a client state", "() as client state"))
+    if _shapes(before) != _shapes(kept):
+        takes = f"{_shapes(before)}, as client_state makes it"
+        found.append(fault("client_final", f"a client state of {_shapes(kept)}", takes))
     kinds = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(sent)})
     if kinds != ["float32"]:
         found.append(fault("client_final", f"a message of {kinds}", "a message of float32 arrays"))
@@ -217,9 +283,14 @@ def _message_shape(algorithm: Algorithm, params_init: Callable[[jax.Array], PyTr
     return raveler(sent)
 
 
-def _derive(plan: Plan, num_clients: int, messages: Raveler) -> Resolved:
-    invited = plan.cohort.count(num_clients)
-    bounds, expected = _bounds(plan.aggregation, invited)
+def _shapes(tree: PyTree) -> str:
+    return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree))
+
+
+def _derive(plan: Plan, data: FederatedDataset, messages: Raveler) -> Resolved:
+    num_clients = data.num_clients
+    invited, sizes = plan.cohort.count(num_clients), plan.cohort.sizes(num_clients, plan.rounds)
+    bounds, expected = _bounds(plan.aggregation, invited, sizes)
     scheduled = plan.cohort.max_participations(plan.rounds, num_clients)
     spare = plan.privacy.spare_releases if isinstance(plan.privacy, Privacy) else 0
     if bounds.honest_shares < 1:
@@ -243,89 +314,56 @@ def _derive(plan: Plan, num_clients: int, messages: Raveler) -> Resolved:
         failure_prob=0.0 if masked is None else 2.0**-masked.security_bits,
         seeded_secrets=plan.seeded_secrets,
         sparse_graph=masked is not None and masked.graph == "sparse",
+        rounds=plan.rounds,
+        client_sampling=plan.cohort.prob if plan.cohort.secret else None,
     )
-    encoding, noise_multiplier, exposure = _encoding(plan, invited, messages.dim, exposure)
+    summands = _summands(plan, data.sizes, invited, sizes[1])
+    encoding, noise_multiplier, exposure = sized(
+        plan.privacy, plan.aggregation, messages.dim, summands, exposure
+    )
     params = None
     if masked is not None and encoding is not None:
         # Every client has max_releases attempts, so the cohorts have this many rounds at most.
         attempts = plan.rounds + spare * -(-num_clients // invited)
-        params = _protocol_params(plan, masked, invited, encoding, attempts)
-    return Resolved(plan, invited, messages, encoding, params, exposure, noise_multiplier)
+        params = _protocol_params(plan, masked, sizes, invited, encoding, attempts)
+    return Resolved(plan, invited, sizes, messages, encoding, params, exposure, noise_multiplier)
 
 
-def _bounds(aggregation: Aggregation, invited: int) -> tuple[CohortBounds, int]:
+def _bounds(
+    aggregation: Aggregation, invited: int, sizes: tuple[int, int]
+) -> tuple[CohortBounds, int]:
+    least, most = sizes
     if isinstance(aggregation, Plain):
-        return CohortBounds(invited, 0, 0), invited
-    bounds = cohort_bounds(invited, aggregation.corrupt, aggregation.dropout)
+        return CohortBounds(most, 0, most - least), invited
+    bounds = cohort_bounds(most, aggregation.corrupt, aggregation.dropout, least=least)
+    usual = cohort_bounds(invited, aggregation.corrupt, aggregation.dropout)
     expected = aggregation.expected_dropout
-    dropped = bounds.max_dropped if expected is None else floor_fraction(expected, invited)
-    return bounds, invited - dropped
+    dropped = usual.max_dropped if expected is None else floor_fraction(expected, invited)
+    # Colluders beyond the bounds' own count, of a random cohort that is larger than the least.
+    more = max(0, usual.max_corrupt - bounds.max_corrupt)
+    return bounds, max(bounds.min_survivors, invited - dropped - more)
 
 
-def _encoding(
-    plan: Plan, invited: int, dim: int, exposure: Exposure
-) -> tuple[Encoding | None, float | None, Exposure]:
+def _summands(plan: Plan, sizes: NDArray[np.int64], invited: int, most: int) -> Summands:
+    """How many units are summed at most, and how many are expected."""
     privacy = plan.privacy
-    if isinstance(privacy, NotPrivate):
-        return _unnoised_encoding(privacy, plan.aggregation, invited, dim), None, exposure
-
-    def exposed(noise_multiplier: float) -> Exposure:
-        return replace(exposure, mechanism=_mechanism(privacy, exposure, dim, noise_multiplier))
-
-    try:
-        # A statement with seeded secrets prints no number, but its noise is that of the real run.
-        noise_multiplier = dp.smallest_parameter(
-            lambda sigma: (
-                worst_case(
-                    exposed(sigma), privacy.against, privacy.delta, exposure.max_releases
-                ).upper
-            ),
-            epsilon=privacy.epsilon,
-        )
-        final = exposed(noise_multiplier)
-    except dp.DpError as error:
-        why = f"{error}" if error.__cause__ is None else f"{error} ({error.__cause__})"
-        raise PlanError((fault("privacy", why, "a target that some noise meets"),)) from error
-    if final.mechanism is None:
-        raise AssertionError("exposed() always sets the mechanism")
-    return PrivateEncoding(final.mechanism), noise_multiplier, final
-
-
-def _mechanism(
-    privacy: Privacy, exposure: Exposure, dim: int, noise_multiplier: float
-) -> dp.DistributedMechanism | dp.CentralMechanism:
-    bounds = exposure.bounds
-    if privacy.mechanism in CENTRAL:
-        return dp.central_gaussian(
-            dim=dim,
-            clip_norm=privacy.clip_norm,
-            noise_multiplier=noise_multiplier,
-            num_clients=bounds.invited,
-        )
-    return dp.distributed(
-        "skellam" if privacy.mechanism == "skellam" else "discrete_gaussian",
-        dim=dim,
-        clip_norm=privacy.clip_norm,
-        noise_multiplier=noise_multiplier,
-        num_clients=bounds.invited,
-        shares=bounds.honest_shares,
-    )
-
-
-def _unnoised_encoding(
-    privacy: NotPrivate, aggregation: Aggregation, invited: int, dim: int
-) -> UnnoisedEncoding | None:
-    if isinstance(aggregation, Plain) or privacy.max_norm is None:
-        return None
-    max_weight = privacy.max_weight if privacy.weights == "examples" else 1
-    return unnoised_encoding(dim, privacy.max_norm, max_weight or 1, invited)
+    if not isinstance(privacy, Privacy) or privacy.unit == "client":
+        return Summands(most, most, float(invited))
+    largest = int(np.sort(sizes)[-most:].sum())
+    expected = (privacy.record_sampling or 1.0) * float(sizes.sum()) * invited / len(sizes)
+    return Summands(max(largest, most), most, expected or 1.0)
 
 
 def _protocol_params(
-    plan: Plan, masked: Ideal | Secure, invited: int, encoding: Encoding, attempts: int
+    plan: Plan,
+    masked: Ideal | Secure,
+    sizes: tuple[int, int],
+    invited: int,
+    encoding: Encoding,
+    attempts: int,
 ) -> secure.Params:
     try:
-        return secure.run_params(
+        params = secure.run_params(
             invited,
             encoding.segments,
             corrupt=masked.corrupt,
@@ -337,5 +375,8 @@ def _protocol_params(
             correctness_bits=masked.correctness_bits,
             seed=plan.seed if plan.seeded_secrets else None,
         )
+        for size in set(sizes) - {invited}:
+            secure.resized(params, size)  # a cohort of that size must be possible
     except secure.ParamsError as error:
         raise PlanError((f"aggregation: {error}",)) from error
+    return params

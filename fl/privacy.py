@@ -10,13 +10,14 @@ from fractions import Fraction
 
 import dp
 from fl._validate import choice_fault, integer_fault, number_fault
+from fl.cohort import SIZE_FAILURE
 from fl.errors import fault
 
 ADVERSARIES = ("server", "participants", "outsider")
 DISTRIBUTED = ("skellam", "discrete_gaussian")
 CENTRAL = ("gaussian",)
 RELATION = dp.NeighboringRelation.ZERO_OUT
-
+UNITS = ("client", "record")
 
 NORM_RANGE = "a number from 1e-12 to 1e12"  # float32 clips without over- or underflow
 
@@ -31,17 +32,21 @@ class Privacy:
     """A private plan: every client has weight 1, every segment is noised.
 
     Attributes:
-        unit: whose data one unit is: "client" (all data of one client).
+        unit: whose data one unit is: "client" (all data of one client) or "record" (one example
+            of one client, for a handful of clients with many examples each).
         against: the adversary whose worst case the noise is calibrated to.
         epsilon: target of that row's worst case.
         delta: of every row.
-        clip_norm: l2 bound C on one client's message.
+        clip_norm: l2 bound C on one unit's message.
         mechanism: "skellam" or "discrete_gaussian" (shares added by the clients), or "gaussian"
             (added by the server after the sum; exact integers on the rounding grid).
         spare_releases: releases that a client grants beyond its scheduled participations, for
             rounds that are run again after a crash.
         report_deltas: further deltas at which rows are printed; they calibrate nothing.
         accountant: "rdp" or "zcdp".
+        record_sampling: unit "record" only, and required there: the probability with which each
+            record joins a round, by a coin that its client draws from the operating system and
+            shows to nobody; 1.0 for all records in every round.
     """
 
     unit: str
@@ -53,6 +58,12 @@ class Privacy:
     spare_releases: int = 0
     report_deltas: tuple[float, ...] = ()
     accountant: str = "rdp"
+    record_sampling: float | None = None
+
+    @property
+    def samples_records(self) -> bool:
+        """Whether a record's secret coin amplifies."""
+        return self.record_sampling is not None and self.record_sampling < 1
 
     def faults(self) -> tuple[str, ...]:
         """Returns what is wrong with the values."""
@@ -61,7 +72,7 @@ class Privacy:
         if listed:
             deltas += [("report_deltas", value) for value in self.report_deltas]
         return (
-            *choice_fault("unit", self.unit, ("client",)),
+            *choice_fault("unit", self.unit, UNITS),
             *choice_fault("against", self.against, ADVERSARIES),
             *number_fault("epsilon", self.epsilon, "a number above 0", lambda v: v > 0),
             *(
@@ -80,7 +91,19 @@ class Privacy:
             *choice_fault("mechanism", self.mechanism, DISTRIBUTED + CENTRAL),
             *integer_fault("spare_releases", self.spare_releases, 0),
             *choice_fault("accountant", self.accountant, ("rdp", "zcdp")),
+            *self._sampling_faults(),
         )
+
+    def _sampling_faults(self) -> tuple[str, ...]:
+        sampling, takes = self.record_sampling, "a probability above 0, at most 1"
+        if self.unit != "record":
+            only = 'None: it belongs to unit="record"'
+            return () if sampling is None else (fault("record_sampling", sampling, only),)
+        if found := number_fault("record_sampling", sampling, takes, lambda v: 0 < v <= 1):
+            return found
+        if self.samples_records and self.accountant == "zcdp":
+            return (fault("accountant", "zcdp", "rdp: records that are sampled have no zCDP"),)
+        return ()
 
 
 @dataclass(frozen=True)
@@ -135,9 +158,25 @@ class CohortBounds:
         return self.min_survivors - self.max_corrupt
 
 
-def cohort_bounds(invited: int, corrupt: float, dropout: float) -> CohortBounds:
-    """Returns the bounds for fractions read as exact decimals (0.1 of 30 is 3)."""
-    return CohortBounds(invited, floor_fraction(corrupt, invited), floor_fraction(dropout, invited))
+def cohort_bounds(
+    invited: int, corrupt: float, dropout: float, *, least: int | None = None
+) -> CohortBounds:
+    """Returns the bounds for fractions read as exact decimals (0.1 of 30 is 3).
+
+    Args:
+        invited: n, or the largest n of cohorts whose size is random.
+        corrupt: fraction.
+        dropout: fraction.
+        least: the smallest n of cohorts whose size is random. The bounds then hold for every size
+            in between: fewest survivors, fewest honest shares.
+    """
+    sizes = range(invited if least is None else least, invited + 1)
+    dropped = [floor_fraction(dropout, n) for n in sizes]
+    survivors = min(n - gone for n, gone in zip(sizes, dropped, strict=True))
+    honest = min(
+        n - gone - floor_fraction(corrupt, n) for n, gone in zip(sizes, dropped, strict=True)
+    )
+    return CohortBounds(invited, survivors - honest, invited - survivors)
 
 
 def floor_fraction(fraction: float, count: int) -> int:
@@ -161,6 +200,9 @@ class Exposure:
         failure_prob: that the protocol fails to hide, over the run; charged to delta.
         seeded_secrets: noise and keys derive from the run seed.
         sparse_graph: the masking graph is drawn from a seed that stands for a public beacon.
+        rounds: that are run at most, aborted ones included.
+        client_sampling: the probability of secret Poisson cohorts; None where cohorts are public.
+        runs: over the same clients that the figures cover together.
     """
 
     privacy: Privacy | NotPrivate
@@ -174,6 +216,9 @@ class Exposure:
     failure_prob: float
     seeded_secrets: bool
     sparse_graph: bool
+    rounds: int = 0
+    client_sampling: float | None = None
+    runs: int = 1
 
     @property
     def adversary(self) -> str:
@@ -185,12 +230,37 @@ class Exposure:
         return 0 if adversary == "outsider" else self.bounds.max_corrupt
 
     def event(self, adversary: str, survivors: int) -> dp.Event:
-        """Returns what one release is to the adversary, with that many clients in the sum."""
+        """Returns what one release is to the adversary, with that many clients in the sum.
+
+        What is counted of a record's secret coin: docs/privacy.md, "Records".
+        """
+        release: dp.SkellamEvent | dp.DiscreteGaussianSumEvent | dp.DiscreteGaussianEvent
         if isinstance(self.mechanism, dp.DistributedMechanism):
-            return self.mechanism.event(survivors - self.colluders(adversary))
+            release = self.mechanism.event(survivors - self.colluders(adversary))
+        elif isinstance(self.mechanism, dp.CentralMechanism):
+            release = self.mechanism.event()
+        else:
+            raise TypeError("a plan without noise has no events")  # guarded by `refusal`
+        if isinstance(self.privacy, Privacy) and self.privacy.samples_records:
+            return dp.RecordSampledEvent(self.privacy.record_sampling or 1.0, release)
+        return release
+
+    def secret_to(self, adversary: str) -> bool:
+        """Whether cohorts are secret from the adversary, so that its row may count their coins."""
+        return self.client_sampling is not None and adversary == "outsider"
+
+    def composed(self, adversary: str, survivors: int, releases: int) -> dp.Event:
+        """Returns what `releases` releases of one client are to the adversary.
+
+        To somebody from whom cohorts are secret: what all rounds are, whoever takes part.
+        """
+        release = self.event(adversary, survivors)
+        if not self.secret_to(adversary):
+            return dp.SelfComposedEvent(release, releases)
         if isinstance(self.mechanism, dp.CentralMechanism):
-            return self.mechanism.event()
-        raise AssertionError("a plan without noise has no events")  # guarded by `refusal`
+            sampled = dp.PoissonSampledEvent(self.client_sampling or 1.0, release)
+            return dp.SelfComposedEvent(sampled, self.rounds)
+        raise AssertionError("secret cohorts with noise shares")  # guarded by `refusal`
 
     def refusal(self, adversary: str) -> str | None:
         """Returns why no number may be printed for the adversary, or None."""
@@ -200,6 +270,11 @@ class Exposure:
             return "not private: secrets derive from the run seed (seeded_secrets)"
         if adversary == "server" and isinstance(self.mechanism, dp.CentralMechanism):
             return "central noise gives no guarantee against the server, which adds it"
+        if self.secret_to(adversary) and isinstance(self.mechanism, dp.DistributedMechanism):
+            return (
+                "noise shares grow with the secret cohort and show its size: no figure is proven "
+                "for whoever does not see the cohorts, beyond that of the participants"
+            )
         return None
 
     @property
@@ -218,4 +293,5 @@ class Exposure:
 
     def protocol_failure(self, adversary: str) -> float:
         """Returns the probability charged to the adversary's delta."""
-        return self.failure_prob if adversary == "server" else 0.0
+        failure = self.failure_prob if adversary == "server" else 0.0
+        return failure + (self.runs * SIZE_FAILURE if self.secret_to(adversary) else 0.0)

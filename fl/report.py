@@ -110,7 +110,9 @@ def _context(summary: Summary, rounds: Rounds) -> dict[str, Any]:
         "unit": privacy["unit"],
         "rows": rows,
         "assumptions": privacy["assumptions"],
-        "plots": plots(rounds, _min_survivors(summary)) if rounds else [],
+        "plots": plots(rounds, _min_survivors(summary), costs=_shows_costs(summary))
+        if rounds
+        else [],
         "times": [
             {"stage": stage, "seconds": _seconds(summary["seconds_per_round"][stage])}
             for stage in (*STAGES, "total")
@@ -118,6 +120,11 @@ def _context(summary: Summary, rounds: Rounds) -> dict[str, Any]:
         "stages": [_stage_row(name, cost) for name, cost in summary["cost_by_stage"].items()],
         "fact_lists": _fact_lists(summary),
     }
+
+
+def _shows_costs(summary: Summary) -> bool:
+    """Whether survivors, bytes and seconds may be shown: not where cohorts are secret."""
+    return not (summary.get("details") or {}).get("secret_cohort", False)
 
 
 def _subtitle(summary: Summary) -> str:
@@ -220,6 +227,7 @@ def _fact_lists(summary: Summary) -> list[tuple[str, list[tuple[str, str]]]]:
     model = {**summary["metrics"], "SHA-256 of the parameters": summary["model_sha256"]}
     lists = [
         ("Final model", model),
+        *_client_facts(summary),
         ("What the plan came to", summary.get("details") or {}),
         ("Parameters of the job", summary["job"] or {}),
         ("Versions", summary["versions"]),
@@ -229,6 +237,14 @@ def _fact_lists(summary: Summary) -> list[tuple[str, list[tuple[str, str]]]]:
         for title, facts in lists
         if facts
     ]
+
+
+def _client_facts(summary: Summary) -> list[tuple[str, Mapping[str, Any]]]:
+    """Figures over the clients' own examples, under a title that says what protects them."""
+    clients = summary.get("client_metrics")
+    if not clients:
+        return []
+    return [(f"Clients' own examples ({clients['guarantee']})", clients["values"])]
 
 
 def _text(value: object) -> str:
@@ -256,7 +272,9 @@ def _interval(interval: Mapping[str, float] | None) -> str:
     return f"{lower_text(lower)} to {high}"
 
 
-def _seconds(value: float) -> str:
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return _NONE
     if value >= 100:
         return f"{value:,.0f} s"
     if value >= 1:

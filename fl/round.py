@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from fl import secure
 from fl.aggregate import aggregate, foretold
-from fl.encoding import ClientValue, Mean, Streams, round_rotation
+from fl.encoding import ClientValue, Mean, RecordValue, Streams, round_rotation
 from fl.errors import FlError
 from fl.plan import Plan, Resolved
 from fl.privacy import NotPrivate
+from fl.records import RecordRunner
 from fl.runners import Trained
-from fl.types import PARTS, Purpose, RandomBytes
+from fl.types import PARTS, FloatVector, Purpose, PyTree, RandomBytes
 
+Values = Callable[[int], ClientValue | RecordValue]  # client id -> its contribution
 _SERVER = 2**32  # client ids are below, so the server's seeded streams are its own
 
 
@@ -61,6 +63,14 @@ class Clock:
                 self.seconds[self._running[-1]] -= spent
 
 
+def invited(resolved: Resolved, num_clients: int, round_index: int) -> list[int]:
+    """Returns the ids of a round, ascending; drawn anew at every call where cohorts are secret."""
+    cohort, plan = resolved.plan.cohort, resolved.plan
+    coins = streams(plan, round_index, _SERVER)(Purpose.COHORT) if cohort.secret else None
+    ids: list[int] = cohort.members(round_index, num_clients, plan.seed, coins).tolist()
+    return ids
+
+
 def streams(plan: Plan, round_index: int, party: int) -> Streams:
     """Returns one party's byte sources for a round: fresh secrets, or derived from the seed.
 
@@ -75,9 +85,7 @@ def streams(plan: Plan, round_index: int, party: int) -> Streams:
     return source
 
 
-def client_values(
-    plan: Plan, trained: Trained, sizes: NDArray[np.int64]
-) -> Callable[[int], ClientValue]:
+def client_values(plan: Plan, trained: Trained, sizes: NDArray[np.int64]) -> Values:
     """Returns client id -> what it contributes; a message that is not finite has become zero."""
     rows = {int(client): row for row, client in enumerate(trained.client_ids)}
     by_examples = isinstance(plan.privacy, NotPrivate) and plan.privacy.weights == "examples"
@@ -92,12 +100,35 @@ def client_values(
     return value
 
 
-def float_mean(values: Callable[[int], ClientValue], client_ids: Sequence[int]) -> Mean:
+def record_values(
+    plan: Plan, runner: RecordRunner, broadcast: PyTree, round_index: int, clock: Clock
+) -> Values:
+    """Returns client id -> the messages of its records that join, trained as they are read."""
+
+    def value(client: int) -> RecordValue:
+        coins = streams(plan, round_index, client)(Purpose.RECORDS)
+        return RecordValue(clocked(runner.rows(broadcast, round_index, client, coins), clock))
+
+    return value
+
+
+def clocked(rows: Iterator[FloatVector], clock: Clock) -> Iterator[FloatVector]:
+    """Yields the rows; the seconds that making them takes are training."""
+    while True:
+        with clock("train"):
+            row = next(rows, None)
+        if row is None:
+            return
+        yield row
+
+
+def float_mean(values: Values, client_ids: Sequence[int], dim: int) -> Mean:
     """Returns the weighted mean in the open; None as vector where every weight is 0."""
-    first = values(client_ids[0]).vector
-    total, weights = np.zeros(first.shape, dtype=np.float64), 0
+    total, weights = np.zeros(dim, dtype=np.float64), 0
     for client in client_ids:
         value = values(client)
+        if isinstance(value, RecordValue):
+            raise TypeError("records without noise")  # no plan has both
         total += value.weight * value.vector.astype(np.float64)
         weights += value.weight
     return Mean(total / weights if weights else None, {})
@@ -105,7 +136,7 @@ def float_mean(values: Callable[[int], ClientValue], client_ids: Sequence[int]) 
 
 def attempt_round(
     resolved: Resolved,
-    values: Callable[[int], ClientValue],
+    values: Values,
     client_ids: Sequence[int],
     dropouts: secure.Dropouts,
     round_index: int,
@@ -128,7 +159,7 @@ def attempt_round(
     if resolved.encoding is None:
         commit_release(tuple(client_ids))
         with clock("decode"):
-            mean = float_mean(values, client_ids)
+            mean = float_mean(values, client_ids, resolved.messages.dim)
         return Outcome(mean, tuple(client_ids), None, None)
     encoding, plan = resolved.encoding, resolved.plan
     rotation = round_rotation(resolved.messages.dim, plan.seed, round_index)
@@ -137,7 +168,8 @@ def attempt_round(
         with clock("encode"):
             return encoding.encode(values(client), rotation, streams(plan, round_index, client))
 
-    params = resolved.params and secure.round_params(resolved.params, round_index, attempt)
+    params = resolved.params_for(len(client_ids))
+    params = params and secure.round_params(params, round_index, attempt)
     rand = (
         secure.seeded_stream(plan.seed, Purpose.PROTOCOL, round_index, attempt)
         if plan.seeded_secrets

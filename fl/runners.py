@@ -5,7 +5,7 @@ client's weights at once and falls out of cache, two to three times slower for d
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,6 +31,8 @@ class Trained(NamedTuple):
         finite: bool[K]; a client that is not finite has the zero vector.
         clipped: bool[K]; whose message was longer than the bound.
         metrics: name -> (sum, count) over these clients, for their owners.
+        states: a tree of arrays [K, ...], the clients' states if their messages are released; ()
+            in an algorithm that keeps none.
     """
 
     client_ids: NDArray[np.int64]
@@ -38,6 +40,18 @@ class Trained(NamedTuple):
     finite: NDArray[np.bool_]
     clipped: NDArray[np.bool_]
     metrics: Mapping[str, tuple[float, float]]
+    states: PyTree
+
+    def state_of(self, row: int) -> PyTree:
+        """Returns the state of the client in that row."""
+        return jax.tree.map(lambda leaf: leaf[row], self.states)
+
+
+def no_messages(client_ids: Sequence[int]) -> Trained:
+    """Returns what stands for clients whose messages are made later, or never."""
+    ids = np.asarray(client_ids, dtype=np.int64)
+    ones = np.ones(len(ids), dtype=np.bool_)
+    return Trained(ids, np.zeros((len(ids), 0), np.float32), ones, ~ones, {}, ())
 
 
 @dataclass(frozen=True)
@@ -58,15 +72,36 @@ class ScanRunner:
     dim: int
     max_norm: float | None
 
-    def train(self, broadcast: PyTree, round_index: int, client_ids: Sequence[int]) -> Trained:
-        """Trains the given clients (ascending ids) from `broadcast`."""
+    def train(
+        self,
+        broadcast: PyTree,
+        round_index: int,
+        client_ids: Sequence[int],
+        state_of: Callable[[int], PyTree] = lambda client: (),
+    ) -> Trained:
+        """Trains the given clients from `broadcast`.
+
+        Args:
+            broadcast: what the server sent.
+            round_index: from 0.
+            client_ids: ascending.
+            state_of: client id -> its state; () in an algorithm that keeps none.
+        """
         ids = np.asarray(client_ids, dtype=np.int64)
         vectors = np.zeros((len(ids), self.dim), dtype=np.float32)
         finite = np.ones(len(ids), dtype=np.bool_)
         clipped = np.zeros(len(ids), dtype=np.bool_)
         metrics: dict[str, tuple[float, float]] = {}
+        like = state_of(int(ids[0])) if len(ids) else ()
+        states = jax.tree.map(
+            lambda leaf: np.zeros((len(ids), *np.shape(leaf)), np.asarray(leaf).dtype), like
+        )
         for bucket, rows in self._chunks(ids):
-            update = self._train_rows(broadcast, round_index, ids[rows], bucket)
+            update = self._train_rows(broadcast, round_index, ids[rows], bucket, state_of)
+            for kept, new in zip(
+                jax.tree.leaves(states), jax.tree.leaves(update.state), strict=True
+            ):
+                kept[rows] = np.asarray(new)[: len(rows)]
             vectors[rows] = np.asarray(update.vector)[: len(rows)]
             finite[rows] = np.asarray(update.finite)[: len(rows)]
             clipped[rows] = np.asarray(update.clipped)[: len(rows)]
@@ -76,7 +111,7 @@ class ScanRunner:
                     before[0] + float(np.sum(np.asarray(total)[: len(rows)])),
                     before[1] + float(np.sum(np.asarray(count)[: len(rows)])),
                 )
-        return Trained(ids, vectors, finite, clipped, metrics)
+        return Trained(ids, vectors, finite, clipped, metrics, states)
 
     def _chunks(self, ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
         shapes = buckets(self.data.sizes)
@@ -87,7 +122,12 @@ class ScanRunner:
                 yield int(bucket), rows[start : start + CHUNK]
 
     def _train_rows(
-        self, broadcast: PyTree, round_index: int, ids: NDArray[np.int64], bucket: int
+        self,
+        broadcast: PyTree,
+        round_index: int,
+        ids: NDArray[np.int64],
+        bucket: int,
+        state_of: Callable[[int], PyTree],
     ) -> Update:
         shape = steps_shape(bucket, self.algorithm.batching)
         index = np.zeros((CHUNK, *shape), dtype=np.int32)
@@ -105,16 +145,30 @@ class ScanRunner:
             index[k], mask[k], counts[k] = steps.index, steps.mask, steps.count
             for name, field in self.data.client(int(client)).items():
                 examples[name][k, :size] = field
+        states = self._padded_states([state_of(int(client)) for client in ids])
         padded_ids = np.zeros(CHUNK, dtype=np.uint32)
         padded_ids[: len(ids)] = ids
         chunk = {
             "examples": examples, "index": index, "mask": mask, "count": counts, "id": padded_ids,
+            "state": states,
         }  # fmt: skip
         key = jax_key(self.seed, Purpose.TRAINING, round_index)
         trained: Update = train_chunk(
             self.algorithm, self.max_norm, broadcast, chunk, len(ids), key
         )
         return trained
+
+    @staticmethod
+    def _padded_states(states: Sequence[PyTree]) -> PyTree:
+        """Stacks the clients' states to [CHUNK, ...]; zero where padded."""
+
+        def stacked(*leaves: Any) -> NDArray[np.generic]:
+            first = np.asarray(leaves[0])
+            rows = np.zeros((CHUNK, *first.shape), first.dtype)
+            rows[: len(leaves)] = leaves
+            return rows
+
+        return jax.tree.map(stacked, *states)
 
 
 @functools.partial(jax.jit, static_argnames=("algorithm", "max_norm"))
@@ -135,7 +189,8 @@ def train_chunk(
         max_norm: bound on a message's l2 norm, or None.
         broadcast: what the server sent.
         chunk: "examples" (fields [CHUNK, N, ...]), "index" int32[CHUNK, S, B],
-            "mask" f32[CHUNK, S, B], "count" int32[CHUNK], "id" uint32[CHUNK].
+            "mask" f32[CHUNK, S, B], "count" int32[CHUNK], "id" uint32[CHUNK], "state" (the
+            clients' own, a tree of arrays [CHUNK, ...]).
         num_clients: i32[], the clients that are there; the rest is padding.
         key: of the round.
 
@@ -146,8 +201,8 @@ def train_chunk(
     def one_client(k: jax.Array) -> Update:
         mine = jax.tree.map(lambda array: array[k], chunk)
         return train_client(
-            algorithm, max_norm, broadcast, mine["examples"], mine["index"], mine["mask"],
-            mine["count"], jax.random.fold_in(key, mine["id"]),
+            algorithm, max_norm, broadcast, mine["state"], mine["examples"], mine["index"],
+            mine["mask"], mine["count"], jax.random.fold_in(key, mine["id"]),
         )  # fmt: skip
 
     def body(k: jax.Array, out: Update) -> Update:

@@ -4,6 +4,7 @@ Everything else in `fl` sees integers, client ids and byte streams; what a Param
 runs and where secret bytes come from is settled here.
 """
 
+import functools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -101,6 +102,27 @@ def run_params(
         rounds=rounds,
         session_id=session,
         graph_seed=None if complete_graph else graph,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def resized(params: Params, num_clients: int) -> Params:
+    """Returns the parameters of the same run for a cohort of another size.
+
+    Raises:
+        ParamsError: none meet the request for that size.
+    """
+    return choose_params(
+        num_clients,
+        {segment.name: (segment.length, segment.modulus_bits) for segment in params.segments},
+        corrupt=params.corrupt,
+        dropout=params.dropout,
+        server=params.server,
+        security_bits=params.security_bits,
+        correctness_bits=params.correctness_bits,
+        rounds=params.rounds,
+        session_id=params.session_id,
+        graph_seed=params.graph_seed,
     )
 
 

@@ -3,13 +3,18 @@
 Proofs: `docs/privacy.md`, section "Statements".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dp
 from fl.figures import upper_text
 from fl.privacy import ADVERSARIES, RELATION, Exposure, Privacy
 
+_RECORD_ZERO_OUT = (
+    "zero-out: a neighbouring run has one record of one client contribute 0 in place of its "
+    "clipped message; the numbers of records are public; participation, dropouts, durations and "
+    "refusals are assumed not to depend on that record"
+)
 _ZERO_OUT = (
     "zero-out: a neighbouring run has one client follow the protocol with 0 in place of its "
     "clipped input, still adding its noise share; participation, dropouts, durations and refusals "
@@ -122,7 +127,7 @@ def _repeated(
     exposure: Exposure, adversary: str, delta: float, survivors: int, releases: int
 ) -> dp.Interval:
     return dp.epsilon_with_failures(
-        dp.SelfComposedEvent(exposure.event(adversary, survivors), releases),
+        exposure.composed(adversary, survivors, releases),
         delta,
         neighboring=RELATION,
         accountant=exposure.accountant,
@@ -137,12 +142,12 @@ def realised(
     """Epsilon of what happened: the maximum over clients; None before the first release.
 
     A malicious server says itself who survived, so against it every release counts as one with
-    min_survivors.
+    min_survivors. None also where cohorts are secret: the figure would show them.
 
     Raises:
         DpError: no figure can be proven.
     """
-    if ledger.releases == 0:
+    if ledger.releases == 0 or exposure.client_sampling is not None:
         return None
     doubted = adversary == "server" and exposure.server == "malicious"
     return ledger.realised(
@@ -158,18 +163,26 @@ def realised(
     )
 
 
-def so_far(exposure: Exposure, ledger: dp.Ledger | None) -> tuple[float | None, float | None]:
+def so_far(
+    exposure: Exposure, ledger: dp.Ledger | None, attempts: int
+) -> tuple[float | None, float | None]:
     """Returns upper ends, so far, of the row named by `against`: realised, and worst case.
 
-    The worst case has every charge used by a release with min_survivors. None without a figure.
+    The worst case has every charge used by a release with min_survivors; where cohorts are
+    secret, it has a client take part as often as `attempts` allow, and stands for the realised
+    figure too. None without a figure.
     """
     privacy = exposure.privacy
     if not isinstance(privacy, Privacy) or ledger is None or exposure.refusal(privacy.against):
         return None, None
-    spent = int(ledger.charges.max())
+    public = exposure.client_sampling is None
+    spent = int(ledger.charges.max()) if public else min(attempts, exposure.max_releases)
     if spent == 0:
         return 0.0, 0.0
-    worst = worst_case(exposure, privacy.against, privacy.delta, spent).upper
+    now = replace(exposure, rounds=attempts)
+    worst = worst_case(now, privacy.against, privacy.delta, spent).upper
+    if not public:
+        return worst, worst
     happened = realised(exposure, privacy.against, privacy.delta, ledger)
     return 0.0 if happened is None else happened.upper, worst
 
@@ -217,7 +230,7 @@ def _row(exposure: Exposure, adversary: str, delta: float | None, ledger: dp.Led
 
 
 def _assumptions(exposure: Exposure) -> tuple[str, ...]:
-    bounds, notes = exposure.bounds, [_ZERO_OUT]
+    bounds, notes = exposure.bounds, [_relation(exposure)]
     if exposure.aggregation != "plain":
         notes.append(
             f"of the {bounds.invited} clients of every cohort at most {bounds.max_corrupt} collude "
@@ -238,13 +251,42 @@ def _assumptions(exposure: Exposure) -> tuple[str, ...]:
             "the masking graph's seed, drawn once by the operating system, stands for a public "
             "beacon that nobody could predict when clients registered"
         )
-    spare = exposure.max_releases - exposure.scheduled
+    notes += [_participation(exposure), *_records(exposure)]
+    covered = "this run alone" if exposure.runs == 1 else f"these {exposure.runs} runs together"
     notes.append(
-        f"each client grants {exposure.max_releases} releases ({exposure.scheduled} scheduled, "
-        f"{spare} spare); cohorts are public, so nothing is amplified by sampling"
-    )
-    notes.append(
-        "the figures cover this run alone; another run over the same clients composes with it; "
+        f"the figures cover {covered}; another run over the same clients composes with it; "
         "test data are public; tuning on them or on private data is not covered"
     )
     return tuple(notes)
+
+
+def _relation(exposure: Exposure) -> str:
+    privacy = exposure.privacy
+    by_record = isinstance(privacy, Privacy) and privacy.unit == "record"
+    return _RECORD_ZERO_OUT if by_record else _ZERO_OUT
+
+
+def _participation(exposure: Exposure) -> str:
+    spare = exposure.max_releases - exposure.scheduled
+    granted = (
+        f"each client grants {exposure.max_releases} releases ({exposure.scheduled} scheduled, "
+        f"{spare} spare); "
+    )
+    if exposure.client_sampling is None:
+        return f"{granted}cohorts are public, so nothing is amplified by sampling clients"
+    return (
+        f"{granted}every client joins a round with probability {exposure.client_sampling} by a "
+        "secret coin, which counts for an outsider alone: one who sees neither cohorts, their "
+        "sizes, survivors, bytes nor durations, while no round aborts"
+    )
+
+
+def _records(exposure: Exposure) -> tuple[str, ...]:
+    privacy = exposure.privacy
+    if not isinstance(privacy, Privacy) or not privacy.samples_records:
+        return ()
+    return (
+        f"every record joins a round with probability {privacy.record_sampling} by a coin that "
+        "its client draws from the operating system and shows to nobody; it counts for every "
+        "adversary, since the noise does not depend on how many records joined",
+    )

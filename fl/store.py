@@ -23,7 +23,7 @@ from fl.types import PyTree
 
 FILE = "run.sqlite"
 RUN_FILES = (FILE, "summary.json", "report.html")
-VERSION = 1
+VERSION = 2
 _SCHEMA = """
 create table meta (key text primary key, value text not null);
 create table client_charges (
@@ -36,8 +36,10 @@ create table rounds (
   round integer not null, attempt integer not null, status text not null, reason text,
   invited integer not null, survivors integer not null, metrics text not null, epsilon real,
   epsilon_worst_case real, seconds text not null, upload_bytes integer, cost text,
+  client_metrics text,
   primary key (round, attempt));
 create table checkpoints (round integer primary key, state blob not null);
+create table client_states (client integer primary key, state blob not null);
 """
 
 
@@ -183,13 +185,20 @@ class Store:
         query = "select count(*) from (select distinct round, attempt from client_charges)"
         return int(self._db.execute(query).fetchone()[0])
 
-    def finish_round(self, row: Mapping[str, Any], round_index: int, state: PyTree) -> None:
-        """Commits a round, its metrics and the checkpoint in one transaction.
+    def finish_round(
+        self,
+        row: Mapping[str, Any],
+        round_index: int,
+        state: PyTree,
+        client_states: Iterable[tuple[int, PyTree]] = (),
+    ) -> None:
+        """Commits a round, its metrics, checkpoint and client states in one transaction.
 
         Args:
             row: values of the columns of table `rounds`; mappings are stored as JSON.
             round_index: of the checkpoint.
             state: the server state after the round, a pytree of arrays.
+            client_states: (client, its own state) of those whose state the round changed.
         """
         values = {
             key: _json(value) if isinstance(value, Mapping) else value for key, value in row.items()
@@ -202,6 +211,16 @@ class Store:
             )
             self._db.execute("delete from checkpoints")
             self._db.execute("insert into checkpoints values (?, ?)", (round_index, _npz(state)))
+            self._db.executemany(
+                "insert or replace into client_states values (?, ?)",
+                ((int(client), _npz(kept)) for client, kept in client_states),
+            )
+
+    def client_state(self, client: int) -> list[np.ndarray] | None:
+        """Returns the leaves of a client's state, or None before its first release."""
+        query = "select state from client_states where client = ?"
+        found = self._db.execute(query, (int(client),)).fetchone()
+        return None if found is None else _leaves(found[0])
 
     def rounds(self) -> list[dict[str, Any]]:
         """Returns the rows of table `rounds` in order, with their JSON read."""
@@ -209,7 +228,7 @@ class Store:
         names = [column[0] for column in cursor.description]
         rows = [dict(zip(names, values, strict=True)) for values in cursor]
         for row in rows:
-            for key in ("metrics", "seconds", "cost"):
+            for key in ("metrics", "seconds", "cost", "client_metrics"):
                 row[key] = None if row[key] is None else json.loads(row[key])
         return rows
 
@@ -218,9 +237,7 @@ class Store:
         found = self._db.execute("select round, state from checkpoints").fetchone()
         if found is None:
             return None
-        with np.load(io.BytesIO(found[1]), allow_pickle=False) as arrays:
-            leaves = [arrays[str(i)] for i in range(len(arrays.files))]
-        return Checkpoint(int(found[0]), leaves)
+        return Checkpoint(int(found[0]), _leaves(found[1]))
 
 
 def _json(value: Mapping[str, Any]) -> str:
@@ -230,6 +247,11 @@ def _json(value: Mapping[str, Any]) -> str:
         for key, item in value.items()
     }
     return json.dumps(finite, allow_nan=False)
+
+
+def _leaves(blob: bytes) -> list[np.ndarray]:
+    with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
+        return [arrays[str(i)] for i in range(len(arrays.files))]
 
 
 def _npz(state: PyTree) -> bytes:

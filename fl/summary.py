@@ -21,6 +21,7 @@ from fl.statement import Statement
 from fl.types import PARTS, PyTree
 
 FILE = "summary.json"
+OUTSIDE = "outside the guarantee"
 
 
 def versions() -> dict[str, str]:
@@ -40,6 +41,10 @@ def run_facts(resolved: Resolved, data: FederatedDataset) -> dict[str, Any]:
         "num_clients": data.num_clients,
         "planned_rounds": plan.rounds,
         "invited": resolved.invited,
+        "algorithm": plan.algorithm.name,
+        "unit": None if private is None else private.unit,
+        "cohort": str(plan.cohort),
+        "secret_cohort": plan.cohort.secret,
         "parameters": resolved.messages.dim,
         "aggregation": resolved.exposure.aggregation,
         "mechanism": "none" if private is None else private.mechanism,
@@ -96,6 +101,8 @@ def summarize(
         stopped_early: why rounds are missing, or None.
         job: the strings and numbers the run was made from, where it was made from a Job.
     """
+    # Bytes and seconds show the size of a cohort; where that is secret, they stay in the store.
+    measured = () if facts["secret_cohort"] else rows
     finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     return {
         "dataset": facts["dataset"],
@@ -107,15 +114,17 @@ def summarize(
         "aggregation": facts["aggregation"],
         "mechanism": facts["mechanism"],
         "against": facts["against"],
-        "seconds_per_round": _median_seconds(rows),
-        "upload_bytes_per_client_round": _upload(rows),
-        "cost_by_stage": _cost_by_stage(rows),
+        "seconds_per_round": _median_seconds(measured),
+        "upload_bytes_per_client_round": _upload(measured),
+        "cost_by_stage": _cost_by_stage(measured),
+        "client_metrics": _client_metrics(rows, privacy),
         "privacy": privacy.to_dict(),
         "stopped_early": stopped_early,
         "details": {
             name: facts[name]
             for name in (
-                "planned_rounds", "invited", "parameters", "min_survivors", "noise_multiplier",
+                "algorithm", "unit", "cohort", "secret_cohort", "planned_rounds", "invited",
+                "parameters", "min_survivors", "noise_multiplier",
                 "segments", "graph", "seed",
             )
         },
@@ -124,13 +133,22 @@ def summarize(
     }  # fmt: skip
 
 
-def _median_seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _client_metrics(rows: Sequence[Mapping[str, Any]], privacy: Statement) -> dict[str, Any] | None:
+    """The last figures over the clients' own examples, and what protects them: nothing."""
+    found = [row["client_metrics"] for row in rows if row.get("client_metrics")]
+    if not found:
+        return None
+    guarantee = "none: the plan is not private" if privacy.unit is None else OUTSIDE
+    return {"guarantee": guarantee, "values": found[-1]}
+
+
+def _median_seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     parts = {
-        part: statistics.median(row["seconds"][part] for row in rows) if rows else 0.0
+        part: statistics.median(row["seconds"][part] for row in rows) if rows else None
         for part in PARTS
     }
     totals = [sum(row["seconds"].values()) for row in rows]
-    return {**parts, "total": statistics.median(totals) if totals else 0.0}
+    return {**parts, "total": statistics.median(totals) if totals else None}
 
 
 def _upload(rows: Sequence[Mapping[str, Any]]) -> float | None:

@@ -5,88 +5,39 @@ The loop is the caller's: `for r in rounds(plan, model, data): ...`. `train` exh
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from fl import secure
 from fl.aggregate import Plain, draw_dropouts, lost_before_masking
 from fl.algorithms.base import ServerState
 from fl.books import Books
 from fl.datasets.dataset import FederatedDataset
 from fl.errors import StoreError
-from fl.metrics import evaluator
+from fl.metrics import client_evaluator, evaluator
 from fl.models import Model
 from fl.plan import Plan, Resolved, resolve
-from fl.round import Clock, Outcome, attempt_round, client_values
-from fl.runners import ScanRunner, Trained
+from fl.privacy import Privacy
+from fl.records import RecordRunner
+from fl.results import Cost, Round, Run
+from fl.round import (
+    Clock,
+    Outcome,
+    Values,
+    attempt_round,
+    client_values,
+    invited,
+    record_values,
+)
+from fl.runners import ScanRunner, Trained, no_messages
 from fl.statement import Statement
 from fl.store import Store
 from fl.summary import fingerprint, run_facts, summarize, write_summary
 from fl.tree import sha256
 from fl.types import Purpose, PyTree, jax_key
-
-
-class Cost(NamedTuple):
-    """What a round cost.
-
-    Attributes:
-        seconds: wall-clock seconds of train, encode, protocol and decode, all clients together.
-        upload_bytes: sent by all clients together, or None where nothing was serialised.
-        protocol: bytes and CPU seconds per role and stage, where the protocol ran.
-    """
-
-    seconds: Mapping[str, float]
-    upload_bytes: int | None
-    protocol: secure.RoundCost | None
-
-
-@dataclass(frozen=True)
-class Round:
-    """One finished round.
-
-    Attributes:
-        index: from 0.
-        params: the global model after it.
-        metrics: on the test set, where this round was evaluated, and sums that rode along.
-        survivors: whose updates are in the model; empty where nothing was released.
-        epsilon: upper realised figure so far of the row named by `against` (the worst case so far
-            where realised may not be printed), or None without a guarantee.
-        epsilon_worst_case: the same with min_survivors in each release charged so far.
-        cost: seconds and bytes.
-        reason: why nothing was released, or None.
-    """
-
-    index: int
-    params: PyTree
-    metrics: Mapping[str, float]
-    survivors: tuple[int, ...]
-    epsilon: float | None
-    epsilon_worst_case: float | None
-    cost: Cost
-    reason: str | None
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        params: the final model.
-        metrics: its evaluation on the test set.
-        privacy: the statement from what happened.
-        cost: each round's.
-        stopped_early: why rounds are missing, or None.
-    """
-
-    params: PyTree
-    metrics: Mapping[str, float]
-    privacy: Statement
-    cost: tuple[Cost, ...]
-    stopped_early: str | None
 
 
 class Training:
@@ -118,9 +69,17 @@ class Training:
         self._runner = ScanRunner(
             plan.algorithm, data, plan.seed, resolved.messages.dim, resolved.max_norm
         )
+        self._records = None
+        if isinstance(plan.privacy, Privacy) and plan.privacy.unit == "record":
+            self._records = RecordRunner(
+                plan.algorithm, data, plan.seed, plan.privacy.clip_norm,
+                plan.privacy.record_sampling or 1.0,
+            )  # fmt: skip
         self._evaluate = None if data.test is None else evaluator(model, data.test)
+        self._evaluate_clients = client_evaluator(model, data) if plan.client_metrics else None
         self._evaluated: tuple[int, dict[str, float]] | None = None
         self._server_update = jax.jit(plan.algorithm.server_update)
+        self._fresh = plan.algorithm.fresh_client_state(state.params)
         self._books = Books(resolved.exposure, data.num_clients, store)
 
     def resume(self) -> None:
@@ -148,29 +107,33 @@ class Training:
     def step(self) -> Round | None:
         """Runs the next round; None when the run is over."""
         plan, index = self.resolved.plan, self.next_round
-        ids = plan.cohort.members(index, len(self._sizes), plan.seed).tolist()
-        if index >= plan.rounds or self._refused(ids):
+        if index >= plan.rounds:
             return None
+        ids = invited(self.resolved, len(self._sizes), index)
+        if self._refused(ids):
+            return None
+        if not self.resolved.sizes[0] <= len(ids) <= self.resolved.sizes[1]:
+            why = "the secret cohort's size is outside its bounds: nothing is released"
+            outcome = Outcome(None, (), None, why)
+            attempt = self.store.attempts(index)
+            return self._finish(index, attempt, len(ids), outcome, no_messages(()), Clock())
         dropouts = (
             {}
             if isinstance(plan.aggregation, Plain)
             else draw_dropouts(plan.aggregation, ids, plan.seed, index)
         )
+        self.state = self.state._replace(round_index=np.int32(index))
         clock, attempt = Clock(), self.store.attempts(index)
         lost = lost_before_masking(dropouts)
         present = [client for client in ids if client not in lost]
         self._books.charge(index, attempt, present)
         gone = frozenset(dropouts.get("mask_input", ()))
-        with clock("train"):
-            trained = self._runner.train(
-                plan.algorithm.broadcast(self.state),
-                index,
-                [client for client in present if client not in gone],
-            )
+        senders = [client for client in present if client not in gone]
+        trained, values = self._local_work(index, senders, clock)
         self.store.note_zeroed(index, attempt, trained.client_ids[~trained.finite].tolist())
         outcome = attempt_round(
             self.resolved,
-            client_values(plan, trained, self._sizes),
+            values,
             ids,
             dropouts,
             index,
@@ -182,9 +145,24 @@ class Training:
             self._apply(outcome)
         return self._finish(index, attempt, len(ids), outcome, trained, clock)
 
+    def _local_work(self, index: int, senders: list[int], clock: Clock) -> tuple[Trained, Values]:
+        """Trains the clients, or, where records are the unit, gets ready to as they are summed."""
+        plan, sent = self.resolved.plan, self.resolved.plan.algorithm.broadcast(self.state)
+        if self._records is not None:
+            return no_messages(senders), record_values(plan, self._records, sent, index, clock)
+        with clock("train"):
+            trained = self._runner.train(sent, index, senders, self._client_state)
+        return trained, client_values(plan, trained, self._sizes)
+
+    def _client_state(self, client: int) -> PyTree:
+        """Returns a client's own state: as its last release left it, or fresh."""
+        structure = jax.tree.structure(self._fresh)
+        keeps = bool(jax.tree.leaves(self._fresh))
+        leaves = self.store.client_state(client) if keeps else None
+        return self._fresh if leaves is None else jax.tree.unflatten(structure, leaves)
+
     def _refused(self, ids: list[int]) -> bool:
-        params = self.resolved.params
-        why = self._books.refusal(ids, None if params is None else params.rounds)
+        why = self._books.refusal(ids, self.resolved.max_attempts)
         if why is not None:
             self.stopped_early = (
                 f"round {self.next_round} did not start: {why} (spare_releases grants more)"
@@ -199,9 +177,19 @@ class Training:
         self.state = self._server_update(self.state, message)
         jax.block_until_ready(self.state)  # type: ignore[no-untyped-call]  # jax leaves it untyped
 
-    def _metrics(self, index: int, outcome: Outcome, trained: Trained) -> dict[str, float]:
+    def _due(self, index: int) -> bool:
+        """Whether the model is evaluated after the round."""
         plan = self.resolved.plan
-        due = (index + 1) % plan.eval_every == 0 or index == plan.rounds - 1
+        return (index + 1) % plan.eval_every == 0 or index == plan.rounds - 1
+
+    def _client_metrics(self, index: int) -> dict[str, float]:
+        if self._evaluate_clients is None or not self._due(index):
+            return {}
+        found = self._evaluate_clients(self.state.params)
+        return {key: v for name, one in found.items() for key, v in one.flat(name).items()}
+
+    def _metrics(self, index: int, outcome: Outcome, trained: Trained) -> dict[str, float]:
+        due = self._due(index)
         counts = {} if outcome.mean is None else outcome.mean.counts
         in_the_open = self.resolved.encoding is None
         local = trained.metrics if in_the_open else {}  # otherwise they stay with their owners
@@ -218,7 +206,7 @@ class Training:
         clock: Clock,
     ) -> Round:
         self.next_round = index + 1
-        metrics = self._metrics(index, outcome, trained)
+        metrics, clients = self._metrics(index, outcome, trained), self._client_metrics(index)
         epsilon, worst = self._books.so_far()
         uploaded = None if outcome.cost is None else sum(outcome.cost.upload_bytes.values())
         if self.resolved.encoding is None:
@@ -236,13 +224,22 @@ class Training:
             "seconds": clock.seconds,
             "upload_bytes": uploaded,
             "cost": outcome.cost and dataclasses.asdict(outcome.cost),
+            "client_metrics": clients,
         }
-        self.store.finish_round(row, index, self.state)
+        self.store.finish_round(row, index, self.state, self._moved_on(outcome, trained))
         cost = Cost(dict(clock.seconds), uploaded, outcome.cost)
         return Round(
             index, self.state.params, metrics, outcome.survivors, epsilon, worst, cost,
-            outcome.reason,
+            outcome.reason, clients,
         )  # fmt: skip
+
+    def _moved_on(self, outcome: Outcome, trained: Trained) -> Iterator[tuple[int, PyTree]]:
+        """Yields the states of clients whose messages were released; the others keep theirs."""
+        released = frozenset() if outcome.mean is None else frozenset(outcome.survivors)
+        if jax.tree.leaves(self._fresh):
+            for row, client in enumerate(trained.client_ids.tolist()):
+                if client in released:
+                    yield client, trained.state_of(row)
 
 
 def start(

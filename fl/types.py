@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     CENTRAL_NOISE = 8
     PROTOCOL = 9
     SESSION = 10
+    RECORDS = 11
 
 
 def jax_key(seed: int, purpose: Purpose, round_index: int = 0) -> jax.Array:

@@ -37,6 +37,7 @@ from secureagg.recovery import Aggregate
 from secureagg.server_session import ServerSession
 from secureagg.session import ClientSession
 from secureagg.simulate import RoundResult, outcome, run_round
+from secureagg.spread import spread_round
 
 __all__ = [
     "STAGES",
@@ -65,4 +66,5 @@ __all__ = [
     "outcome",
     "predict_cost",
     "run_round",
+    "spread_round",
 ]

@@ -6,7 +6,10 @@ No sockets, clocks, threads or logging. A message that raises has changed no sta
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from secureagg import _saved, _saved_server, masking, messages, recovery, server
+from secureagg.adder import Adder
 from secureagg.context import Round, open_round
 from secureagg.errors import FaultyClientError, MessageError, MisuseError
 from secureagg.messages import Kind
@@ -111,6 +114,26 @@ class ServerSession:
         if isinstance(state, server.CollectSignatures):
             return server.accept_signature(state, client_id, body)
         return recovery.accept_unmask(state, client_id, body)
+
+    def receive_sum(self, part: Adder) -> None:
+        """Takes masked vectors that a part of this server has added up already.
+
+        Args:
+            part: of clients from which nothing was taken in this stage.
+
+        Raises:
+            MisuseError: at another stage; a client is not expected or was taken before.
+        """
+        state, ids = self._state, set(part.marks)
+        if not isinstance(state, server.CollectVectors):
+            raise MisuseError("receive_sum", f"takes masked vectors; collecting {self.stage}")
+        if not ids <= state.expected or ids & set(self._received):
+            raise MisuseError("receive_sum", "a client that is not expected, or taken before")
+        for total, more in zip(self._sums, part.sums, strict=True):
+            np.add(total, more, out=total)
+        for client_id, mark in part.marks.items():
+            self._received[client_id] = None
+            self._taken[client_id, Kind.MASKED_VECTOR] = mark
 
     def close_stage(self) -> dict[int, bytes]:
         """Declares everybody who has not answered dropped, and goes on.

@@ -84,7 +84,7 @@ def run_round(
         ProtocolError: what a client or the server has to say about a message that `wire` changed.
     """
     ids = _invited(params, inputs, client_ids)
-    gone = _gone(params, dropouts, ids)
+    gone = gone_by_stage(params, dropouts, ids)
     vectors_of = _checked_inputs(params, inputs)
     round_, clients = _join(params, ids, rand)
     server, meter = ServerSession.in_round(round_), Meter(params.stages)
@@ -206,7 +206,8 @@ def sets_of(
     # who survives does not hang on the identity keys
     round_ = open_round(replace(params, server="semi_honest"), dict.fromkeys(ids, b""))
     gone = {
-        stage: round_.flags(out) for stage, out in _gone(params, dropouts, frozenset(ids)).items()
+        stage: round_.flags(out)
+        for stage, out in gone_by_stage(params, dropouts, frozenset(ids)).items()
     }
     asked = ~gone["advertise_keys"]
     advertised = _core(round_, asked)
@@ -268,7 +269,7 @@ def _checked_inputs(params: Params, inputs: Inputs) -> Callable[[int], Vectors]:
     return inputs.__getitem__
 
 
-def _gone(params: Params, dropouts: Dropouts, ids: frozenset[int]) -> dict[str, set[int]]:
+def gone_by_stage(params: Params, dropouts: Dropouts, ids: frozenset[int]) -> dict[str, set[int]]:
     """Who has left by each stage."""
     if unknown := [stage for stage in dropouts if stage not in STAGES]:
         raise MisuseError("dropouts", f"stages {unknown}, takes some of {STAGES}")

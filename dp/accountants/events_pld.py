@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dp.accountants import conversion, pairs, pld, rdp
+from dp.accountants import conversion, pairs, pld, rdp, spliced
 from dp.accountants.pairs import Pair
 from dp.errors import ParameterError, UnsupportedEventError
 from dp.events import (
@@ -26,6 +26,7 @@ from dp.events import (
     LaplaceEvent,
     NeighboringRelation,
     PoissonSampledEvent,
+    RecordSampledEvent,
     SelfComposedEvent,
     SkellamEvent,
     shifted,
@@ -164,6 +165,8 @@ def _release(event: Event, neighboring: NeighboringRelation, delta: float | None
     if isinstance(event, FixedSizeSampledEvent):
         return _fixed_size(event, neighboring, delta)
     moved = shifted(event, neighboring)
+    if isinstance(moved, RecordSampledEvent):
+        return _Release(None, ())
     if isinstance(moved, _VECTORS) and (
         moved.dim > 1 or isinstance(moved, DiscreteGaussianSumEvent)
     ):
@@ -237,9 +240,8 @@ def _poisson(event: PoissonSampledEvent, neighboring: NeighboringRelation) -> _R
     if q == 1.0:
         return _release(event.event, neighboring, None)
     if neighboring is _REPLACE:
-        if not isinstance(shift, pairs.GaussianShift):
-            raise UnsupportedEventError(event, "replace-one under sampling takes Gaussian noise")
-        same = ((pairs.ReplacedGaussianPair(shift.mu, q), 1),)
+        half = spliced.Opposed(_places(event.event, "opposite"))
+        same = ((spliced.SplicedPair(half, half, q), 1),)
         return _Release((same, same), ((same, same),))
     return _Release(_both_ways(shift, q), (_both_ways(shift, q),))
 
@@ -264,14 +266,27 @@ def _fixed_size(
     if event.sample == event.population:
         return _release(event.event, neighboring, delta)
     shift = _sampled_shift(event, shifted(event.event, neighboring))
-    q = event.sample / event.population
-    q = min(1.0, q * (1.0 + 2.0**-50))
-    same = ((pairs.FixedSizePair(shift, q), 1),)
-    down = event.sample / event.population * (1.0 - 2.0**-50)
+    exact = event.sample / event.population
+    q, down = min(1.0, exact * (1.0 + 2.0**-50)), exact * (1.0 - 2.0**-50)
+    single: spliced.Half = spliced.Single(shift)
     if neighboring is _REPLACE:
-        if not isinstance(event.event, GaussianEvent):
-            return _Release((same, same), ())
-        pair = pairs.ReplacedGaussianPair(1.0 / event.event.noise_multiplier, down)
-        lower = ((pair, 1),)
-        return _Release((same, same), ((lower, lower),))
-    return _Release((same, same), (_both_ways(shift, down),))
+        same = ((spliced.SplicedPair(single, single, q), 1),)
+        return _Release((same, same), (_both_ways(shift, down),))
+    places = _places(event.event, "aside")
+    aside: spliced.Half = spliced.Opposed(places)
+    upper = spliced.SplicedPair(aside, single, q), spliced.SplicedPair(single, aside, q)
+    lower = spliced.HalfLines(places, down, False), spliced.HalfLines(places, down, True)
+    candidates = _both_ways(shift, down), (((lower[0], 1),), ((lower[1], 1),))
+    return _Release((((upper[0], 1),), ((upper[1], 1),)), candidates)
+
+
+def _places(inner: Any, arrangement: spliced.Arrangement) -> spliced.Places:
+    """The noise of a sampled event, for which `_sampled_shift` found a table."""
+    if isinstance(inner, GaussianEvent):
+        return spliced.GaussianPlaces(1.0 / inner.noise_multiplier, arrangement)
+    if isinstance(inner, LaplaceEvent):
+        return spliced.LaplacePlaces(inner.noise_multiplier, arrangement)
+    size = _largest_coordinate(inner)
+    if isinstance(inner, DiscreteGaussianEvent):
+        return spliced.discrete_gaussian_places(inner.sigma, size, arrangement)
+    return spliced.discrete_laplace_places(inner.scale, size, arrangement)

@@ -17,8 +17,8 @@ from dp.accountants.conversion import FloatArray
 
 Direction = Literal["remove", "add"]
 
-_ULP = 2.0**-52
-_POINTS = 400
+ULP = 2.0**-52
+POINTS = 400
 _NEGLIGIBLE = 1e-290  # mass beyond the tables of discrete laws
 
 
@@ -55,8 +55,8 @@ class GaussianShift:
 
     def points(self, tail: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Trapezoidal rule."""
-        far = _far(tail)
-        count = _POINTS + min(2000, math.ceil(_POINTS * self.mu / (2.0 * far)))
+        far = far_end(tail)
+        count = POINTS + min(2000, math.ceil(POINTS * self.mu / (2.0 * far)))
         x = np.linspace(-far, far + self.mu, count)
         scale = (x[1] - x[0]) / math.sqrt(2.0 * math.pi)
         first = scale * np.exp(-0.5 * x * x)
@@ -83,7 +83,7 @@ class LaplaceShift:
 
     def points(self, tail: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The two atoms and cells between them."""
-        edges = np.linspace(-1.0 / self.scale, 1.0 / self.scale, _POINTS + 1)
+        edges = np.linspace(-1.0 / self.scale, 1.0 / self.scale, POINTS + 1)
         log_first, log_second = self.above(edges[:-1])
         first = np.append(np.exp(log_first), 0.0)
         second = np.append(np.exp(log_second), 0.0)
@@ -134,7 +134,7 @@ class IntegerShift:
         index = np.flatnonzero(keep)
         if index.size == 0:
             index = np.flatnonzero(np.isfinite(self._ratio))[:1]
-        step = max(1, index.size // (4 * _POINTS))
+        step = max(1, index.size // (4 * POINTS))
         chosen = index[::step]
         ends = np.append(chosen[1:], index[-1] + 1)
         middle = np.minimum((chosen + ends) // 2, index[-1])
@@ -164,7 +164,8 @@ def skellam_shift(variance: float, shift: int) -> IntegerShift:
 
 
 @lru_cache(maxsize=64)
-def _far(tail: float) -> float:
+def far_end(tail: float) -> float:
+    """Quantile of the standard normal law beyond which `tail` is left."""
     return -float(_special.ndtri(tail))
 
 
@@ -186,6 +187,11 @@ class SampledPair:
     shift: Shift
     sampling_prob: float
     direction: Direction
+
+    @property
+    def has_atoms(self) -> bool:
+        """Whether the loss has atoms."""
+        return not isinstance(self.shift, GaussianShift)
 
     def curve(self, loss: FloatArray) -> Curve:
         """delta, tail and their errors."""
@@ -210,118 +216,45 @@ class SampledPair:
             tail = np.where(whole, 0.0, np.exp(in_0))
             low = np.maximum(loss, -1.0)
             kernel = np.where(whole, 0.0, np.exp(in_0 + low) * (q + np.abs(np.expm1(-low))))
-        error = _error(plus, log_1, size) + _error(minus, log_0, size) + 4.0 * _ULP * kernel
-        return _checked(delta, tail, error, _error(tail, log_0, size) + _error(tail, log_1, 0.0))
+        error = term_error(plus, log_1, size) + term_error(minus, log_0, size) + 4.0 * ULP * kernel
+        return checked(
+            delta, tail, error, term_error(tail, log_0, size) + term_error(tail, log_1, 0.0)
+        )
 
     def points(self, tail: float) -> tuple[FloatArray, FloatArray]:
         """(loss, weight in P), approximately, leaving out about `tail`."""
         ratio, first, second = self.shift.points(tail)
         q = self.sampling_prob
-        with np.errstate(over="ignore"):
-            grown = np.log1p(q * np.expm1(np.minimum(ratio, 30.0)))
-        loss = np.where(
-            ratio > 30.0,
-            ratio + math.log(q) + np.log1p((1 - q) / q * np.exp(-np.abs(ratio))),
-            grown,
-        )
+        rest = math.log1p(-q) if q < 1.0 else -math.inf
+        far = np.logaddexp(rest, math.log(q) + ratio)  # exact where log1p would meet -1 or overflow
+        near = np.log1p(q * np.expm1(np.clip(ratio, -1.0, 1.0)))
+        loss = np.where(np.abs(ratio) < 1.0, near, far)
         if self.direction == "remove":
             return loss, (1.0 - q) * first + q * second
         return -loss, first
 
 
-@dataclass(frozen=True)
-class ReplacedGaussianPair:
-    """(1 - q) N(0, 1) + q N(mu, 1) against (1 - q) N(0, 1) + q N(-mu, 1)."""
+class Pair(Protocol):
+    """A dominating pair: its curve, and where its loss lies. Equal pairs compare equal."""
 
-    mu: float
-    sampling_prob: float
-
-    def curve(self, loss: FloatArray) -> Curve:
-        """The loss grows with x: its threshold solves a quadratic equation in e^(mu x)."""
-        q, mu = self.sampling_prob, self.mu
-        size = np.abs(loss)
-        # With c = q exp(-mu^2/2) and y = e^(mu x - loss/2): c y^2 - 2 b y - c = 0 after division.
-        b = (1.0 - q) * np.sinh(np.minimum(size, 600.0) / 2.0)
-        log_c = math.log(q) - mu * mu / 2.0
-        log_b = np.where(
-            size > 600.0, size / 2.0 + math.log((1.0 - q) / 2.0 + 1e-300), np.log(b + 1e-300)
-        )
-        gap = log_b - log_c
-        log_y = np.where(
-            gap > 300.0, gap + math.log(2.0), np.arcsinh(np.exp(np.minimum(gap, 300.0)))
-        )
-        x = (loss / 2.0 + np.sign(loss) * log_y) / mu
-        none, plus, minus = (_special.log_ndtr(shift - x) for shift in (0.0, mu, -mu))
-        grown = -np.expm1(np.minimum(loss, 700.0))
-        common = (1.0 - q) * np.exp(none)
-        gain = q * np.exp(plus)
-        loss_term = q * np.exp(loss + minus)
-        with np.errstate(over="ignore"):
-            shrink = (
-                (1.0 - q) * np.exp(none + np.maximum(loss, 0.0)) * np.abs(np.expm1(-np.abs(loss)))
-            )
-        delta = gain - loss_term + np.where(loss > 0.0, -shrink, common * grown)
-        error = _error(gain, plus, size) + _error(loss_term, minus, size)
-        error = error + _error(
-            shrink + common * np.abs(np.minimum(grown, 1.0)) * (loss < 0), none, size
-        )
-        tail = common + gain
-        return _checked(delta, tail, error, _error(tail, none, size) + _error(tail, plus, 0.0))
-
-    def points(self, tail: float) -> tuple[FloatArray, FloatArray]:
-        """(loss, weight in P) by the trapezoidal rule."""
-        q, mu = self.sampling_prob, self.mu
-        far = _far(tail)
-        count = _POINTS + min(4000, math.ceil(_POINTS * mu / far))
-        x = np.linspace(-far - mu, far + mu, count)
-        rest = math.log1p(-q) if q < 1.0 else -math.inf
-        up = np.logaddexp(rest, math.log(q) + mu * x - mu * mu / 2.0)
-        down = np.logaddexp(rest, math.log(q) - mu * x - mu * mu / 2.0)
-        scale = (x[1] - x[0]) / math.sqrt(2.0 * math.pi)
-        return up - down, scale * np.exp(up - 0.5 * x * x)
-
-
-@dataclass(frozen=True)
-class FixedSizePair:
-    """Sampling without replacement: the removing curve above loss 0, the adding one below."""
-
-    shift: Shift
-    sampling_prob: float
-
-    def _sides(self) -> tuple[SampledPair, SampledPair]:
-        q = self.sampling_prob
-        return SampledPair(self.shift, q, "remove"), SampledPair(self.shift, q, "add")
+    @property
+    def has_atoms(self) -> bool:
+        """Whether the loss has atoms."""
 
     def curve(self, loss: FloatArray) -> Curve:
-        """Piece by piece."""
-        above, below = (side.curve(loss) for side in self._sides())
-        right = loss >= 0.0
-        return Curve(
-            np.where(right, above.delta, below.delta),
-            np.where(right, above.tail, below.tail),
-            np.where(right, above.delta_error, below.delta_error),
-            np.where(right, above.tail_error, below.tail_error),
-        )
+        """delta, tail and their errors."""
 
     def points(self, tail: float) -> tuple[FloatArray, FloatArray]:
-        """Both sides, where they apply; the rest of the mass sits at zero."""
-        (gain, more), (drop, less) = (side.points(tail) for side in self._sides())
-        up, down = gain >= 0.0, drop < 0.0
-        loss = np.concatenate([drop[down], [0.0], gain[up]])
-        rest = max(0.0, 1.0 - float(more[up].sum()) - float(less[down].sum()))
-        return loss, np.concatenate([less[down], [rest], more[up]])
+        """(loss, weight in P), approximately, leaving out about `tail`."""
 
 
-Pair = SampledPair | ReplacedGaussianPair | FixedSizePair
-
-
-def _error(term: FloatArray, log: FloatArray, size: FloatArray | float) -> FloatArray:
+def term_error(term: FloatArray, log: FloatArray, size: FloatArray | float) -> FloatArray:
     """Bound on the error of exp(log ...) computed from sums of logarithms of that size."""
     magnitude = np.where(np.isfinite(log), np.abs(log), 0.0) + size
-    return np.asarray(term * (8.0 + 4.0 * magnitude) * (2.0 * _ULP))
+    return np.asarray(term * (8.0 + 4.0 * magnitude) * (2.0 * ULP))
 
 
-def _checked(
+def checked(
     delta: FloatArray, tail: FloatArray, delta_error: FloatArray, tail_error: FloatArray
 ) -> Curve:
     """The curve within its range; clipping moves values toward the truth."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from dp.accountants import fourier, grid, knots
-from dp.accountants.pairs import GaussianShift, Pair, ReplacedGaussianPair
 from dp.accountants.saddle import Aim, Losses, Parts
 
 MAX_CELLS = 1 << 19  # points of a composition: about 50 MB in all
@@ -57,7 +56,7 @@ def made(parts: Parts, losses: Losses, aim: Aim, finer: float = 1.0) -> Plan:
     costs = aim.costs(losses) * (aim.theta + 1.0)
     distances = np.abs(losses.losses - np.repeat(knots.centres_of(losses), losses.sizes))
     step = min(knots.base_step(distances, costs, budget / 2.0), deviation / 4.0)
-    if any(_has_atoms(pair) for pair, _ in parts):
+    if any(pair.has_atoms for pair, _ in parts):
         step *= _ATOMS
     least = 16.0 * deviation / MAX_CELLS
     capped, step = step < least, max(step, least)
@@ -83,14 +82,10 @@ def _places(
         start = knots.first_loss(loss, log_weight, theta, float(moment), share / releases)
         start = min(start, max(0, int(np.searchsorted(loss, centre)) - 1))
         offset = knots.placed(pair, centre, step)
-        if _has_atoms(pair):
+        if pair.has_atoms:
             width = np.full_like(width, step)
         result.append(knots.graded(loss[start:], width[start:], step, offset))
     return result
-
-
-def _has_atoms(pair: Pair) -> bool:
-    return not isinstance(pair, ReplacedGaussianPair) and not isinstance(pair.shift, GaussianShift)
 
 
 def composed(plan: Plan, law: Law) -> fourier.Composed | None:

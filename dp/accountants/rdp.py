@@ -6,6 +6,7 @@ also adaptively (Mironov 2017, Proposition 1); coordinates with independent nois
 Each formula is proven or cited in docs/privacy.md under the heading that its function names.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,11 +22,14 @@ from dp.events import (
     DiscreteGaussianSumEvent,
     Event,
     GaussianEvent,
+    PoissonSampledEvent,
+    RecordSampledEvent,
     SelfComposedEvent,
     SkellamEvent,
 )
 
 _MIN_SHARE_SIGMA = 0.5
+_MOST_SAMPLED_ORDER = 512  # above it, the divergence without sampling
 _EXACT_TERMS = 100_000  # terms of tau summed one by one; the rest is bounded by its largest
 
 
@@ -148,12 +152,57 @@ def _composed(event: ComposedEvent, a: FloatArray) -> FloatArray:
     return total
 
 
+def _poisson_sampled(event: PoissonSampledEvent, a: FloatArray) -> FloatArray:
+    """As `_record_sampled`, for noise that does not depend on the cohort."""
+    if isinstance(event.event, (DiscreteGaussianSumEvent, SkellamEvent)):
+        raise UnsupportedEventError(event, "noise shares grow with the cohort and show its size")
+    return _record_sampled(RecordSampledEvent(event.sampling_prob, event.event), a)
+
+
+def _record_sampled(event: RecordSampledEvent, a: FloatArray) -> FloatArray:
+    """The binomial expansion at integer orders, chords between them; never above the unsampled.
+
+    docs/privacy.md, "Sampled records".
+    """
+    unsampled = rdp_curve(event.event, a)
+    if event.sampling_prob == 1.0:
+        return unsampled
+    cumulants = _sampled_cumulants(event)
+    below = np.minimum(np.floor(a), len(cumulants) - 2.0).astype(np.int64)
+    chord = (below + 1.0 - a) * cumulants[below] + (a - below) * cumulants[below + 1]
+    inside = a <= len(cumulants) - 1.0
+    return np.where(inside, np.minimum(chord / a, unsampled), unsampled)
+
+
+@functools.lru_cache(maxsize=256)
+def _sampled_cumulants(event: RecordSampledEvent) -> FloatArray:
+    """Upper bounds on (alpha - 1) D_alpha at alpha = 1, 2, ..., _MOST_SAMPLED_ORDER."""
+    q, orders = event.sampling_prob, np.arange(2.0, _MOST_SAMPLED_ORDER + 1.0)
+    moments = (orders - 1.0) * rdp_curve(event.event, orders - 1.0)  # log E[L^l], l >= 2
+    # log(E[L^l] - 1): all terms are positive, so that small ones keep their precision.
+    gains = moments + np.log(-np.expm1(-moments))
+    gamma = np.cumsum(np.log(np.arange(1.0, _MOST_SAMPLED_ORDER + 1.0)))  # log k!, k >= 1
+    log_factorial = np.concatenate([[0.0], gamma])
+    cumulants = np.zeros(_MOST_SAMPLED_ORDER)
+    for alpha in range(2, _MOST_SAMPLED_ORDER + 1):
+        chosen = np.arange(2, alpha + 1)
+        logs = log_factorial[alpha] - log_factorial[chosen] - log_factorial[alpha - chosen]
+        logs = logs + chosen * math.log(q) + (alpha - chosen) * math.log1p(-q)
+        logs = logs + gains[: alpha - 1]
+        cumulants[alpha - 1] = np.logaddexp(0.0, np.logaddexp.reduce(logs))
+    cumulants *= 1.0 + 2.0**-35  # exponents of at most 2^13, each to 2^-52 of it
+    cumulants.setflags(write=False)
+    return cumulants
+
+
 # A table instead of a chain of isinstance tests; each formula takes the type that is its key.
 _FORMULAS: Mapping[type, Callable[[Any, FloatArray], FloatArray]] = {
     GaussianEvent: _gaussian,
     DiscreteGaussianEvent: _discrete_gaussian,
     DiscreteGaussianSumEvent: _discrete_gaussian_sum,
     SkellamEvent: _skellam,
+    PoissonSampledEvent: _poisson_sampled,
+    RecordSampledEvent: _record_sampled,
     SelfComposedEvent: _self_composed,
     ComposedEvent: _composed,
 }

@@ -1,6 +1,23 @@
 """Federated algorithms: one file each, on the contract of `fl.algorithms.base`."""
 
-from fl.algorithms.base import Algorithm, Batching, ServerState
+from fl.algorithms.base import Algorithm, Batching, Broadcast, ServerState
 from fl.algorithms.fedavg import fedavg
+from fl.algorithms.fedprox import fedprox
+from fl.algorithms.fedsgd import fedsgd
+from fl.algorithms.scaffold import scaffold
+from fl.algorithms.server_optimizers import fedadagrad, fedadam, fedavgm, fedyogi
 
-__all__ = ["Algorithm", "Batching", "ServerState", "fedavg"]
+__all__ = [
+    "Algorithm",
+    "Batching",
+    "Broadcast",
+    "ServerState",
+    "fedadagrad",
+    "fedadam",
+    "fedavg",
+    "fedavgm",
+    "fedprox",
+    "fedsgd",
+    "fedyogi",
+    "scaffold",
+]

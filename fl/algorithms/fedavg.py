@@ -14,7 +14,14 @@ from typing import NamedTuple
 import jax
 import optax
 
-from fl.algorithms.base import Algorithm, Batching, ServerState
+from fl.algorithms.base import (
+    Algorithm,
+    Batching,
+    Broadcast,
+    Schedule,
+    ServerState,
+    at_round,
+)
 from fl.models import ModelLoss
 from fl.types import Batch, MetricSums, PyTree
 
@@ -26,17 +33,40 @@ class FedAvgStep(NamedTuple):
         initial: the global parameters it started from.
         params: its own, so far.
         optimizer_state: the client optimizer's.
+        round_index: i32[], what a schedule follows.
     """
 
     initial: PyTree
     params: PyTree
     optimizer_state: PyTree
+    round_index: jax.Array
+
+
+def descend(
+    client_optimizer: optax.GradientTransformation | Schedule, step: FedAvgStep, gradients: PyTree
+) -> FedAvgStep:
+    """Returns the step state after one local update with `gradients`."""
+    optimizer = at_round(client_optimizer, step.round_index)
+    updates, optimizer_state = optimizer.update(gradients, step.optimizer_state, step.params)
+    params = optax.apply_updates(step.params, updates)
+    return step._replace(params=params, optimizer_state=optimizer_state)
+
+
+def server_step(
+    server_optimizer: optax.GradientTransformation, state: ServerState, gradients: PyTree
+) -> ServerState:
+    """Returns the server state after one optimizer step; `extra` is as it was."""
+    updates, optimizer_state = server_optimizer.update(
+        gradients, state.optimizer_state, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(params=params, optimizer_state=optimizer_state)
 
 
 def fedavg(
     loss: Callable[[PyTree, Batch, jax.Array], jax.Array],
     *,
-    client_optimizer: optax.GradientTransformation,
+    client_optimizer: optax.GradientTransformation | Schedule,
     server_optimizer: optax.GradientTransformation,
     batch_size: int | None,
     local_epochs: int,
@@ -45,7 +75,8 @@ def fedavg(
 
     Args:
         loss: (params, batch, key) -> scalar; a Model's own `loss` tells the parameters' shapes too.
-        client_optimizer: takes the local steps; its state starts afresh every round.
+        client_optimizer: takes the local steps; its state starts afresh every round. A function
+            of the round number may give it, as in `lambda t: optax.sgd(0.1 * 0.99**t)`.
         server_optimizer: takes one step a round on the mean of before - after.
         batch_size: examples per local step, or None for full batches.
         local_epochs: passes over the client's data.
@@ -55,30 +86,24 @@ def fedavg(
     def init(params: PyTree) -> ServerState:
         return ServerState(params, server_optimizer.init(params))
 
-    def broadcast(state: ServerState) -> PyTree:
-        return state.params
+    def broadcast(state: ServerState) -> Broadcast:
+        return Broadcast(state.params, state.round_index)
 
-    def client_init(params: PyTree, client_state: PyTree, key: jax.Array) -> FedAvgStep:
+    def client_init(sent: Broadcast, client_state: PyTree, key: jax.Array) -> FedAvgStep:
         del client_state, key
-        return FedAvgStep(params, params, client_optimizer.init(params))
+        optimizer = at_round(client_optimizer, sent.round_index)
+        return FedAvgStep(sent.params, sent.params, optimizer.init(sent.params), sent.round_index)
 
     def client_step(step: FedAvgStep, batch: Batch, key: jax.Array) -> FedAvgStep:
         gradients = gradient(step.params, batch, key)
-        updates, optimizer_state = client_optimizer.update(
-            gradients, step.optimizer_state, step.params
-        )
-        params = optax.apply_updates(step.params, updates)
-        return FedAvgStep(step.initial, params, optimizer_state)
+        return descend(client_optimizer, step, gradients)
 
     def client_final(step: FedAvgStep) -> tuple[PyTree, PyTree, MetricSums]:
         delta = jax.tree.map(lambda before, after: before - after, step.initial, step.params)
         return delta, (), {}
 
     def server_update(state: ServerState, mean_delta: PyTree) -> ServerState:
-        updates, optimizer_state = server_optimizer.update(
-            mean_delta, state.optimizer_state, state.params
-        )
-        return ServerState(optax.apply_updates(state.params, updates), optimizer_state, state.extra)
+        return server_step(server_optimizer, state, mean_delta)
 
     return Algorithm(
         init=init,
@@ -89,4 +114,5 @@ def fedavg(
         server_update=server_update,
         batching=Batching(batch_size, local_epochs),
         params_init=loss.init if isinstance(loss, ModelLoss) else None,
+        name="fedavg",
     )

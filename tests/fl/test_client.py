@@ -84,8 +84,9 @@ def run(
         "x": jnp.zeros((bucket, 3)).at[: len(x)].set(x),
         "y": jnp.zeros(bucket, jnp.int32).at[: len(y)].set(y),
     }
+    sent = algorithm.broadcast(algorithm.init(params))
     return train_client(
-        algorithm, max_norm, params, examples, jnp.asarray(steps.index),
+        algorithm, max_norm, sent, (), examples, jnp.asarray(steps.index),
         jnp.asarray(steps.mask), jnp.asarray(steps.count), jax.random.key(0),
     )  # fmt: skip
 

@@ -85,7 +85,9 @@ def test_the_learning_rates_and_the_momentum_reach_the_optimizers() -> None:
     assert float(twice.params["w"][0]) == -5 - 2.0 * (3 + 0.5 * 3)
 
 
-@pytest.mark.parametrize(("name", "dim"), [("logistic", 650), ("2nn", 55_210)])
+@pytest.mark.parametrize(
+    ("name", "dim"), [("logistic", 650), ("2nn", 55_210), ("cnn", 188_810), ("cnn-lax", 188_810)]
+)
 def test_models_are_known_by_name(name: str, dim: int) -> None:
     plan, model, data = job(model=name).build()
     assert fl.resolve(plan, data, model=model).messages.dim == dim
@@ -103,7 +105,7 @@ def test_aggregations_and_privacy_follow_their_names() -> None:
 def test_all_faults_are_listed_at_once() -> None:
     found = faults_of(
         job(
-            dataset="nosuch", model="cnn", aggregation="magic", processes=2, epsilon=None,
+            dataset="nosuch", model="mlp", aggregation="magic", processes=2, epsilon=None,
             client_lr=0.0, server_lr=-1.0, server_momentum=1.0, cohort="some",
             simulate_dropout="unmask",
         )
@@ -112,7 +114,7 @@ def test_all_faults_are_listed_at_once() -> None:
         "aggregation", "client_lr", "cohort", "dataset", "epsilon", "model", "processes",
         "server_lr", "server_momentum", "simulate_dropout",
     ]  # fmt: skip
-    assert "model: got cnn; takes logistic | 2nn" in found
+    assert "model: got mlp; takes logistic | 2nn | cnn | cnn-lax | char-lstm | linear" in found
     assert "aggregation: got magic; takes plain | ideal | secure" in found
     assert "dataset: got nosuch; takes digits | mnist-writers | fashion-mnist" in found
 
@@ -162,13 +164,6 @@ def test_cohorts_are_read_from_strings() -> None:
     assert job(cohort="10").build()[0].cohort == fl.cohort.cyclic(10)
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3", "2.5", "all", "²", "1e2", "full "])
-def test_other_cohort_strings_are_faults(text: str) -> None:
-    assert faults_of(job(cohort=text)) == (
-        f"cohort: got {text}; takes full, or a number of clients",
-    )
-
-
 @pytest.mark.parametrize(
     ("text", "rates"),
     [
@@ -204,7 +199,7 @@ def test_other_dropout_strings_are_faults(text: str) -> None:
     [
         ("rounds", 0), ("eval_every", 0), ("seed", -1), ("batch_size", 0), ("local_epochs", 0),
         ("epsilon", 0.0), ("delta", 2.0), ("clip_norm", -1.0), ("mechanism", "laplace"),
-        ("against", "nobody"), ("unit", "record"), ("corrupt", 1.0), ("dropout", -0.5),
+        ("against", "nobody"), ("unit", "patient"), ("corrupt", 1.0), ("dropout", -0.5),
         ("graph", "star"), ("server", "honest"), ("spare_releases", -1), ("report_deltas", (0.0,)),
     ],
 )  # fmt: skip
@@ -325,3 +320,46 @@ def test_files_that_are_missing_or_not_text_are_faults(tmp_path: Path) -> None:
     for name in ("none", "latin", "."):
         with pytest.raises(fl.PlanError, match="takes a TOML file"):
             from_toml(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "cohort"),
+    [
+        ("full", fl.cohort.full()), ("4", fl.cohort.cyclic(4)), ("cyclic:4", fl.cohort.cyclic(4)),
+        ("fixed:4:5", fl.cohort.fixed(4, 5)), ("separated:2:3", fl.cohort.separated(2, 3)),
+        ("poisson:0.25", fl.cohort.poisson(0.25)),
+    ],
+)  # fmt: skip
+def test_cohorts_are_known_by_name(text: str, cohort: fl.cohort.Cohort) -> None:
+    plan, _, _ = job(cohort=text).build()
+    assert plan.cohort == cohort
+    assert str(cohort) in (text, f"cyclic:{text}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "0", "-3", "2.5", "all", "²", "1e2", "full ", "fixed:4", "fixed:4:5:6", "poisson",
+        "poisson:often", "full:1", "cyclic:1.5", "4:2", "separated:0:2",
+    ],
+)  # fmt: skip
+def test_other_cohort_strings_are_faults(text: str) -> None:
+    (line,) = faults_of(job(cohort=text))
+    assert line.startswith("cohort: ")
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold", "fedsgd", "fedadam"])
+def test_algorithms_are_known_by_name(name: str) -> None:
+    plan, model, data = job(algorithm=name, cohort="4").build()
+    assert plan.algorithm.name == name
+    resolved = fl.resolve(plan, data, model=model)
+    assert resolved.messages.dim == (2 if name == "scaffold" else 1) * 650
+
+
+def test_the_unit_reaches_the_plan() -> None:
+    plan, _, _ = job(unit="record", record_sampling=0.5).build()
+    assert isinstance(plan.privacy, fl.Privacy)
+    assert (plan.privacy.unit, plan.privacy.record_sampling) == ("record", 0.5)
+    (line,) = faults_of(job(unit="record"))
+    assert line.startswith("record_sampling: ")
+    assert job(client_metrics=True).build()[0].client_metrics

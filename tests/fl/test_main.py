@@ -413,3 +413,57 @@ def test_every_round_is_charged_before_it_is_released(secure: Finished) -> None:
             assert set(json.loads(survivors)) <= {client for (client,) in charged}
             assert len(json.loads(survivors)) >= 18
     db.close()
+
+
+def test_seeds_make_runs_of_their_own_and_one_interval(tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    called = call("train", *SMALL, "--aggregation", "ideal", "--seeds", "2", "--out", str(out))
+    assert called.status == 0
+    found = json.loads((out / "sweep.json").read_text())
+    assert found["seeds"] == [0, 1]
+    assert len(found["metrics"]["accuracy"]["values"]) == 2
+    assert "over 2 seeds" in called.out
+    assert "2 runs together" in " ".join(called.out.split())
+    for seed in found["seeds"]:
+        assert read_summary(out / f"seed-{seed}")["rounds"] == 2
+    refused(call("train", *SMALL, "--seeds", "1", "--out", str(tmp_path / "one")), "seeds")
+
+
+def test_unit_and_algorithm_show_in_summary_and_report(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    called = call(
+        "train", *SMALL, "--aggregation", "ideal", "--algorithm", "fedsgd", "--unit", "record",
+        "--record-sampling", "0.1", "--out", str(out),
+    )  # fmt: skip
+    assert called.status == 0
+    summary = read_summary(out)
+    assert summary["privacy"]["unit"] == "record"
+    assert summary["details"]["unit"] == "record"
+    assert summary["details"]["algorithm"] == "fedsgd"
+    assert summary["details"]["cohort"] == "full"
+    page = (out / "report.html").read_text()
+    assert "one record" in page
+    assert "fedsgd" in page
+
+
+def test_a_secret_cohort_leaves_no_sizes_bytes_or_seconds_in_what_is_public(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "run"
+    flags = (
+        "--dataset", "digits", "--clients", "200", "--partition", "iid", "--rounds", "2",
+        "--aggregation", "ideal", "--cohort", "poisson:0.5", "--out", str(out),
+    )  # fmt: skip
+    assert call("train", *flags).status == 0
+    summary = read_summary(out)
+    assert summary["details"]["secret_cohort"]
+    assert set(summary["seconds_per_round"].values()) == {None}
+    assert summary["upload_bytes_per_client_round"] is None
+    assert summary["cost_by_stage"] == {}
+    page = (out / "report.html").read_text()
+    for title in ("Survivors", "Seconds", "Upload per"):
+        assert f"<h3>{title}" not in page
+    store = Store.open(out)
+    sizes = {row["survivors"] for row in store.rounds()}
+    store.close()
+    assert all(f">{size}<" not in page for size in sizes)

@@ -1,5 +1,7 @@
-"""Evaluation in batches is the mean over all test examples, whatever the last batch holds."""
+"""Evaluation: means over the test set whatever the batches, and figures over clients."""
 
+import html
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,7 +11,10 @@ from numpy.typing import NDArray
 
 import fl
 from fl import metrics
-from fl.metrics import EVAL_BATCH, evaluator
+from fl.metrics import EVAL_BATCH, client_evaluator, evaluator
+from fl.report import write_report
+from fl.store import Store
+from fl.summary import read_summary
 from fl.types import Batch, MetricSums, PyTree
 from tests.fl import helpers
 
@@ -81,3 +86,57 @@ def test_programs_are_compiled_once_per_evaluator() -> None:
 
 def test_an_empty_test_set_has_no_means() -> None:
     assert evaluator(helpers.MODEL, examples(0))(PARAMS) == {}
+
+
+def uneven_clients() -> fl.FederatedDataset:
+    rng = np.random.default_rng(4)
+    ids = np.repeat(np.arange(21), [0, *([1] * 10), *([9] * 10)])  # more than one chunk
+    y = rng.integers(0, 3, len(ids)).astype(np.int32)
+    x = rng.normal(size=(len(ids), 4)).astype(np.float32)
+    return fl.FederatedDataset.from_arrays({"x": x, "y": y}, ids, num_clients=21, num_classes=3)
+
+
+def test_figures_over_clients_are_those_of_each_clients_own_mean() -> None:
+    data = uneven_clients()
+    rng = np.random.default_rng(0)
+    w, b = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=3).astype(np.float32)
+    found = client_evaluator(helpers.MODEL, data)({"w": w, "b": b})
+    accuracies, losses = [], []
+    for client in range(1, 21):
+        rows = data.client(client)
+        logits = np.asarray(rows["x"], np.float64) @ w + b
+        y = np.asarray(rows["y"])
+        accuracies.append(np.mean(logits.argmax(1) == y))
+        log_mass = np.log(np.exp(logits).sum(1))
+        losses.append(np.mean(log_mass - logits[np.arange(len(y)), y]))
+    for name, values, worst in [("accuracy", accuracies, min), ("loss", losses, max)]:
+        got = found[name]
+        assert got.clients == 20
+        assert got.mean == pytest.approx(np.mean(values), rel=1e-5)
+        assert got.worst == pytest.approx(worst(values), rel=1e-5)
+        np.testing.assert_allclose(got.deciles, np.quantile(values, np.arange(1, 10) / 10), 1e-5)
+        assert got.deciles == tuple(sorted(got.deciles))
+
+
+@pytest.mark.parametrize(
+    ("privacy", "guarantee"),
+    [(helpers.privacy(), "outside the guarantee"), (fl.NotPrivate(1.0), "not private")],
+)
+def test_figures_over_clients_say_what_protects_them(
+    privacy: fl.Privacy | fl.NotPrivate, guarantee: str, tmp_path: Path
+) -> None:
+    plan = helpers.plan(privacy=privacy, client_metrics=True, eval_every=2)
+    finished = list(fl.rounds(plan, helpers.MODEL, helpers.small_data(), out=tmp_path))
+    assert [bool(r.client_metrics) for r in finished] == [False, True, True]
+    assert "accuracy_p50" in finished[-1].client_metrics
+    assert "accuracy_p50" not in finished[-1].metrics
+    summary = read_summary(tmp_path)
+    assert guarantee in summary["client_metrics"]["guarantee"]
+    assert summary["client_metrics"]["values"] == finished[-1].client_metrics
+    page = write_report(tmp_path, summary, Store.open(tmp_path).rounds()).read_text()
+    assert f"own examples ({summary['client_metrics']['guarantee']})" in html.unescape(page)
+
+
+def test_without_being_asked_no_clients_examples_are_evaluated() -> None:
+    (r,) = fl.rounds(helpers.plan(rounds=1), helpers.MODEL, helpers.small_data())
+    assert r.client_metrics == {}

@@ -46,7 +46,7 @@ def test_several_faults_are_listed_at_once() -> None:
     ("field", "value"),
     [
         ("epsilon", 0.0), ("epsilon", math.nan), ("epsilon", math.inf), ("epsilon", "4"),
-        ("epsilon", True), ("delta", 0.0), ("delta", 1.0), ("clip_norm", 0.0), ("unit", "record"),
+        ("epsilon", True), ("delta", 0.0), ("delta", 1.0), ("clip_norm", 0.0), ("unit", "patient"),
         ("against", "nobody"), ("mechanism", "laplace"), ("spare_releases", -1),
         ("spare_releases", 0.5), ("report_deltas", (2.0,)), ("accountant", "pld"),
     ],
@@ -127,7 +127,7 @@ def test_a_loss_that_is_not_a_models_needs_the_model() -> None:
     assert with_model.messages.dim == 15
 
 
-def test_an_algorithm_that_keeps_client_state_is_refused() -> None:
+def test_a_client_state_of_another_shape_than_it_began_with_is_refused() -> None:
     algorithm = helpers.algorithm()
 
     def keeping(step: FedAvgStep) -> tuple[PyTree, PyTree, MetricSums]:

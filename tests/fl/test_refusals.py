@@ -30,8 +30,8 @@ def fields_of(plan: fl.Plan) -> list[str]:
     ("overrides", "field"),
     [
         ({"cohort": "full"}, "cohort"),
-        ({"cohort": fl.cohort.Cohort(2.5)}, "cohort"),  # type: ignore[arg-type]
-        ({"cohort": fl.cohort.Cohort(True)}, "cohort"),
+        ({"cohort": fl.cohort.cyclic(2.5)}, "cohort"),  # type: ignore[arg-type]
+        ({"cohort": fl.cohort.cyclic(True)}, "cohort"),
         ({"privacy": None}, "privacy"),
         ({"aggregation": "secure"}, "aggregation"),
         ({"algorithm": None}, "algorithm"),
@@ -101,14 +101,13 @@ def test_a_vector_that_does_not_round_is_sent_as_zero_with_its_noise(
     streams = ROUND.streams(resolved.plan, 0, 0)
     zero = np.zeros(15, dtype=np.float32)
     honest = encoding.encode(ENCODING.ClientValue(zero, 1, False), rotation, streams)
-    genuine = dp.DistributedMechanism.encode
+    genuine = dp.Discretizer.encode
 
     def failing(self: Any, x: Any, rotation: Any, rng: Any) -> Any:
-        if np.any(x):
-            raise dp.RoundingError("does not fit")
-        return genuine(self, x, rotation, rng)
+        genuine(self, np.zeros_like(x), rotation, rng)  # the coins are drawn, then it fails
+        raise dp.RoundingError("does not fit")
 
-    monkeypatch.setattr(dp.DistributedMechanism, "encode", failing)
+    monkeypatch.setattr(dp.Discretizer, "encode", failing)
     sent = encoding.encode(ENCODING.ClientValue(zero + 1, 1, False), rotation, streams)
     assert (sent["update"] == honest["update"]).all()
     assert streams(Purpose.ENCODING)(8) != streams(Purpose.CENTRAL_NOISE)(8)

@@ -32,8 +32,8 @@ def runner_for(data: fl.FederatedDataset) -> tuple[ScanRunner, PyTree]:
         model.loss, client_optimizer=optax.sgd(0.2), server_optimizer=optax.sgd(1.0),
         batch_size=5, local_epochs=2,
     )  # fmt: skip
-    params = model.init(jax.random.key(0))
-    return ScanRunner(algorithm, data, 3, 15, None), params
+    sent = algorithm.broadcast(algorithm.init(model.init(jax.random.key(0))))
+    return ScanRunner(algorithm, data, 3, 15, None), sent
 
 
 def test_a_client_does_not_depend_on_who_else_takes_part() -> None:

@@ -114,7 +114,7 @@ def test_realised_is_the_worst_client_of_what_happened() -> None:
             by_client.append(spent(dp.ComposedEvent(events), 1e-3) if events else 0)
         got = upper(rows(resolved, ledger)[adversary].realised)
         assert got == pytest.approx(max(by_client), rel=1e-6)
-    happened, worst = so_far(exposure, ledger)
+    happened, worst = so_far(exposure, ledger, 3)
     assert happened is not None
     assert worst is not None
     assert happened < worst <= upper(rows(resolved)["server"].worst_case)

@@ -192,8 +192,9 @@ def test_plain_sql_reads_the_rounds(store: Store, elsewhere: sqlite3.Connection)
     (accuracy,) = elsewhere.execute("select metrics ->> '$.accuracy' from rounds").fetchone()
     assert accuracy == 0.5
     assert store.rounds() == [
-        row(cost=cost), row(1, status="aborted", reason="too few", epsilon=None)
-    ]  # fmt: skip
+        {"client_metrics": None, **row(cost=cost)},
+        {"client_metrics": None, **row(1, status="aborted", reason="too few", epsilon=None)},
+    ]
 
 
 def test_a_run_is_never_begun_where_one_is(store: Store, tmp_path: Path) -> None:

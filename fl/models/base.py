@@ -1,4 +1,4 @@
-"""Models as plain functions of their parameters.
+"""A model is four pure functions of its parameters; here the last two are made from the first.
 
 A batch is a mapping of fields [B, ...] with "x", "y" and "mask": f32[B], 1 for an example and 0
 for padding. Losses and metrics must ignore masked examples.
@@ -54,7 +54,7 @@ class Model:
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns the mean of values[B] where mask[B] is 1; 0 where nothing is unmasked."""
+    """Returns the mean of values where the mask of that shape is 1; 0 where nothing is unmasked."""
     return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
@@ -85,32 +85,62 @@ def classifier(
     return Model(init, apply, loss, metrics)
 
 
-def logistic(num_features: int, num_classes: int) -> Model:
-    """Multinomial logistic regression from zero: num_features * num_classes + num_classes."""
+def regression(
+    init: Callable[[jax.Array], PyTree], apply: Callable[[PyTree, jax.Array], jax.Array]
+) -> Model:
+    """Returns the Model of predictions apply(params, x) [B] under the squared error.
 
-    def init(key: jax.Array) -> PyTree:
-        del key  # convex: zero is as good a start as any, and the same for everybody
-        return {"b": jnp.zeros(num_classes), "w": jnp.zeros((num_features, num_classes))}
+    "y" is f32[B]. Metrics, in units of "y" and of its square: "mae" and "mse", which is the loss.
+    """
 
-    return classifier(init, lambda params, x: x @ params["w"] + params["b"])
+    def errors(params: PyTree, batch: Batch) -> jax.Array:
+        return apply(params, batch["x"]) - batch["y"]
+
+    def loss(params: PyTree, batch: Batch, key: jax.Array) -> jax.Array:
+        del key  # no dropout layers here
+        return masked_mean(errors(params, batch) ** 2, batch["mask"])
+
+    def metrics(params: PyTree, batch: Batch) -> MetricSums:
+        missed, mask = errors(params, batch), batch["mask"]
+        count = jnp.sum(mask)
+        return {
+            "mae": (jnp.sum(jnp.abs(missed) * mask), count),
+            "mse": (jnp.sum(missed**2 * mask), count),
+        }
+
+    return Model(init, apply, loss, metrics)
 
 
-def two_nn(num_features: int, num_classes: int, hidden: int = 200) -> Model:
-    """The 2NN of McMahan et al. 2017: two hidden ReLU layers (199,210 parameters for MNIST)."""
-    sizes = (num_features, hidden, hidden, num_classes)
+def sequence_classifier(
+    init: Callable[[jax.Array], PyTree],
+    apply: Callable[[PyTree, jax.Array], jax.Array],
+    padding: int = 0,
+) -> Model:
+    """Returns the Model of logits apply(params, x) [B, T, classes] for one class per position.
 
-    def init(key: jax.Array) -> PyTree:
-        keys = jax.random.split(key, len(sizes) - 1)
-        glorot = jax.nn.initializers.glorot_uniform()
-        return [
-            {"b": jnp.zeros(fan_out), "w": glorot(k, (fan_in, fan_out))}
-            for k, fan_in, fan_out in zip(keys, sizes[:-1], sizes[1:], strict=True)
-        ]
+    "y" is int[B, T]. Positions where it is `padding` count for nothing, as masked examples do; loss
+    and metrics are means over the other positions of a batch, not over its examples.
 
-    def apply(params: PyTree, x: jax.Array) -> jax.Array:
-        for layer in params[:-1]:
-            x = jax.nn.relu(x @ layer["w"] + layer["b"])
-        logits: jax.Array = x @ params[-1]["w"] + params[-1]["b"]
-        return logits
+    Metrics: "accuracy" and "loss", per position.
+    """
 
-    return classifier(init, apply)
+    def positions(batch: Batch) -> jax.Array:
+        return (batch["y"] != padding) * batch["mask"][:, None]
+
+    def per_position(params: PyTree, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        logits = apply(params, batch["x"])
+        labels = batch["y"].astype(jnp.int32)
+        return logits, optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+    def loss(params: PyTree, batch: Batch, key: jax.Array) -> jax.Array:
+        del key  # no dropout layers here
+        return masked_mean(per_position(params, batch)[1], positions(batch))
+
+    def metrics(params: PyTree, batch: Batch) -> MetricSums:
+        logits, losses = per_position(params, batch)
+        mask = positions(batch)
+        hits = (jnp.argmax(logits, axis=-1) == batch["y"]).astype(jnp.float32)
+        count = jnp.sum(mask)
+        return {"accuracy": (jnp.sum(hits * mask), count), "loss": (jnp.sum(losses * mask), count)}
+
+    return Model(init, apply, loss, metrics)

@@ -1,0 +1,256 @@
+"""The unit is one record: clipped, sampled and counted by itself; what the figures rest on."""
+
+from typing import Any
+
+import numpy as np
+import optax
+import pytest
+from numpy.typing import NDArray
+
+import dp
+import fl
+from fl.cohort import drawn
+from fl.records import BLOCK, RecordRunner
+from fl.train import start
+from tests.fl import helpers
+
+MODEL = fl.models.logistic(13, 2)
+SGD = fl.fedsgd(MODEL.loss, server_optimizer=optax.sgd(2.0))
+SIZES = (90, 60, 1, 0)  # four hospitals, one with one patient, one with none
+Floats = NDArray[np.float64]
+
+
+def hospitals(sizes: tuple[int, ...] = SIZES, seed: int = 0) -> fl.FederatedDataset:
+    rng = np.random.default_rng(seed)
+    ids = np.repeat(np.arange(len(sizes)), sizes)
+    y = rng.integers(0, 2, len(ids)).astype(np.int32)
+    x = (0.5 * rng.normal(size=(len(ids), 13)) + 0.5 * (2 * y[:, None] - 1)).astype(np.float32)
+    fields = {"x": x, "y": y}
+    return fl.FederatedDataset.from_arrays(
+        fields, ids, test=fields, num_clients=len(sizes), num_classes=2, name="hospitals"
+    )
+
+
+DATA = hospitals()
+
+
+def record_plan(*, data_privacy: dict[str, Any] | None = None, **overrides: Any) -> fl.Plan:
+    privacy = helpers.privacy(**{"unit": "record", "record_sampling": 0.2, **(data_privacy or {})})
+    settings: dict[str, Any] = {
+        "algorithm": SGD,
+        "privacy": privacy,
+        "aggregation": helpers.ideal(corrupt=0.25, dropout=0.0),
+    }
+    return helpers.plan(**{**settings, **overrides})
+
+
+def flat(params: Any) -> Floats:
+    return np.concatenate([np.asarray(params["b"]), np.asarray(params["w"]).ravel()])
+
+
+def upper(interval: dp.Interval | None) -> float:
+    assert interval is not None
+    return interval.upper
+
+
+def mechanism_of(resolved: fl.Resolved) -> dp.DistributedMechanism:
+    assert isinstance(resolved.exposure.mechanism, dp.DistributedMechanism)
+    return resolved.exposure.mechanism
+
+
+@pytest.mark.parametrize("mechanism", ["skellam", "discrete_gaussian"])
+def test_secure_and_ideal_give_the_same_bits(mechanism: str) -> None:
+    privacy = {"mechanism": mechanism}
+    models = [
+        helpers.params_bytes(
+            fl.train(
+                record_plan(aggregation=make, seeded_secrets=True, data_privacy=privacy),
+                MODEL, DATA,
+            ).params
+        )
+        for make in (
+            helpers.ideal(corrupt=0.25, dropout=0.0), helpers.secure(corrupt=0.25, dropout=0.0)
+        )
+    ]  # fmt: skip
+    assert models[0] == models[1]
+
+
+def test_it_learns_at_a_moderate_epsilon() -> None:
+    data = hospitals((400, 300, 200, 100))
+    plan = record_plan(rounds=20, data_privacy={"epsilon": 2.0, "delta": 1e-5})
+    assert fl.train(plan, MODEL, data).metrics["accuracy"] > 0.9
+
+
+def test_the_figure_is_that_of_sampled_records_under_honest_shares() -> None:
+    resolved = fl.resolve(record_plan(rounds=10), DATA)
+    for row in resolved.privacy.rows:
+        shares = 4 if row.adversary == "outsider" else 3
+        event = dp.RecordSampledEvent(0.2, mechanism_of(resolved).event(shares))
+        independent = dp.epsilon(
+            dp.SelfComposedEvent(event, 10), 1e-3, neighboring=dp.NeighboringRelation.ZERO_OUT,
+            accountant="rdp",
+        )  # fmt: skip
+        assert upper(row.worst_case) == pytest.approx(independent.upper, rel=1e-6)
+    assert resolved.privacy.unit == "record"
+    assert 8.0 * (1 - 1e-4) < upper(resolved.privacy.rows[0].worst_case) <= 8.0
+    assert any("every record joins" in note for note in resolved.privacy.assumptions)
+
+
+def test_sampling_records_costs_less_noise_than_taking_all() -> None:
+    sampled, everything = (
+        fl.resolve(record_plan(rounds=20, data_privacy={"record_sampling": q}), DATA)
+        for q in (0.2, 1.0)
+    )
+    assert sampled.noise_multiplier is not None
+    assert everything.noise_multiplier is not None
+    assert sampled.noise_multiplier < 0.5 * everything.noise_multiplier
+    assert not any("every record joins" in note for note in everything.privacy.assumptions)
+
+
+def test_the_mean_is_that_of_clipped_gradients_of_single_records() -> None:
+    """All records, hardly any noise: against the gradients by hand, over all records expected."""
+    plan = record_plan(
+        rounds=1, data_privacy={"record_sampling": 1.0, "epsilon": 1e5}, seeded_secrets=True
+    )
+    (finished,) = fl.rounds(plan, MODEL, DATA)
+    total = np.zeros(28)
+    for x, y in zip(DATA.fields["x"], DATA.fields["y"], strict=True):
+        error = np.full(2, 0.5) - np.eye(2)[y]  # softmax at zero
+        gradient = np.concatenate([error, np.outer(np.asarray(x, np.float64), error).ravel()])
+        total += gradient * min(1.0, 0.5 / np.linalg.norm(gradient))
+    by_hand = -2.0 * total / len(DATA.fields["y"])
+    np.testing.assert_allclose(flat(finished.params), by_hand, atol=0.01)
+    assert np.abs(by_hand).max() > 0.1
+
+
+def rows_of(data: fl.FederatedDataset, client: int, sampling: float, seed: int) -> list[Any]:
+    sent = SGD.broadcast(SGD.init(MODEL.init(helpers.KEY)))
+    runner = RecordRunner(SGD, data, 0, 0.3, sampling)
+    coins = np.random.default_rng(seed).bytes
+    return list(runner.rows(sent, 0, client, coins))
+
+
+def test_every_record_is_bounded_alone_and_joins_by_its_coin() -> None:
+    data = hospitals((3 * BLOCK + 5, 10))
+    everybody = rows_of(data, 0, 1.0, 0)
+    assert len(everybody) == 3 * BLOCK + 5
+    assert all(np.linalg.norm(row) <= 0.3 * (1 + 1e-6) for row in everybody)
+    some = rows_of(data, 0, 0.25, 1)
+    assert 0 < len(some) < len(everybody)
+    joined = {row.tobytes() for row in some}
+    assert joined < {row.tobytes() for row in everybody}
+    assert joined != {row.tobytes() for row in rows_of(data, 0, 0.25, 2)}
+
+
+def test_coins_fall_with_the_probability() -> None:
+    """1e5 coins at 0.3: five standard errors are 0.0072 (false alarms below 1e-6)."""
+    coins = np.random.default_rng(0).bytes
+    assert drawn(100_000, 0.3, coins).mean() == pytest.approx(0.3, abs=0.0073)
+    assert drawn(1000, 1.0, coins).all()
+
+
+def test_a_record_moves_the_integers_by_its_own_bound_at_most() -> None:
+    """One record's message replaced by zero, all else alike: the difference of the segments."""
+    resolved = fl.resolve(record_plan(), DATA)
+    mechanism, encoding = mechanism_of(resolved), resolved.encoding
+    assert isinstance(encoding, fl.encoding.PrivateEncoding)
+    rows = rows_of(DATA, 0, 1.0, 0)
+    rotation = fl.encoding.round_rotation(28, 0, 0)
+
+    def sums(rows: list[Any]) -> NDArray[np.int64]:
+        value = fl.encoding.RecordValue(rows)
+        segments = encoding.encode(value, rotation, lambda purpose: np.random.default_rng(7).bytes)
+        return dp.unwrap(segments["update"], mechanism.modulus_bits)
+
+    whole = sums(rows)
+    for k in (0, 17, 89):
+        moved = whole - sums([*rows[:k], np.zeros_like(rows[k]), *rows[k + 1 :]])
+        assert 0 < int(moved @ moved) <= mechanism.discretizer.l2_sq
+
+
+def test_the_noise_in_the_mean_is_what_the_statement_counts() -> None:
+    """No records at all: 300 rounds x 28 coordinates, five standard errors are 8 %."""
+    data = hospitals((0, 0, 0, 0))
+    plan = record_plan(rounds=300, eval_every=300)
+    previous, steps = np.zeros(28), []
+    for r in fl.rounds(plan, MODEL, data):
+        steps.append(flat(r.params) - previous)
+        previous = flat(r.params)
+    sigma = fl.resolve(plan, data).noise_multiplier
+    assert sigma is not None
+    expected = (2.0 * sigma * 0.5) ** 2 * 4 / 3  # four shares, of which three count
+    assert np.array(steps).var() == pytest.approx(expected, rel=0.08)
+
+
+def test_records_that_are_not_finite_count_as_zero() -> None:
+    x = np.array(DATA.fields["x"])
+    x[[3, 95, 150]] = np.nan  # one of each hospital, of the third its only one
+    data = fl.FederatedDataset.from_arrays(
+        {"x": x, "y": DATA.fields["y"]}, np.repeat(np.arange(4), SIZES), num_clients=4,
+        num_classes=2,
+    )  # fmt: skip
+    for finished in fl.rounds(record_plan(), MODEL, data):
+        assert finished.survivors == (0, 1, 2, 3)
+        assert np.isfinite(flat(finished.params)).all()
+
+
+def test_the_public_denominator_is_the_records_expected() -> None:
+    resolved = fl.resolve(record_plan(), DATA)
+    assert isinstance(resolved.encoding, fl.encoding.PrivateEncoding)
+    assert resolved.encoding.denominator == pytest.approx(0.2 * sum(SIZES))
+
+
+def test_the_modulus_holds_all_records_of_a_cohort() -> None:
+    resolved = fl.resolve(record_plan(), DATA)
+    mechanism = mechanism_of(resolved)
+    assert 2 ** (mechanism.modulus_bits - 1) > sum(SIZES) * mechanism.discretizer.linf
+
+
+def test_realised_counts_the_rounds_there_were() -> None:
+    training = start(record_plan(rounds=4), MODEL, DATA)
+    training.step()
+    early = training.statement().rows[0]
+    assert upper(early.realised) < upper(early.worst_case)
+    while training.step() is not None:
+        pass
+    assert upper(training.statement().rows[0].realised) == pytest.approx(
+        upper(early.worst_case), rel=1e-6
+    )
+
+
+def test_central_noise_protects_records_from_participants() -> None:
+    plan = record_plan(
+        aggregation=fl.Plain(),
+        data_privacy={"mechanism": "gaussian", "against": "participants"},
+    )
+    server, participants, _ = fl.train(plan, MODEL, DATA).privacy.rows
+    assert server.worst_case is None
+    assert upper(participants.worst_case) == pytest.approx(8.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "overrides", "field"),
+    [
+        ({"record_sampling": None}, {}, "record_sampling"),
+        ({"record_sampling": 0.0}, {}, "record_sampling"),
+        ({"record_sampling": 1.5}, {}, "record_sampling"),
+        ({"accountant": "zcdp"}, {}, "accountant"),
+        ({"unit": "client"}, {}, "record_sampling"),
+        (
+            {},
+            {
+                "algorithm": fl.scaffold(
+                    MODEL.loss, client_lr=0.1, server_optimizer=optax.sgd(1.0), batch_size=None,
+                    local_epochs=1, participation=1.0,
+                )
+            },
+            "algorithm",
+        ),
+    ],
+)  # fmt: skip
+def test_plans_without_a_proof_are_refused(
+    privacy: dict[str, Any], overrides: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(fl.PlanError) as caught:
+        fl.resolve(record_plan(data_privacy=privacy, **overrides), DATA)
+    assert caught.value.faults[0].startswith(f"{field}: ")

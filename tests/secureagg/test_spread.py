@@ -1,0 +1,222 @@
+"""A round spread over N processes: the same sum, and only partial sums travel."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import secureagg
+from secureagg import masking
+from secureagg.adder import Adder
+from secureagg.context import open_round
+from secureagg.server_session import ServerSession
+from tests.secureagg.test_round import STAGES
+
+SEGMENTS = {"update": (40, 20), "weight": (1, 9)}
+
+
+def params_of(server: str, n: int = 9) -> secureagg.Params:
+    return secureagg.Params(
+        num_clients=n, segments=tuple(secureagg.Segment(k, *v) for k, v in SEGMENTS.items()),
+        degree=n - 1, threshold=n // 2 + 1, min_survivors=n - 3, corrupt=0, dropout="1/3",
+        rounds=1, server=server, security_bits=0, correctness_bits=0, session_id=b"s",
+        round_index=0, attempt=0,
+    )  # fmt: skip
+
+
+def inputs_of(ids: list[int]) -> dict[int, dict[str, Any]]:
+    rng = np.random.default_rng(3)
+    return {
+        i: {k: rng.integers(0, 1 << bits, length) for k, (length, bits) in SEGMENTS.items()}
+        for i in ids
+    }
+
+
+class Processes:
+    """N threads in step, as N processes would be; records what travels."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.sent: list[list[bytes]] = [[] for _ in range(size)]
+        self._slots: list[bytes] = [b""] * size
+        self._barrier = threading.Barrier(size, timeout=20)
+
+    def exchange(self, index: int, payload: bytes) -> list[bytes]:
+        self.sent[index].append(payload)
+        self._slots[index] = payload
+        self._barrier.wait()
+        got = list(self._slots) if index == 0 else [self._slots[0], *[b""] * (self.size - 1)]
+        self._barrier.wait()
+        return got
+
+    def run(self, call: Callable[[int], Any]) -> list[Any]:
+        found: list[Any] = [None] * self.size
+
+        def body(index: int) -> None:
+            try:
+                found[index] = call(index)
+            except secureagg.SecureAggError as error:
+                found[index] = error
+
+        threads = [threading.Thread(target=body, args=(i,)) for i in range(self.size)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return found
+
+
+def spread(
+    params: secureagg.Params,
+    ids: list[int],
+    dropouts: dict[str, list[int]],
+    size: int,
+    inputs: dict[int, dict[str, Any]] | None = None,
+    seen: list[tuple[int, ...]] | None = None,
+) -> tuple[list[Any], Processes]:
+    processes, values = Processes(size), inputs or inputs_of(ids)
+    early = {i for stage in STAGES[:3] for i in dropouts.get(stage, ())}
+
+    def call(index: int) -> Any:
+        mine = [i for i in ids if i % size == index]
+        return secureagg.spread_round(
+            params, ids, mine,
+            lambda: [(i, values[i]) for i in reversed(mine) if i not in early],
+            dropouts=dropouts, index=index,
+            exchange=lambda payload: processes.exchange(index, payload),
+            rand_of=lambda i: secureagg.byte_stream(bytes([i]) * 32),
+            before_unmasking=lambda survivors: None if seen is None else seen.append(survivors),
+        )  # fmt: skip
+
+    return processes.run(call), processes
+
+
+@pytest.mark.parametrize("server", ["semi_honest", "malicious"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_sum_is_that_of_one_process(server, size):
+    ids = [0, 1, 2, 5, 7, 8, 9, 11, 30]
+    params, inputs = params_of(server), inputs_of([0, 1, 2, 5, 7, 8, 9, 11, 30])
+    dropouts = {"share_keys": [7], "mask_input": [30], "unmask": [2]}
+    whole = secureagg.run_round(params, inputs, dropouts=dropouts)
+    seen: list[tuple[int, ...]] = []
+    (result, *rest), _ = spread(params, ids, dropouts, size, inputs, seen)
+    assert rest == [None] * (size - 1)
+    assert result.survivors == whole.survivors == seen[0]
+    assert len(seen) == 1
+    for name, total in whole.sums.items():
+        assert (result.sums[name] == total).all()
+    assert set(result.quorum) <= set(whole.survivors)
+    assert len(result.quorum) == len(whole.quorum)
+    assert result.cost.upload_bytes == whole.cost.upload_bytes
+    assert result.cost.download_bytes == whole.cost.download_bytes
+    assert set(result.cost.client_seconds) == set(params.stages)
+
+
+def test_one_partial_sum_travels_whatever_the_number_of_clients():
+    at_mask_input = []
+    for n in (6, 18):
+        _, processes = spread(params_of("semi_honest", n), list(range(n)), {}, 2)
+        at_mask_input.append(max(len(data) for data in processes.sent[1][4:5]))
+    vector = masking.vector_bytes(params_of("semi_honest"))
+    few, many = at_mask_input
+    marks = 4 + 8 + 16
+    assert few == 4 + 3 * marks + vector
+    assert many == 4 + 9 * marks + vector
+
+
+@pytest.mark.parametrize("stage", STAGES[:3])
+def test_an_abort_ends_the_round_in_every_process(stage):
+    ids = list(range(9))
+    seen: list[tuple[int, ...]] = []
+    found, _ = spread(params_of("malicious"), ids, {stage: ids[:5]}, 2, seen=seen)
+    assert isinstance(found[0], secureagg.TooFewClientsError)
+    assert found[1] is None
+    assert seen == []
+
+
+def test_inputs_must_be_those_of_the_clients_that_mask():
+    ids, values = list(range(9)), inputs_of(list(range(9)))
+    for given in ([0, 1, 2], [*ids, 10]):
+        sent = [(i, values.get(i, values[0])) for i in given]
+        with pytest.raises(secureagg.MisuseError, match="input of"):
+            secureagg.spread_round(
+                params_of("semi_honest"), ids, ids, sent.copy,
+                dropouts={}, index=0, exchange=lambda payload: [payload],
+                rand_of=lambda i: secureagg.byte_stream(bytes([i]) * 32),
+                before_unmasking=lambda survivors: None,
+            )  # fmt: skip
+    with pytest.raises(secureagg.MisuseError, match="not invited"):
+        secureagg.spread_round(
+            params_of("semi_honest"), ids, [77], list, dropouts={}, index=0,
+            exchange=lambda payload: [payload], rand_of=lambda i: bytes,
+            before_unmasking=lambda survivors: None,
+        )  # fmt: skip
+
+
+def masked(params: secureagg.Params, ids: list[int]) -> tuple[Any, ServerSession, dict[int, Any]]:
+    """Sessions run up to mask_input: the server before it, and every client's vector."""
+    roster, inputs = dict.fromkeys(ids, b""), inputs_of(ids)
+    clients = {
+        i: secureagg.ClientSession(params, i, None, roster, inputs[i], once=secureagg.MemoryOnce())
+        for i in ids
+    }
+    round_ = open_round(params, roster)
+    server = ServerSession.in_round(round_)
+    outbound = dict.fromkeys(ids, b"")
+    for _ in range(2):
+        for i, message in outbound.items():
+            sent = clients[i].receive(message) if message else clients[i].start()
+            server.receive(i, sent or b"")
+        outbound = server.close_stage()
+    return round_, server, {i: clients[i].receive(message) for i, message in outbound.items()}
+
+
+def test_an_adder_refuses_what_the_server_refuses() -> None:
+    params, ids = params_of("semi_honest"), list(range(9))
+    round_, _, vectors = masked(params, ids)
+    adder = Adder(round_)
+    adder.receive(3, vectors[3])
+    before = [total.copy() for total in adder.sums]
+    adder.receive(3, vectors[3])  # the same bytes: ignored
+    other = vectors[3][:-1] + bytes([vectors[3][-1] ^ 1])
+    with pytest.raises(secureagg.FaultyClientError, match="second"):
+        adder.receive(3, other)
+    for sender, message in [
+        (77, vectors[3]), (4, vectors[3]), (4, vectors[4][:-1]), (4, vectors[4] + b"\0"), (4, b""),
+        (4, vectors[4][:1] + b"\x02" + vectors[4][2:]),
+    ]:  # fmt: skip
+        with pytest.raises(secureagg.MessageError):
+            adder.receive(sender, message)
+    assert all((a == b).all() for a, b in zip(before, adder.sums, strict=True))
+    assert list(adder.marks) == [3]
+    back = Adder.from_bytes(adder.to_bytes(), round_)
+    assert back.marks == adder.marks
+    again = adder.to_bytes()
+    assert back.to_bytes() == again
+    for data in (again[:-1], again + b"\0", b""):
+        with pytest.raises(ValueError, match="bytes"):
+            Adder.from_bytes(data, round_)
+
+
+def test_a_partial_sum_is_taken_once_at_its_stage_of_whom_is_expected():
+    params, ids = params_of("semi_honest"), list(range(9))
+    round_, server, vectors = masked(params, ids)
+    one, two = Adder(round_), Adder(round_)
+    for i in ids[:4]:
+        one.receive(i, vectors[i])
+    for i in ids[3:]:
+        two.receive(i, vectors[i])
+    early = ServerSession.in_round(round_)
+    with pytest.raises(secureagg.MisuseError, match="advertise_keys"):
+        early.receive_sum(one)
+    server.receive_sum(one)
+    with pytest.raises(secureagg.MisuseError, match="taken before"):
+        server.receive_sum(two)  # client 3 is in both
+    server.receive(3, vectors[3])  # the same bytes: ignored
+    with pytest.raises(secureagg.FaultyClientError):
+        server.receive(3, vectors[3][:-1] + bytes([vectors[3][-1] ^ 1]))
+    for i in ids[4:]:
+        server.receive(i, vectors[i])
+    assert set(server.close_stage()) == set(ids)
