@@ -6,7 +6,7 @@ delta is decided. docs/privacy.md, "Privacy loss distributions", "Errors".
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from dp.accountants.conversion import FloatArray
 from dp.accountants.grid import GridLaw
-from dp.accountants.pairs import Curve
 
 _ULP = 2.0**-53
 _FFT = 8.0  # error of a transform: at most this times 2^-53 log2(size), in Euclidean norm
@@ -36,13 +35,13 @@ class Tails:
     down: FloatArray
 
     @classmethod
-    def of(cls, laws: Sequence[GridLaw], theta: float, deviation: float) -> "Tails":
-        """Bounds from the laws' moments at theta, theta + s and theta - s."""
+    def of(
+        cls, log_moments: Callable[[FloatArray], FloatArray], theta: float, deviation: float
+    ) -> "Tails":
+        """Bounds from the composition's log moments at theta, theta + s and theta - s."""
         shifts = np.array([f / deviation for f in _SHIFTS] + [f * theta for f in _PARTS])
         tilts = np.concatenate([[0.0], shifts, -shifts]) + theta
-        moments = np.zeros(tilts.size)
-        for law in laws:
-            moments += law.count * log_moments(law, tilts)
+        moments = log_moments(tilts)
         up, down = np.split(moments[1:] - moments[0], 2)
         return cls(shifts, up, down)
 
@@ -58,6 +57,14 @@ class Tails:
         """(low, high): the tilted mass outside is at most e^log_tail on either side."""
         low = (log_tail - self.down) / self.shifts
         return float(low.max()), float(((self.up - log_tail) / self.shifts).min())
+
+
+def composed_moments(laws: Sequence[GridLaw], tilts: FloatArray) -> FloatArray:
+    """Log moments of the composition at `tilts`."""
+    total = np.zeros(tilts.size)
+    for law in laws:
+        total += law.count * log_moments(law, tilts)
+    return total
 
 
 def log_moments(law: GridLaw, tilts: FloatArray) -> FloatArray:
@@ -100,8 +107,10 @@ class Composed:
 
     @cached_property
     def _suffixes(self) -> tuple[FloatArray, FloatArray]:
-        """From each block's first point a on: sums of e^(-theta x) x_j, x the distance from a,
-        and the same times 1 - e^-x; all terms are nonnegative, so rounding stays relative.
+        """Sums of e^(-theta x) x_j over all points from a block's first one on, per block.
+
+        x is the distance from there; also the same times 1 - e^-x. All terms are nonnegative,
+        so rounding stays relative.
         """
         blocks = -(-self.tilted.size // _BLOCK)
         padded = np.zeros(blocks * _BLOCK)
@@ -162,7 +171,9 @@ class Composed:
         size = max(abs(self.first), abs(self.last))
         exponent = abs(self.log_scale) + self.theta * abs(loss) + 1.0
         chain = 8.0 * _ULP * (self.tilted.size / _BLOCK + _BLOCK)
-        return self.relative + 16.0 * _ULP * exponent + 8.0 * _ULP * (1.0 + self.theta) * size + chain
+        return (
+            self.relative + 16.0 * _ULP * exponent + 8.0 * _ULP * (1.0 + self.theta) * size + chain
+        )
 
     def rate(self, epsilon: float) -> float:
         """About -d log delta / d epsilon."""
@@ -241,7 +252,8 @@ def _tilted(law: GridLaw, theta: float, size: int) -> tuple[FloatArray, float, f
     folds = int(law.index[-1] - law.index[0]) // size + 2
     exponent = theta * float(np.abs(losses[[0, -1]]).max()) + abs(log_mass)
     rounding = _ULP * (64.0 + 4.0 * exponent + folds)
-    return np.bincount(law.index % size, tilted, size), log_mass, rounding
+    folded = np.asarray(np.bincount(law.index % size, tilted, size), np.float64)
+    return folded, log_mass, rounding
 
 
 def _power(values: NDArray[np.complex128], count: int) -> NDArray[np.complex128]:

@@ -18,7 +18,7 @@ from dp.accountants.knots import IntArray, Knots
 from dp.accountants.pairs import Curve
 
 _ULP = 2.0**-52
-_SWEEPS = 2  # of the borders of narrow cells
+_SWEEPS = 3  # of the borders of narrow cells
 _ABOVE = 1e-3  # of a step, by which the mean of the last cell of a run exceeds its kink
 
 
@@ -130,12 +130,21 @@ def lower_law(pair: HasCurve, knots: Knots, count: int) -> GridLaw:
     index, weights = [low, high], list(masses)
     ends = np.flatnonzero(np.diff(np.concatenate([[True], fitted.wide, [True]])))
     for i, j in zip(ends[::2], ends[1::2], strict=True):
-        where, mass = _run(fitted.lines[i : j + 1], fitted.kinks[i:j], float(fitted.floors[i]), knots)
+        where, mass = _run(
+            fitted.lines[i : j + 1], fitted.kinks[i:j], float(fitted.floors[i]), knots
+        )
         index.append(where)
         weights.append(mass)
     places, position = np.unique(np.concatenate(index).astype(np.int64), return_inverse=True)
     total = np.bincount(position, np.concatenate(weights), places.size)
-    return GridLaw(knots.step, knots.offset, places, total * (1.0 - 16.0 * _ULP), 0.0, count)
+    return GridLaw(
+        knots.step,
+        knots.offset,
+        places,
+        np.asarray(total * (1.0 - 16.0 * _ULP), np.float64),
+        0.0,
+        count,
+    )
 
 
 def _mass(borders: _Tangents) -> FloatArray:
@@ -157,7 +166,9 @@ def _split(
     floor = np.floor(fitted.means[wide])
     # In an even density this tangent is high enough if it touches no farther from each of the
     # two points than the border is.
-    touch = np.maximum(floor, 2.0 * floor + 2.0 - right) + np.minimum(floor + 1.0, 2.0 * floor - left)
+    touch = np.maximum(floor, 2.0 * floor + 2.0 - right) + np.minimum(
+        floor + 1.0, 2.0 * floor - left
+    )
     middle = _Tangents.of(pair, knots.at(np.clip(touch / 2.0, left, right)))
     outer, end = fitted.lines[:-1][wide], fitted.lines[1:][wide]
     a, b = knots.at(floor), knots.at(floor + 1.0)
@@ -180,6 +191,9 @@ def _run(
     The values at the kinks are the smaller of the two tangents next to them, less the tangent
     at the end; then the lower convex hull, with slopes lowered by their rounding errors.
     """
+    nothing = np.flatnonzero(lines.delta[1:-1] <= 4.0 * lines.delta_error[1:-1])
+    if nothing.size:  # what is left beyond such a border is rounding
+        lines, kinks = lines[: int(nothing[0]) + 2], kinks[: int(nothing[0]) + 1]
     losses = knots.at(kinks)
     end = lines[np.full(kinks.size, -1)].at(losses, 1.0)
     after = np.append(lines[1:-1].at(losses[:-1], -1.0) - end[:-1], 0.0)
@@ -223,10 +237,10 @@ class _Fitted:
     @classmethod
     def of(cls, pair: HasCurve, knots: Knots) -> "_Fitted":
         """Borders follow one another from low to high losses."""
-        nominal = knots.edges + 0.5
+        nominal = np.asarray(knots.edges + 0.5, np.float64)
         half = np.diff(nominal) / 2.0
         room = np.minimum(np.append(half, np.inf), np.append(np.inf, half)) / 2.0
-        borders = nominal
+        borders: FloatArray = nominal
         lines = _Tangents.of(pair, knots.at(borders))
         cells = _Cells.of(lines, knots, borders)
         floor = np.floor(cells.mean)
@@ -281,7 +295,9 @@ class _Cells:
         """Shifts of the borders, within limits, that bring means to their kinks, low to high."""
         shift, shifts = 0.0, [0.0]
         columns = (kink - self.mean, self.left, self.right, double, least[1:], most[1:])
-        for miss, left, right, free, low, high in zip(*map(np.ndarray.tolist, columns), strict=True):
+        for miss, left, right, free, low, high in zip(
+            *map(np.ndarray.tolist, columns), strict=True
+        ):
             shift = 0.0 if free else max(low, min(high, (miss - left * shift) / right))
             shifts.append(shift)
         return np.array(shifts)

@@ -67,7 +67,7 @@ def base_step(distances: FloatArray, costs: FloatArray, budget: float) -> float:
 
     Args:
         distances: float64[n], from each part's own grid point.
-        costs: float64[n], releases times weight (`Aim.costs`) times (theta + 1).
+        costs: float64[n], as `Aim.costs`.
         budget: > 0.
     """
     order = np.argsort(distances)
@@ -87,9 +87,7 @@ def base_step(distances: FloatArray, costs: FloatArray, budget: float) -> float:
     return math.exp(low)
 
 
-def widths(
-    law: Losses, costs: FloatArray, theta: float, step: float, budget: float
-) -> FloatArray:
+def widths(law: Losses, costs: FloatArray, theta: float, step: float, budget: float) -> FloatArray:
     """float64[n]: widths of cells, at least `step`, that cost about `budget` more than those.
 
     With y = (theta + 1) width, moving mass by a cell multiplies its tilted weight by up to e^y:

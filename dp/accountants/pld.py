@@ -20,9 +20,9 @@ from dp.accountants.saddle import Parts
 from dp.events import Interval
 
 _WIDTH, _NARROW = 8e-4, 8e-6  # relative and absolute widths that need no finer grid
+_PROMISED, _PROMISED_ABSOLUTE = 1e-3, 1e-5  # widths beyond which `note` says why
 _ROUNDS = 3  # of planning, each with what the one before found
 _FINER = 3.0  # when the plan was right but the interval is wide
-_OFF = 1.3  # factor by which a tilt or a tenth of which an epsilon may be wrong
 
 
 def merged(parts: Parts) -> list[tuple[Pair, int]]:
@@ -70,14 +70,27 @@ def epsilon(directions: Sequence[Parts], delta: float) -> Interval:
         if largest.upper - lower <= max(_WIDTH * largest.upper, _NARROW):
             break
         finer = finer if largest.moved else finer * _FINER
-    return Interval(min(lower, largest.upper), largest.upper)
+    if largest.upper - lower <= max(_PROMISED * largest.upper, _PROMISED_ABSOLUTE):
+        return Interval(min(lower, largest.upper), largest.upper)
+    return _wide(sides, lower, delta)
+
+
+def _wide(sides: Sequence["_Side"], lower: float, delta: float) -> Interval:
+    """What is left where no affordable grid is fine enough: the smaller upper end, and a note."""
+    upper = max(side.upper for side in sides)
+    by_orders = max(min(side.upper, side.renyi(delta)) for side in sides)
+    capped = any(side.used is not None and side.used.capped for side in sides)
+    reason = "the grid is capped" if capped else "rare large losses decide"
+    if by_orders < upper:
+        return Interval(min(lower, by_orders), by_orders, f"upper end by rdp: {reason}")
+    return Interval(min(lower, upper), upper, f"wider than 0.1 %: {reason}")
 
 
 @dataclass(frozen=True)
 class _Side:
     """One direction: its composition, how it was last discretised, and its upper end so far.
 
-    `moved` says that the composition found epsilon or its tilt far from where it was looked for.
+    `moved` says that the composition found epsilon far from where it was looked for.
     """
 
     parts: Parts
@@ -107,10 +120,15 @@ class _Side:
             return dataclasses.replace(self, used=used)
         found = _root(lambda e: law.delta(e, upper=True), delta, self.aim.epsilon)
         rate = law.rate(found)
-        moved = not 1.0 / _OFF <= rate / self.aim.theta <= _OFF
-        moved = moved or abs(found - self.aim.epsilon) > 0.1 * found
-        aim = saddle.Aim(rate, found, math.log(delta)) if math.isfinite(found) else self.aim
+        moved = abs(found - self.aim.epsilon) > 0.1 * found
+        aim = saddle.Aim.found(found, math.log(delta), rate) if math.isfinite(found) else self.aim
         return _Side(self.parts, self.losses, aim, used, min(self.upper, found), moved)
+
+    def renyi(self, delta: float) -> float:
+        """Upper end by Rényi divergences."""
+        if self.losses is None:
+            return math.inf
+        return plan.renyi(self.parts, self.losses, saddle.for_delta(self.losses, delta), delta)
 
     def lower(self, delta: float) -> float:
         """Lower end by the last discretisation."""
@@ -159,7 +177,8 @@ def _delta(parts: Parts, epsilon: float) -> Interval:
         low = low if below is None else max(low, below.delta(epsilon, upper=False))
         if above is None or up - low <= _WIDTH * up:
             break
-        aim = saddle.Aim(above.rate(epsilon), epsilon, max(math.log(max(up, 1e-300)), -690.0))
+        log_delta = max(math.log(max(up, 1e-300)), -690.0)
+        aim = saddle.Aim.found(epsilon, log_delta, above.rate(epsilon))
     return Interval(min(low, up), up)
 
 

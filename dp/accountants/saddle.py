@@ -13,7 +13,9 @@ from dp.accountants.pairs import Pair
 Parts = Sequence[tuple[Pair, int]]
 
 _HALVINGS = 24  # of the tilt's bracket, on a logarithmic scale
-_EXCESS = 1.0  # in the log moment, that losses beyond the cap may add
+_EXCESS = 0.1  # in the log moment, that losses beyond the cap may add
+_FARTHER = 30.0  # times the quadrature's tail may be cut off at large losses
+_LEAST = 1e-7  # epsilon whose digits matter
 _TINY = 1e-300
 
 
@@ -39,10 +41,17 @@ class Losses:
         for pair, _ in parts:
             loss, weight = pair.points(tail)
             order = np.argsort(loss, kind="stable")
-            # Sampling makes large losses rarer still than the noise that brings them.
-            beyond = np.cumsum(weight[order][::-1])[::-1]
-            order = order[: max(3, int(np.searchsorted(-beyond, -tail)))]
-            points.append((loss[order], weight[order]))
+            loss, weight = loss[order], weight[order]
+            # Sampling makes large losses rarer still than the noise that brings them. Of what is
+            # cut off delta(l) counts: P's mass beyond l less e^l times Q's.
+            above = np.cumsum(weight[::-1])[::-1]
+            other = np.cumsum((weight * np.exp(-np.clip(loss, -600.0, 600.0)))[::-1])[::-1]
+            gain = above - np.exp(np.clip(loss, -600.0, 600.0)) * other
+            far = np.flatnonzero(gain > _FARTHER * tail)
+            kept = max(3, int(far[-1]) + 2 if far.size else 0)
+            rest = float(weight[kept:].sum())
+            points.append((loss[:kept], weight[:kept]))
+            points[-1][1][-1] += rest
         sizes = [loss.size for loss, _ in points]
         return cls(
             losses=np.concatenate([loss for loss, _ in points]),
@@ -90,7 +99,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Aim:
-    """Where delta is decided: near `epsilon` it is about e^log_delta and falls like e^(-theta l).
+    """Where delta is decided: at `epsilon` it is about e^log_delta and falls at this `rate`.
 
     The value of a release of loss l is about e^(theta l) delta, at most 1.
     """
@@ -98,6 +107,15 @@ class Aim:
     theta: float
     epsilon: float
     log_delta: float
+    rate: float
+
+    @classmethod
+    def found(cls, epsilon: float, log_delta: float, rate: float) -> "Aim":
+        """From a composition: the value of a loss rises from delta to about 1 at epsilon."""
+        theta = rate
+        for _ in range(3):
+            theta = max(rate, (-log_delta - math.log1p(theta)) / max(epsilon, _LEAST))
+        return cls(theta, epsilon, log_delta, rate)
 
     def tilt(self, law: Losses) -> float:
         """Tilt for the transform: theta, or less where losses too large to matter would rule."""
@@ -113,14 +131,15 @@ class Aim:
         return math.exp(low)
 
     def costs(self, law: Losses) -> FloatArray:
-        """float64[n]: releases times how much each quadrature point weighs in delta.
+        """float64[n]: by how much epsilon moves when the quadrature points' variances grow by 2.
 
         Beyond the losses that decide, delta is linear in e^-loss: there moving mass costs little.
         """
-        cap = -self.log_delta
+        cap = max(1.0, -self.log_delta - math.log1p(self.theta))
         weights, _ = law.tilted(self.theta, cap)
         weights = weights * np.exp(-np.clip(self.theta * law.losses - cap, 0.0, 600.0))
-        return np.asarray(np.repeat(law.counts, law.sizes) * weights)
+        curvature = self.theta * (self.theta + 1.0) / self.rate
+        return np.asarray(np.repeat(law.counts, law.sizes) * (weights * curvature))
 
 
 def for_delta(law: Losses, delta: float) -> Aim:
@@ -135,7 +154,7 @@ def for_delta(law: Losses, delta: float) -> Aim:
         return moment - theta * mean - prefactor < -cap
 
     theta = _bisect(law, too_small)
-    return Aim(theta, max(law.moments(theta, cap)[1], 0.0), -cap)
+    return Aim(theta, max(law.moments(theta, cap)[1], 0.0), -cap, theta)
 
 
 def for_epsilon(law: Losses, epsilon: float) -> Aim:
@@ -150,7 +169,7 @@ def for_epsilon(law: Losses, epsilon: float) -> Aim:
         moment, _, variance = law.moments(theta, cap)
         bound = min(0.0, moment - theta * epsilon)
         cap = min(690.0, math.log1p(theta * (1.0 + theta) * math.sqrt(variance)) - bound)
-    return Aim(theta, epsilon, -cap)
+    return Aim(theta, epsilon, -cap, theta)
 
 
 def _bisect(law: Losses, beyond: Callable[[float], bool]) -> float:
