@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 export XLA_FLAGS ?= --xla_cpu_multi_thread_eigen=false
 
-.PHONY: help demo test test-slow fuzz lint bench clean
+.PHONY: help demo test test-slow fuzz removed-checks lint bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -29,6 +29,9 @@ fuzz: $(VENV)/.fuzz ## secureagg's receive functions, coverage-guided, FUZZ_SECO
 	@mkdir -p build/fuzz
 	@echo 'An input that breaks a rule ends the run: build/fuzz/crash-*, to try again in place of the corpus.'
 	$(BIN)/python -m tests.fuzz.fuzz_receive build/fuzz/corpus -max_total_time=$(FUZZ_SECONDS) -max_len=2048 -artifact_prefix=build/fuzz/
+
+removed-checks: $(VENV)/.dev ## remove every refusal of secureagg in turn; its tests fail
+	$(BIN)/python -m tests.secureagg.removed_checks
 
 lint: $(VENV)/.dev ## format, lint rules and types
 	$(BIN)/ruff format --check .

@@ -27,10 +27,12 @@ from fl.errors import (
     ChecksumError,
     DataError,
     FlError,
+    LocalTrainingError,
     MissingExtraError,
     MissingFileError,
     PlanError,
     StoreError,
+    WorkerError,
 )
 from fl.job import Job
 from fl.models import Model
@@ -39,6 +41,8 @@ from fl.presets import PRESETS
 from fl.privacy import NotPrivate, Privacy
 from fl.report import write_report
 from fl.results import Round, Run
+from fl.runners import Execution
+from fl.serve import serve
 from fl.statement import Row, Statement
 from fl.sweep import Sweep, sweep
 from fl.train import rounds, train
@@ -50,10 +54,12 @@ __all__ = [
     "Broadcast",
     "ChecksumError",
     "DataError",
+    "Execution",
     "FederatedDataset",
     "FlError",
     "Ideal",
     "Job",
+    "LocalTrainingError",
     "MissingExtraError",
     "MissingFileError",
     "Model",
@@ -71,6 +77,7 @@ __all__ = [
     "Statement",
     "StoreError",
     "Sweep",
+    "WorkerError",
     "cohort",
     "datasets",
     "fedadagrad",
@@ -84,6 +91,7 @@ __all__ = [
     "resolve",
     "rounds",
     "scaffold",
+    "serve",
     "sweep",
     "train",
     "write_report",

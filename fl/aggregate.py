@@ -2,10 +2,11 @@
 
 `Plain` sums in the open. `Ideal` sums the very integers that the protocol would carry, mod 2^b,
 over the very clients that would survive. `Secure` runs the protocol. Ideal and Secure give the
-same sums bit for bit, and release or abort alike.
+same sums bit for bit, and release or abort alike. Each process of a run sums its own clients; what
+travels is one partial sum per process.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from fl import secure
 from fl._validate import choice_fault, flag_fault, integer_fault, number_fault
-from fl.errors import fault
+from fl.arrays import from_npz, to_npz
+from fl.errors import FlError, fault
+from fl.group import Group
 from fl.privacy import floor_fraction
 from fl.types import Purpose, RandomBytes, generator
 
@@ -168,59 +171,113 @@ class Aggregated(NamedTuple):
 
 def modular_sum(
     segments: Mapping[str, tuple[int, int]],
-    client_ids: Sequence[int],
-    values: Callable[[int], secure.SegmentValues],
+    values: Iterable[tuple[int, secure.SegmentValues]],
 ) -> dict[str, NDArray[np.uint64]]:
-    """Returns the sums of the clients' segments mod 2^b, one vector in memory at a time."""
+    """Returns the sums of (client, segments) mod 2^b, one vector in memory at a time."""
     sums = {name: np.zeros(length, dtype=np.uint64) for name, (length, _) in segments.items()}
-    for client in client_ids:
-        for name, vector in values(client).items():
+    for _, vectors in values:
+        for name, vector in vectors.items():
             sums[name] += vector  # mod 2^64, of which 2^b is a divisor
+    return _reduced(segments, sums)
+
+
+def _reduced(
+    segments: Mapping[str, tuple[int, int]], sums: dict[str, NDArray[np.uint64]]
+) -> dict[str, NDArray[np.uint64]]:
     for name, (_, bits) in segments.items():
         sums[name] &= np.uint64((1 << bits) - 1)
     return sums
 
 
-def foretold(
-    params: secure.Params | None, client_ids: Sequence[int], dropouts: secure.Dropouts
-) -> tuple[int, ...] | None:
-    """Returns whose updates a round will sum, before it runs; None where it will abort."""
-    if params is None:
-        return tuple(client_ids)
+class Attempt(NamedTuple):
+    """One attempt at a round, as an aggregation sees it.
+
+    Attributes:
+        params: of the protocol; None under Plain.
+        client_ids: the invited, ascending.
+        dropouts: stage -> clients that never answer from that stage on.
+        values: called once with the clients here whose segments are summed: yields them, in any
+            order.
+        rand_of: client id -> the source of its keys in the protocol.
+        group: the processes.
+        before_release: called in process 0 with the survivors, before there is a sum.
+    """
+
+    params: secure.Params | None
+    client_ids: Sequence[int]
+    dropouts: secure.Dropouts
+    values: Callable[[Sequence[int]], Iterable[tuple[int, secure.SegmentValues]]]
+    rand_of: Callable[[int], RandomBytes]
+    group: Group
+    before_release: Callable[[tuple[int, ...]], None]
+
+
+def expected_survivors(attempt: Attempt) -> tuple[int, ...]:
+    """Returns whose updates will be summed, before anything runs.
+
+    Raises:
+        TooFewClientsError: the attempt will abort.
+    """
+    if attempt.params is None:
+        return tuple(attempt.client_ids)
+    return secure.survivors_of(attempt.params, attempt.client_ids, attempt.dropouts)
+
+
+def _foretold(attempt: Attempt) -> tuple[int, ...] | None:
     try:
-        return secure.survivors_of(params, client_ids, dropouts)
+        return expected_survivors(attempt)
     except secure.TooFewClientsError:
         return None
 
 
+def _protocol(
+    params: secure.Params, attempt: Attempt, expected: tuple[int, ...] | None
+) -> Aggregated | None:
+    def before_unmasking(survivors: tuple[int, ...]) -> None:
+        if expected is None:
+            return  # it will abort: nothing is unmasked
+        if survivors != expected:
+            raise FlError(f"survivors: got {survivors}; takes those foretold, {expected}")
+        # On record before the server could unmask anything: a crash may over-count, never under.
+        attempt.before_release(survivors)
+
+    result = secure.masked_sum(
+        params, attempt.client_ids, attempt.dropouts, attempt.values, attempt.rand_of,
+        attempt.group, before_unmasking,
+    )  # fmt: skip
+    return None if result is None else Aggregated(result.sums, result.survivors, result.cost)
+
+
 def aggregate(
-    aggregation: Aggregation,
-    segments: Mapping[str, tuple[int, int]],
-    params: secure.Params | None,
-    client_ids: Sequence[int],
-    dropouts: secure.Dropouts,
-    values: Callable[[int], secure.SegmentValues],
-    rand: RandomBytes,
-) -> Aggregated:
-    """Sums one attempt at a round.
+    aggregation: Aggregation, segments: Mapping[str, tuple[int, int]], attempt: Attempt
+) -> Aggregated | None:
+    """Sums one attempt at a round; all processes of the run call it in step.
 
     Args:
         aggregation: how.
         segments: name -> (length, modulus bits).
-        params: of this attempt; None under Plain.
-        client_ids: the invited, ascending.
-        dropouts: stage -> clients that never answer from that stage on.
-        values: client id -> its segments, asked once per client that sends.
-        rand: source of the protocol's keys.
+        attempt: what is summed.
+
+    Returns:
+        The sums in process 0, None elsewhere.
 
     Raises:
-        TooFewClientsError: too few remain; nothing is released.
+        TooFewClientsError: in process 0: too few remain; nothing is released.
     """
-    if params is None:
-        survivors = tuple(client_ids)
-    elif isinstance(aggregation, Secure):
-        result = secure.masked_sum(params, client_ids, dropouts, values, rand)
-        return Aggregated(result.sums, result.survivors, result.cost)
-    else:
-        survivors = secure.survivors_of(params, client_ids, dropouts)
-    return Aggregated(modular_sum(segments, survivors, values), survivors, None)
+    group = attempt.group
+    survivors = _foretold(attempt)
+    if isinstance(aggregation, Secure) and attempt.params is not None:
+        return _protocol(attempt.params, attempt, survivors)
+    if survivors is None:
+        if group.index == 0:
+            expected_survivors(attempt)  # raises
+        return None
+    sums = modular_sum(segments, attempt.values(group.mine(survivors)))
+    parts = group.exchange(b"" if group.index == 0 else to_npz(sums))
+    if group.index != 0:
+        return None
+    attempt.before_release(survivors)
+    for part in parts[1:]:
+        for name, more in from_npz(part).items():
+            sums[name] += more
+    return Aggregated(_reduced(segments, sums), survivors, None)

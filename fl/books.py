@@ -57,7 +57,7 @@ class Books:
         self, ledger: dp.Ledger, round_index: int, attempt: int, survivors: Sequence[int]
     ) -> None:
         exposure = self._exposure
-        public = exposure.client_sampling is None
+        public = not exposure.cohort.secret
         count = len(survivors) if public else exposure.bounds.min_survivors
         event = exposure.event(exposure.adversary, count)
         ledger.release(round_index, attempt, survivors, event)

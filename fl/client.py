@@ -1,7 +1,8 @@
 """One client's round: its examples cut into steps, and the loop over them.
 
 Clients differ in size; XLA compiles one program per shape. So examples are padded to a few bucket
-sizes, and the loop runs exactly the steps that a client has: padding costs memory, not steps.
+sizes, and the loop runs exactly the steps that a client has: padding costs memory, and compute only
+where a step takes all examples at once.
 """
 
 import math
@@ -18,7 +19,8 @@ from fl.algorithms.base import Algorithm, Batching
 from fl.tree import clip_by_l2, ravel
 from fl.types import MetricSums, Purpose, PyTree, generator
 
-MAX_BUCKETS = 8
+MAX_BUCKETS = 4  # with initialisation, server step and evaluation below 8 compilations a run
+_CANDIDATES = 128  # sizes considered as buckets
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Update(NamedTuple):
         finite: whether the message was finite.
         clipped: whether the message was longer than max_norm.
         metrics: name -> (sum, count), for the client's owner.
-        state: the client's state if this message is released; unchanged where not finite.
+        state: what the client keeps; what it kept before where not finite.
     """
 
     vector: jax.Array
@@ -55,9 +57,27 @@ class Update(NamedTuple):
 
 
 def buckets(sizes: NDArray[np.int64]) -> tuple[int, ...]:
-    """Returns at most MAX_BUCKETS padded example counts, ascending, that fit all clients."""
-    largest = max(1, int(sizes.max(initial=1)))
-    return tuple(sorted({math.ceil(largest / 2**j) for j in range(MAX_BUCKETS)}))
+    """Returns at most MAX_BUCKETS padded example counts, ascending, that fit all clients.
+
+    Of all choices among the sizes that occur (or 128 quantiles of them), the one that pads least.
+    """
+    found = np.unique(np.maximum(sizes, 1))
+    if len(found) > _CANDIDATES:
+        found = found[np.linspace(0, len(found) - 1, _CANDIDATES).round().astype(np.int64)]
+    upto = np.searchsorted(np.sort(sizes), found, side="right")  # clients within each candidate
+    # least[j]: fewest padded rows for everybody within candidate j, candidate j being a bucket
+    least, chosen = found * upto, [(int(size),) for size in found]
+    for _ in range(MAX_BUCKETS - 1):
+        total = least[:, None] + found[None, :] * (upto[None, :] - upto[:, None])
+        total[np.tril_indices(len(found))] = np.iinfo(np.int64).max
+        last = total.argmin(axis=0)
+        better = total.min(axis=0) < least
+        chosen = [
+            (*chosen[last[j]], int(size)) if better[j] else chosen[j]
+            for j, size in enumerate(found)
+        ]
+        least = np.where(better, total.min(axis=0), least)
+    return chosen[-1]
 
 
 def bucket_of(size: int, sizes: tuple[int, ...]) -> int:
@@ -106,7 +126,7 @@ def train_client(
         algorithm: the algorithm.
         max_norm: bound on the message's l2 norm, or None.
         broadcast: what the server sent.
-        client_state: the client's own; () in an algorithm that keeps none.
+        client_state: what the client kept from its last round.
         examples: fields [N, ...], padded to a bucket.
         index: int32[S, B].
         mask: f32[S, B].
@@ -120,7 +140,21 @@ def train_client(
 
     state = algorithm.client_init(broadcast, client_state, key)
     state = jax.lax.fori_loop(0, count, step, state)
-    message, new_state, metrics = algorithm.client_final(state)
+    return finish_client(algorithm, max_norm, client_state, state)
+
+
+def finish_client(
+    algorithm: Algorithm, max_norm: float | None, client_state: PyTree, state: Any
+) -> Update:
+    """Turns the last step's state into what is sent and kept; traceable.
+
+    Args:
+        algorithm: the algorithm.
+        max_norm: bound on the message's l2 norm, or None.
+        client_state: what the client kept from its last round.
+        state: of the last step.
+    """
+    message, kept, metrics = algorithm.client_final(state)
     vector = ravel(message)
     finite = jnp.all(jnp.isfinite(vector))
     vector = jnp.where(finite, vector, 0.0)
@@ -130,5 +164,5 @@ def train_client(
         clipped = jnp.any(unclipped != vector)
         finite = finite & jnp.all(jnp.isfinite(vector))
         vector = jnp.where(finite, vector, 0.0)
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, client_state)
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), kept, client_state)
     return Update(vector, finite, clipped, metrics, kept)

@@ -49,6 +49,14 @@ class Cohort:
         """Whether cohorts, and with them their sizes, are kept secret."""
         return self.kind == "poisson"
 
+    def amplifies(self, adversary: str) -> bool:
+        """Whether the adversary's row may count these cohorts' coins.
+
+        Only an outsider's, and only secret coins: the server and the participants see who takes
+        part, and a public schedule is known to everybody.
+        """
+        return self.secret and adversary == "outsider"
+
     def faults(self, num_clients: int, rounds: int) -> tuple[str, ...]:
         """Returns what is wrong with these cohorts for that many clients and rounds."""
         if self.kind == "full":

@@ -7,10 +7,17 @@
         MissingFileError   a data file is not there; the message says where to get it
       MissingExtraError    feature, extra: an optional dependency is not installed
       StoreError           field, got, takes: a run directory or its store cannot be used
+      LocalTrainingError   stage, client, why, inputs: from the runner "debug" alone
+      WorkerError          worker, why: a process of the run is gone
 
 Every message names the field, what it got and what it takes. The arguments are kept as attributes
 and as `args`, so that the errors survive pickling between worker processes.
 """
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 
 def fault(field: str, got: object, takes: str) -> str:
@@ -105,3 +112,68 @@ class StoreError(_FieldError):
         got: what it was, in words.
         takes: what would be accepted, in words.
     """
+
+
+class LocalTrainingError(FlError):
+    """A client's training failed, as the runner "debug" found.
+
+    Attributes:
+        stage: "client_init", "client_step K" or "client_final".
+        client: whose.
+        why: what went wrong.
+        inputs: what the stage was given, as arrays by name; they may be private data.
+    """
+
+    def __init__(self, stage: str, client: int, why: str, inputs: Mapping[str, Any]) -> None:
+        super().__init__(stage, client, why, inputs)
+        self.stage = stage
+        self.client = client
+        self.why = why
+        self.inputs = inputs
+
+    def __str__(self) -> str:
+        lines = [f"{self.stage} of client {self.client}: {self.why}"]
+        lines += [f"  {line}" for line in described(self.inputs)]
+        return "\n".join(lines)
+
+
+def described(inputs: Mapping[str, Any]) -> list[str]:
+    """Returns a line per array in nested mappings and tuples: kind, shape, range; no values."""
+    lines: list[str] = []
+
+    def visit(path: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for name, item in value.items():
+                visit(f"{path}[{name!r}]", item)
+        elif isinstance(value, (tuple, list)):
+            names = getattr(value, "_fields", range(len(value)))
+            for name, item in zip(names, value, strict=True):
+                visit(f"{path}.{name}", item)
+        else:
+            array = np.asarray(value)
+            bad = array.size - int(np.isfinite(array).sum()) if array.dtype.kind == "f" else 0
+            lines.append(
+                f"{path}: {array.dtype}{list(array.shape)}"
+                + (f", {bad} of {array.size} not finite" if bad else "")
+            )
+
+    for name, value in inputs.items():
+        visit(name, value)
+    return lines
+
+
+class WorkerError(FlError):
+    """A process of the run is gone, or did not do what the others did.
+
+    Attributes:
+        worker: its index.
+        why: what is known.
+    """
+
+    def __init__(self, worker: int, why: str) -> None:
+        super().__init__(worker, why)
+        self.worker = worker
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"worker {self.worker}: {self.why}"

@@ -263,14 +263,15 @@ def _participation_faults(plan: Plan, data: FederatedDataset) -> list[str]:
 
 
 def _message_shape(algorithm: Algorithm, params_init: Callable[[jax.Array], PyTree]) -> Raveler:
-    def message(key: jax.Array) -> tuple[PyTree, PyTree]:
+    def message(seed: jax.Array) -> tuple[PyTree, PyTree]:
+        key = jax.random.key(seed)
         params = params_init(key)
         before = algorithm.fresh_client_state(params)
         step = algorithm.client_init(algorithm.broadcast(algorithm.init(params)), before, key)
         sent, kept, _ = algorithm.client_final(step)
         return sent, (before, kept)
 
-    sent, (before, kept) = jax.eval_shape(message, jax.random.key(0))
+    sent, (before, kept) = jax.eval_shape(message, np.uint32(0))
     found = []
     if _shapes(before) != _shapes(kept):
         takes = f"{_shapes(before)}, as client_state makes it"
@@ -315,7 +316,7 @@ def _derive(plan: Plan, data: FederatedDataset, messages: Raveler) -> Resolved:
         seeded_secrets=plan.seeded_secrets,
         sparse_graph=masked is not None and masked.graph == "sparse",
         rounds=plan.rounds,
-        client_sampling=plan.cohort.prob if plan.cohort.secret else None,
+        cohort=plan.cohort,
     )
     summands = _summands(plan, data.sizes, invited, sizes[1])
     encoding, noise_multiplier, exposure = sized(
@@ -375,8 +376,8 @@ def _protocol_params(
             correctness_bits=masked.correctness_bits,
             seed=plan.seed if plan.seeded_secrets else None,
         )
-        for size in set(sizes) - {invited}:
-            secure.resized(params, size)  # a cohort of that size must be possible
+        for size in range(sizes[0], sizes[1] + 1):
+            secure.resized(params, size)  # a cohort of any such size must be possible
     except secure.ParamsError as error:
         raise PlanError((f"aggregation: {error}",)) from error
     return params

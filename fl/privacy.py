@@ -5,12 +5,12 @@ proven carries a reason instead of a number.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import dp
 from fl._validate import choice_fault, integer_fault, number_fault
-from fl.cohort import SIZE_FAILURE
+from fl.cohort import SIZE_FAILURE, Cohort, full
 from fl.errors import fault
 
 ADVERSARIES = ("server", "participants", "outsider")
@@ -201,7 +201,7 @@ class Exposure:
         seeded_secrets: noise and keys derive from the run seed.
         sparse_graph: the masking graph is drawn from a seed that stands for a public beacon.
         rounds: that are run at most, aborted ones included.
-        client_sampling: the probability of secret Poisson cohorts; None where cohorts are public.
+        cohort: who takes part, and what that lets a row claim.
         runs: over the same clients that the figures cover together.
     """
 
@@ -217,7 +217,7 @@ class Exposure:
     seeded_secrets: bool
     sparse_graph: bool
     rounds: int = 0
-    client_sampling: float | None = None
+    cohort: Cohort = field(default_factory=full)
     runs: int = 1
 
     @property
@@ -245,20 +245,16 @@ class Exposure:
             return dp.RecordSampledEvent(self.privacy.record_sampling or 1.0, release)
         return release
 
-    def secret_to(self, adversary: str) -> bool:
-        """Whether cohorts are secret from the adversary, so that its row may count their coins."""
-        return self.client_sampling is not None and adversary == "outsider"
-
     def composed(self, adversary: str, survivors: int, releases: int) -> dp.Event:
         """Returns what `releases` releases of one client are to the adversary.
 
         To somebody from whom cohorts are secret: what all rounds are, whoever takes part.
         """
         release = self.event(adversary, survivors)
-        if not self.secret_to(adversary):
+        if not self.cohort.amplifies(adversary):
             return dp.SelfComposedEvent(release, releases)
         if isinstance(self.mechanism, dp.CentralMechanism):
-            sampled = dp.PoissonSampledEvent(self.client_sampling or 1.0, release)
+            sampled = dp.PoissonSampledEvent(self.cohort.prob or 1.0, release)
             return dp.SelfComposedEvent(sampled, self.rounds)
         raise AssertionError("secret cohorts with noise shares")  # guarded by `refusal`
 
@@ -270,7 +266,7 @@ class Exposure:
             return "not private: secrets derive from the run seed (seeded_secrets)"
         if adversary == "server" and isinstance(self.mechanism, dp.CentralMechanism):
             return "central noise gives no guarantee against the server, which adds it"
-        if self.secret_to(adversary) and isinstance(self.mechanism, dp.DistributedMechanism):
+        if self.cohort.amplifies(adversary) and isinstance(self.mechanism, dp.DistributedMechanism):
             return (
                 "noise shares grow with the secret cohort and show its size: no figure is proven "
                 "for whoever does not see the cohorts, beyond that of the participants"
@@ -294,4 +290,4 @@ class Exposure:
     def protocol_failure(self, adversary: str) -> float:
         """Returns the probability charged to the adversary's delta."""
         failure = self.failure_prob if adversary == "server" else 0.0
-        return failure + (self.runs * SIZE_FAILURE if self.secret_to(adversary) else 0.0)
+        return failure + (self.runs * SIZE_FAILURE if self.cohort.amplifies(adversary) else 0.0)

@@ -14,7 +14,8 @@ class Cost(NamedTuple):
     """What a round cost.
 
     Attributes:
-        seconds: wall-clock seconds of train, encode, protocol and decode, all clients together.
+        seconds: wall-clock seconds of train, encode, protocol and decode in process 0, for all the
+            clients that live there.
         upload_bytes: sent by all clients together, or None where nothing was serialised.
         protocol: bytes and CPU seconds per role and stage, where the protocol ran.
     """

@@ -1,6 +1,7 @@
-"""One attempt at a round, from trained messages to the mean that the server reads.
+"""One attempt at a round, from training to the mean that the server reads.
 
-Nothing here keeps state: charges and releases are committed by what the caller passes in.
+All processes of a run go through it in step; charges and releases are committed by what the caller
+passes in, in process 0.
 """
 
 import time
@@ -8,21 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fl import secure
-from fl.aggregate import aggregate, foretold
-from fl.encoding import ClientValue, Mean, RecordValue, Streams, round_rotation
-from fl.errors import FlError
+from fl.aggregate import Attempt, aggregate
+from fl.encoding import Encoding, Mean, RecordValue, round_rotation
+from fl.group import Group
+from fl.lanes import LaneSums
 from fl.plan import Plan, Resolved
-from fl.privacy import NotPrivate
-from fl.records import RecordRunner
-from fl.runners import Trained
-from fl.types import PARTS, FloatVector, Purpose, PyTree, RandomBytes
-
-Values = Callable[[int], ClientValue | RecordValue]  # client id -> its contribution
-_SERVER = 2**32  # client ids are below, so the server's seeded streams are its own
+from fl.site import Order, Site
+from fl.streams import SERVER, streams
+from fl.types import PARTS, Purpose, RandomBytes
 
 
 class Outcome(NamedTuple):
@@ -63,133 +58,90 @@ class Clock:
                 self.seconds[self._running[-1]] -= spent
 
 
-def invited(resolved: Resolved, num_clients: int, round_index: int) -> list[int]:
-    """Returns the ids of a round, ascending; drawn anew at every call where cohorts are secret."""
-    cohort, plan = resolved.plan.cohort, resolved.plan
-    coins = streams(plan, round_index, _SERVER)(Purpose.COHORT) if cohort.secret else None
-    ids: list[int] = cohort.members(round_index, num_clients, plan.seed, coins).tolist()
-    return ids
-
-
-def streams(plan: Plan, round_index: int, party: int) -> Streams:
-    """Returns one party's byte sources for a round: fresh secrets, or derived from the seed.
-
-    Seeded noise does not depend on the attempt, so that a resumed run gives the same model.
-    """
-
-    def source(purpose: Purpose) -> RandomBytes:
-        if plan.seeded_secrets:
-            return secure.seeded_stream(plan.seed, purpose, round_index, party)
-        return secure.secret_stream()
-
-    return source
-
-
-def client_values(plan: Plan, trained: Trained, sizes: NDArray[np.int64]) -> Values:
-    """Returns client id -> what it contributes; a message that is not finite has become zero."""
-    rows = {int(client): row for row, client in enumerate(trained.client_ids)}
-    by_examples = isinstance(plan.privacy, NotPrivate) and plan.privacy.weights == "examples"
-
-    def value(client: int) -> ClientValue:
-        row = rows[client]
-        weight = int(sizes[client]) if by_examples else 1
-        if isinstance(plan.privacy, NotPrivate) and not (trained.finite[row] and sizes[client]):
-            weight = 0
-        return ClientValue(trained.vectors[row], weight, bool(trained.clipped[row]))
-
-    return value
-
-
-def record_values(
-    plan: Plan, runner: RecordRunner, broadcast: PyTree, round_index: int, clock: Clock
-) -> Values:
-    """Returns client id -> the messages of its records that join, trained as they are read."""
-
-    def value(client: int) -> RecordValue:
-        coins = streams(plan, round_index, client)(Purpose.RECORDS)
-        return RecordValue(clocked(runner.rows(broadcast, round_index, client, coins), clock))
-
-    return value
-
-
-def clocked(rows: Iterator[FloatVector], clock: Clock) -> Iterator[FloatVector]:
-    """Yields the rows; the seconds that making them takes are training."""
-    while True:
-        with clock("train"):
-            row = next(rows, None)
-        if row is None:
-            return
-        yield row
-
-
-def float_mean(values: Values, client_ids: Sequence[int], dim: int) -> Mean:
-    """Returns the weighted mean in the open; None as vector where every weight is 0."""
-    total, weights = np.zeros(dim, dtype=np.float64), 0
-    for client in client_ids:
-        value = values(client)
-        if isinstance(value, RecordValue):
-            raise TypeError("records without noise")  # no plan has both
-        total += value.weight * value.vector.astype(np.float64)
-        weights += value.weight
-    return Mean(total / weights if weights else None, {})
+Release = Callable[[tuple[int, ...]], None]
 
 
 def attempt_round(
-    resolved: Resolved,
-    values: Values,
-    client_ids: Sequence[int],
-    dropouts: secure.Dropouts,
-    round_index: int,
-    attempt: int,
-    commit_release: Callable[[tuple[int, ...]], None],
-    clock: Clock,
-) -> Outcome:
-    """Encodes, sums and reads one attempt.
+    resolved: Resolved, site: Site, order: Order, group: Group, release: Release, clock: Clock
+) -> Outcome | None:
+    """Trains, encodes, sums and reads one attempt; all processes of the run call it in step.
 
     Args:
         resolved: the plan with everything derived.
-        values: client id -> its contribution; asked only for clients that send.
-        client_ids: the invited, ascending.
-        dropouts: stage -> clients that never answer from that stage on.
-        round_index: from 0.
-        attempt: from 0; keys and masks depend on it.
-        commit_release: called with the survivors before there is a sum.
-        clock: takes the seconds.
+        site: the clients of this process.
+        order: what is asked of them.
+        group: the processes.
+        release: called in process 0 with the survivors, before there is a sum.
+        clock: takes the seconds of this process.
+
+    Returns:
+        The outcome in process 0, None elsewhere.
     """
     if resolved.encoding is None:
-        commit_release(tuple(client_ids))
+        return _in_the_open(site, order, group, release, clock)
+    return _masked(resolved, resolved.encoding, site, order, group, release, clock)
+
+
+def _in_the_open(
+    site: Site, order: Order, group: Group, release: Release, clock: Clock
+) -> Outcome | None:
+    lanes = LaneSums()
+    for client, value in site.train(order, group.mine(order.invited), clock):
+        if isinstance(value, RecordValue):
+            raise TypeError("records without noise")  # no plan has both
         with clock("decode"):
-            mean = float_mean(values, client_ids, resolved.messages.dim)
-        return Outcome(mean, tuple(client_ids), None, None)
-    encoding, plan = resolved.encoding, resolved.plan
-    rotation = round_rotation(resolved.messages.dim, plan.seed, round_index)
+            lanes.add(client, value.vector, value.weight)
+    parts = group.exchange(b"" if group.index == 0 else lanes.to_bytes())
+    if group.index != 0:
+        return None
+    release(order.invited)
+    with clock("decode"):
+        for part in parts[1:]:
+            lanes.merge(part)
+        return Outcome(Mean(lanes.mean(), {}), order.invited, None, None)
 
-    def encoded(client: int) -> secure.SegmentValues:
-        with clock("encode"):
-            return encoding.encode(values(client), rotation, streams(plan, round_index, client))
 
-    params = resolved.params_for(len(client_ids))
-    params = params and secure.round_params(params, round_index, attempt)
-    rand = (
-        secure.seeded_stream(plan.seed, Purpose.PROTOCOL, round_index, attempt)
-        if plan.seeded_secrets
-        else secure.secret_stream()
+def _masked(
+    resolved: Resolved,
+    encoding: Encoding,
+    site: Site,
+    order: Order,
+    group: Group,
+    release: Release,
+    clock: Clock,
+) -> Outcome | None:
+    plan, index = resolved.plan, order.round_index
+    rotation = round_rotation(resolved.messages.dim, plan.seed, index)
+
+    def encoded(ids: Sequence[int]) -> Iterator[tuple[int, secure.SegmentValues]]:
+        for client, value in site.train(order, ids, clock):
+            with clock("encode"):
+                segments = encoding.encode(value, rotation, streams(plan, index, client))
+            yield client, segments
+
+    params = resolved.params_for(len(order.invited))
+    params = params and secure.round_params(params, index, order.attempt)
+    attempt = Attempt(
+        params, order.invited, order.dropouts, encoded, _rand_of(plan, order), group, release
     )
-    survivors = foretold(params, client_ids, dropouts)
-    if survivors is not None:
-        # On record before the server could unmask anything: a crash may over-count, never under.
-        commit_release(survivors)
     try:
         with clock("protocol"):
-            summed = aggregate(
-                plan.aggregation, encoding.segments, params, client_ids, dropouts, encoded, rand
-            )
+            summed = aggregate(plan.aggregation, encoding.segments, attempt)
     except secure.TooFewClientsError as error:
         return Outcome(None, (), None, str(error))
-    if summed.survivors != survivors:
-        raise FlError(f"survivors: got {summed.survivors}; takes those on record, {survivors}")
+    if summed is None:
+        return None
     with clock("decode"):
         mean = encoding.decode(
-            summed.sums, rotation, len(client_ids), streams(plan, round_index, _SERVER)
+            summed.sums, rotation, len(order.invited), streams(plan, index, SERVER)
         )
     return Outcome(mean, summed.survivors, summed.cost, None)
+
+
+def _rand_of(plan: Plan, order: Order) -> Callable[[int], RandomBytes]:
+    """Client id -> the source of its keys and masks, which depend on the attempt."""
+    if not plan.seeded_secrets:
+        fresh = secure.secret_stream()
+        return lambda client: fresh
+    labels = (order.round_index, order.attempt)
+    return lambda client: secure.seeded_stream(plan.seed, Purpose.PROTOCOL, *labels, client)

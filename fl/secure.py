@@ -6,12 +6,13 @@ runs and where secret bytes come from is settled here.
 
 import functools
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl.group import Group
 from fl.types import Purpose, RandomBytes, seed_bytes
 from secureagg import (
     STAGES,
@@ -23,7 +24,7 @@ from secureagg import (
     byte_stream,
     choose_params,
     outcome,
-    run_round,
+    spread_round,
 )
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "RoundCost",
     "RoundResult",
     "TooFewClientsError",
+    "bind",
+    "binding",
     "masked_sum",
     "round_params",
     "run_params",
@@ -105,7 +108,7 @@ def run_params(
     )
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=4096)
 def resized(params: Params, num_clients: int) -> Params:
     """Returns the parameters of the same run for a cohort of another size.
 
@@ -140,23 +143,46 @@ def survivors_of(params: Params, client_ids: Sequence[int], dropouts: Dropouts) 
     return outcome(params, dropouts, client_ids=client_ids)
 
 
+def bind(params: Params, data: bytes) -> Params:
+    """Returns the parameters with the session and graph of another process's `binding`."""
+    size = len(params.session_id)
+    graph = None if params.graph_seed is None else data[size:]
+    return replace(params, session_id=data[:size], graph_seed=graph)
+
+
+def binding(params: Params) -> bytes:
+    """Returns what was drawn for these parameters, for the other processes of the run."""
+    return params.session_id + (params.graph_seed or b"")
+
+
 def masked_sum(
     params: Params,
     client_ids: Sequence[int],
     dropouts: Dropouts,
-    values: Callable[[int], SegmentValues],
-    rand: RandomBytes,
-) -> RoundResult:
-    """Runs the protocol with real clients and a real server in this process.
+    inputs: Callable[[Sequence[int]], Iterable[tuple[int, SegmentValues]]],
+    rand_of: Callable[[int], RandomBytes],
+    group: Group,
+    before_unmasking: Callable[[tuple[int, ...]], None],
+) -> RoundResult | None:
+    """Runs the protocol with real clients and a real server, spread over the processes of a run.
 
     Args:
         params: of this attempt.
         client_ids: the invited, ascending.
         dropouts: stage -> clients that never answer from that stage on.
-        values: client id -> its segments; asked once for each client that sends a masked vector.
-        rand: source of every key and seed.
+        inputs: called once with the clients here that mask: yields their segments, in any order.
+        rand_of: client id -> the source of its keys and seeds.
+        group: the processes.
+        before_unmasking: called in process 0 with the survivors.
+
+    Returns:
+        The result in process 0, None elsewhere.
 
     Raises:
         TooFewClientsError: too few remained; nothing was released.
     """
-    return run_round(params, values, dropouts=dropouts, client_ids=client_ids, rand=rand)
+    return spread_round(
+        params, client_ids, group.mine(client_ids), inputs,
+        dropouts=dropouts, index=group.index, exchange=group.exchange, rand_of=rand_of,
+        before_unmasking=before_unmasking,
+    )  # fmt: skip

@@ -147,7 +147,7 @@ def realised(
     Raises:
         DpError: no figure can be proven.
     """
-    if ledger.releases == 0 or exposure.client_sampling is not None:
+    if ledger.releases == 0 or exposure.cohort.secret:
         return None
     doubted = adversary == "server" and exposure.server == "malicious"
     return ledger.realised(
@@ -175,7 +175,7 @@ def so_far(
     privacy = exposure.privacy
     if not isinstance(privacy, Privacy) or ledger is None or exposure.refusal(privacy.against):
         return None, None
-    public = exposure.client_sampling is None
+    public = not exposure.cohort.secret
     spent = int(ledger.charges.max()) if public else min(attempts, exposure.max_releases)
     if spent == 0:
         return 0.0, 0.0
@@ -272,10 +272,13 @@ def _participation(exposure: Exposure) -> str:
         f"each client grants {exposure.max_releases} releases ({exposure.scheduled} scheduled, "
         f"{spare} spare); "
     )
-    if exposure.client_sampling is None:
-        return f"{granted}cohorts are public, so nothing is amplified by sampling clients"
+    if not exposure.cohort.secret:
+        return (
+            f"{granted}cohorts ({exposure.cohort}) are public, so nothing is amplified by "
+            "sampling clients"
+        )
     return (
-        f"{granted}every client joins a round with probability {exposure.client_sampling} by a "
+        f"{granted}every client joins a round with probability {exposure.cohort.prob} by a "
         "secret coin, which counts for an outsider alone: one who sees neither cohorts, their "
         "sizes, survivors, bytes nor durations, while no round aborts"
     )

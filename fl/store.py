@@ -190,7 +190,7 @@ class Store:
         row: Mapping[str, Any],
         round_index: int,
         state: PyTree,
-        client_states: Iterable[tuple[int, PyTree]] = (),
+        client_states: Iterable[tuple[int, bytes]] = (),
     ) -> None:
         """Commits a round, its metrics, checkpoint and client states in one transaction.
 
@@ -198,7 +198,7 @@ class Store:
             row: values of the columns of table `rounds`; mappings are stored as JSON.
             round_index: of the checkpoint.
             state: the server state after the round, a pytree of arrays.
-            client_states: (client, its own state) of those whose state the round changed.
+            client_states: (client, npz of its leaves) of those whose state the round changed.
         """
         values = {
             key: _json(value) if isinstance(value, Mapping) else value for key, value in row.items()
@@ -213,14 +213,18 @@ class Store:
             self._db.execute("insert into checkpoints values (?, ?)", (round_index, _npz(state)))
             self._db.executemany(
                 "insert or replace into client_states values (?, ?)",
-                ((int(client), _npz(kept)) for client, kept in client_states),
+                client_states,
             )
 
-    def client_state(self, client: int) -> list[np.ndarray] | None:
-        """Returns the leaves of a client's state, or None before its first release."""
+    def client_state(self, client: int) -> bytes | None:
+        """Returns a client's state as npz of its leaves, or None before its first release."""
         query = "select state from client_states where client = ?"
         found = self._db.execute(query, (int(client),)).fetchone()
-        return None if found is None else _leaves(found[0])
+        return None if found is None else found[0]
+
+    def client_states(self) -> Iterator[tuple[int, bytes]]:
+        """Yields (client, npz of its leaves) of every client that keeps something."""
+        yield from self._db.execute("select client, state from client_states order by client")
 
     def rounds(self) -> list[dict[str, Any]]:
         """Returns the rows of table `rounds` in order, with their JSON read."""

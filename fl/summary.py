@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from fl.datasets.dataset import FederatedDataset
 from fl.errors import StoreError
@@ -32,7 +31,9 @@ def versions() -> dict[str, str]:
     }
 
 
-def run_facts(resolved: Resolved, data: FederatedDataset) -> dict[str, Any]:
+def run_facts(
+    resolved: Resolved, data: FederatedDataset, execution: Mapping[str, int | str]
+) -> dict[str, Any]:
     """Returns what is known of a run before it starts."""
     plan = resolved.plan
     private = plan.privacy if isinstance(plan.privacy, Privacy) else None
@@ -55,11 +56,14 @@ def run_facts(resolved: Resolved, data: FederatedDataset) -> dict[str, Any]:
         "graph": resolved.params
         and {"degree": resolved.params.degree, "threshold": resolved.params.threshold},
         "seed": plan.seed,
+        "execution": dict(execution),
         "versions": versions(),
     }
 
 
-def fingerprint(resolved: Resolved, data: FederatedDataset, state: PyTree) -> str:
+def fingerprint(
+    resolved: Resolved, data: FederatedDataset, state: PyTree, execution: Mapping[str, int | str]
+) -> str:
     """Returns a hash of what a plan that resumes must share with the plan that began the run.
 
     Noise, bounds and releases are in it, so that what was released keeps its price. Optimizers
@@ -68,14 +72,16 @@ def fingerprint(resolved: Resolved, data: FederatedDataset, state: PyTree) -> st
     Args:
         resolved: the plan.
         data: the clients.
-        state: the initial server state.
+        state: the initial server state, or its shapes.
+        execution: strategy, chunk and threads, so that a run that resumes gives the same bits.
     """
     plan: Plan = resolved.plan
     parts = (
         plan.rounds, plan.cohort, plan.algorithm.batching, plan.privacy, plan.aggregation,
         plan.seed, plan.seeded_secrets, resolved.messages.dim, data.name, data.num_clients,
-        data.sizes.tolist(), resolved.exposure, resolved.encoding and resolved.encoding.segments,
-        jax.tree.structure(state), [str(jnp.asarray(leaf).aval) for leaf in jax.tree.leaves(state)],
+        hashlib.sha256(data.sizes.tobytes()).digest(), resolved.exposure,
+        resolved.encoding and resolved.encoding.segments, jax.tree.structure(state),
+        [f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(state)], dict(execution),
     )  # fmt: skip
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -125,7 +131,7 @@ def summarize(
             for name in (
                 "algorithm", "unit", "cohort", "secret_cohort", "planned_rounds", "invited",
                 "parameters", "min_survivors", "noise_multiplier",
-                "segments", "graph", "seed",
+                "segments", "graph", "seed", "execution",
             )
         },
         "job": None if job is None else dict(job),

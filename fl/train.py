@@ -4,6 +4,7 @@ The loop is the caller's: `for r in rounds(plan, model, data): ...`. `train` exh
 """
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,35 +14,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from fl.aggregate import Plain, draw_dropouts, lost_before_masking
-from fl.algorithms.base import ServerState
+from fl.arrays import to_npz
 from fl.books import Books
 from fl.datasets.dataset import FederatedDataset
 from fl.errors import StoreError
+from fl.group import Group, alone
+from fl.lanes import metric_totals
 from fl.metrics import client_evaluator, evaluator
 from fl.models import Model
-from fl.plan import Plan, Resolved, resolve
-from fl.privacy import Privacy
-from fl.records import RecordRunner
+from fl.plan import Plan
+from fl.prepare import Prepared, prepare, site_of
+from fl.programs import server_step
 from fl.results import Cost, Round, Run
-from fl.round import (
-    Clock,
-    Outcome,
-    Values,
-    attempt_round,
-    client_values,
-    invited,
-    record_values,
-)
-from fl.runners import ScanRunner, Trained, no_messages
+from fl.round import Clock, Outcome, attempt_round
+from fl.runners import Execution
+from fl.site import OVER, Order, Report
 from fl.statement import Statement
+from fl.states import ClientStates
 from fl.store import Store
-from fl.summary import fingerprint, run_facts, summarize, write_summary
+from fl.streams import invited
+from fl.summary import run_facts, summarize, write_summary
 from fl.tree import sha256
-from fl.types import Purpose, PyTree, jax_key
+
+_AUTO = Execution()
 
 
 class Training:
-    """One run in progress: `step` runs a round.
+    """One run in progress, in process 0: `step` runs a round.
 
     Attributes:
         resolved: the plan with everything derived.
@@ -52,38 +51,25 @@ class Training:
     """
 
     def __init__(
-        self,
-        resolved: Resolved,
-        model: Model,
-        data: FederatedDataset,
-        store: Store,
-        state: ServerState,
+        self, ready: Prepared, model: Model, data: FederatedDataset, store: Store, group: Group
     ) -> None:
-        plan = resolved.plan
-        self.resolved = resolved
+        self.resolved = ready.resolved
         self.store = store
-        self.state = state
+        self.state = ready.state
         self.next_round = 0
         self.stopped_early: str | None = None
+        self._group = group
         self._sizes = data.sizes
-        self._runner = ScanRunner(
-            plan.algorithm, data, plan.seed, resolved.messages.dim, resolved.max_norm
-        )
-        self._records = None
-        if isinstance(plan.privacy, Privacy) and plan.privacy.unit == "record":
-            self._records = RecordRunner(
-                plan.algorithm, data, plan.seed, plan.privacy.clip_norm,
-                plan.privacy.record_sampling or 1.0,
-            )  # fmt: skip
+        self._site = site_of(ready, data, ClientStates(ready.fresh, store.client_state))
         self._evaluate = None if data.test is None else evaluator(model, data.test)
-        self._evaluate_clients = client_evaluator(model, data) if plan.client_metrics else None
+        self._evaluate_clients = (
+            client_evaluator(model, data) if ready.resolved.plan.client_metrics else None
+        )
         self._evaluated: tuple[int, dict[str, float]] | None = None
-        self._server_update = jax.jit(plan.algorithm.server_update)
-        self._fresh = plan.algorithm.fresh_client_state(state.params)
-        self._books = Books(resolved.exposure, data.num_clients, store)
+        self._books = Books(ready.resolved.exposure, data.num_clients, store)
 
     def resume(self) -> None:
-        """Continues from the store: ledgers, server state and round number."""
+        """Continues from the store: ledgers, server state, client states and round number."""
         self._books.replay()
         checkpoint = self.store.checkpoint()
         if checkpoint is not None:
@@ -91,6 +77,19 @@ class Training:
             leaves = [jnp.asarray(leaf) for leaf in checkpoint.leaves]
             self.state = jax.tree.unflatten(structure, leaves)
             self.next_round = checkpoint.round_index + 1
+
+    def share_states(self) -> None:
+        """Hands what clients keep to the processes where they live."""
+        if self._group.size > 1:
+            rows = {str(client): np.frombuffer(kept, dtype=np.uint8)
+                    for client, kept in self.store.client_states()}  # fmt: skip
+            self._group.tell(to_npz(rows))
+
+    def close(self) -> None:
+        """Ends the run in all processes and closes the store."""
+        if self._group.size > 1:
+            self._group.tell(OVER)
+        self.store.close()
 
     def statement(self) -> Statement:
         """The privacy statement from what happened so far."""
@@ -112,54 +111,47 @@ class Training:
         ids = invited(self.resolved, len(self._sizes), index)
         if self._refused(ids):
             return None
+        order = self._order(index, ids)
         if not self.resolved.sizes[0] <= len(ids) <= self.resolved.sizes[1]:
             why = "the secret cohort's size is outside its bounds: nothing is released"
-            outcome = Outcome(None, (), None, why)
-            attempt = self.store.attempts(index)
-            return self._finish(index, attempt, len(ids), outcome, no_messages(()), Clock())
+            return self._finish(order, Outcome(None, (), None, why), [], Clock())
+        clock, attempt = Clock(), order.attempt
+        lost = lost_before_masking(order.dropouts)
+        self._books.charge(index, attempt, [client for client in ids if client not in lost])
+        if self._group.size > 1:
+            self._group.tell(order.to_bytes())
+        outcome = attempt_round(
+            self.resolved, self._site, order, self._group,
+            lambda survivors: self._books.release(index, attempt, survivors), clock,
+        )  # fmt: skip
+        if outcome is None:
+            raise AssertionError("process 0 always has the outcome")
+        reports = self._reports()
+        zeroed = sorted(client for report in reports for client in report.zeroed)
+        self.store.note_zeroed(index, attempt, zeroed)
+        with clock("decode"):
+            self._apply(outcome)
+        finished = self._finish(order, outcome, reports, clock)
+        if self._group.size > 1:
+            self._group.tell(json.dumps(finished.survivors).encode())
+        return finished
+
+    def _order(self, index: int, ids: list[int]) -> Order:
+        plan = self.resolved.plan
         dropouts = (
             {}
             if isinstance(plan.aggregation, Plain)
             else draw_dropouts(plan.aggregation, ids, plan.seed, index)
         )
         self.state = self.state._replace(round_index=np.int32(index))
-        clock, attempt = Clock(), self.store.attempts(index)
-        lost = lost_before_masking(dropouts)
-        present = [client for client in ids if client not in lost]
-        self._books.charge(index, attempt, present)
-        gone = frozenset(dropouts.get("mask_input", ()))
-        senders = [client for client in present if client not in gone]
-        trained, values = self._local_work(index, senders, clock)
-        self.store.note_zeroed(index, attempt, trained.client_ids[~trained.finite].tolist())
-        outcome = attempt_round(
-            self.resolved,
-            values,
-            ids,
-            dropouts,
-            index,
-            attempt,
-            lambda survivors: self._books.release(index, attempt, survivors),
-            clock,
-        )
-        with clock("decode"):
-            self._apply(outcome)
-        return self._finish(index, attempt, len(ids), outcome, trained, clock)
+        sent = plan.algorithm.broadcast(self.state)
+        return Order(index, self.store.attempts(index), tuple(ids), dropouts, sent)
 
-    def _local_work(self, index: int, senders: list[int], clock: Clock) -> tuple[Trained, Values]:
-        """Trains the clients, or, where records are the unit, gets ready to as they are summed."""
-        plan, sent = self.resolved.plan, self.resolved.plan.algorithm.broadcast(self.state)
-        if self._records is not None:
-            return no_messages(senders), record_values(plan, self._records, sent, index, clock)
-        with clock("train"):
-            trained = self._runner.train(sent, index, senders, self._client_state)
-        return trained, client_values(plan, trained, self._sizes)
-
-    def _client_state(self, client: int) -> PyTree:
-        """Returns a client's own state: as its last release left it, or fresh."""
-        structure = jax.tree.structure(self._fresh)
-        keeps = bool(jax.tree.leaves(self._fresh))
-        leaves = self.store.client_state(client) if keeps else None
-        return self._fresh if leaves is None else jax.tree.unflatten(structure, leaves)
+    def _reports(self) -> list[Report]:
+        mine = self._site.report(with_states=False)
+        if self._group.size == 1:
+            return [mine]
+        return [mine, *(Report.from_bytes(data) for data in self._group.exchange(b"")[1:])]
 
     def _refused(self, ids: list[int]) -> bool:
         why = self._books.refusal(ids, self.resolved.max_attempts)
@@ -172,9 +164,10 @@ class Training:
     def _apply(self, outcome: Outcome) -> None:
         if outcome.mean is None or outcome.mean.vector is None:
             return
-        mean = jnp.asarray(outcome.mean.vector, dtype=jnp.float32)
-        message = self.resolved.messages.unravel(mean)
-        self.state = self._server_update(self.state, message)
+        self.state = server_step(
+            self.resolved.plan.algorithm, self.resolved.messages.unravel, self.state,
+            outcome.mean.vector.astype(np.float32),
+        )  # fmt: skip
         jax.block_until_ready(self.state)  # type: ignore[no-untyped-call]  # jax leaves it untyped
 
     def _due(self, index: int) -> bool:
@@ -188,35 +181,27 @@ class Training:
         found = self._evaluate_clients(self.state.params)
         return {key: v for name, one in found.items() for key, v in one.flat(name).items()}
 
-    def _metrics(self, index: int, outcome: Outcome, trained: Trained) -> dict[str, float]:
+    def _metrics(self, index: int, outcome: Outcome, reports: list[Report]) -> dict[str, float]:
         due = self._due(index)
         counts = {} if outcome.mean is None else outcome.mean.counts
-        in_the_open = self.resolved.encoding is None
-        local = trained.metrics if in_the_open else {}  # otherwise they stay with their owners
+        local = metric_totals({k: v for report in reports for k, v in report.metrics.items()})
         means = {f"train_{name}": total / n for name, (total, n) in local.items() if n}
         return {**(self.evaluate() if due else {}), **counts, **means}
 
-    def _finish(
-        self,
-        index: int,
-        attempt: int,
-        invited: int,
-        outcome: Outcome,
-        trained: Trained,
-        clock: Clock,
-    ) -> Round:
+    def _finish(self, order: Order, outcome: Outcome, reports: list[Report], clock: Clock) -> Round:
+        index = order.round_index
         self.next_round = index + 1
-        metrics, clients = self._metrics(index, outcome, trained), self._client_metrics(index)
+        metrics, clients = self._metrics(index, outcome, reports), self._client_metrics(index)
         epsilon, worst = self._books.so_far()
         uploaded = None if outcome.cost is None else sum(outcome.cost.upload_bytes.values())
         if self.resolved.encoding is None:
-            uploaded = trained.vectors.nbytes
+            uploaded = 4 * self.resolved.messages.dim * sum(report.trained for report in reports)
         row = {
             "round": index,
-            "attempt": attempt,
+            "attempt": order.attempt,
             "status": "aborted" if outcome.mean is None else "released",
             "reason": outcome.reason,
-            "invited": invited,
+            "invited": len(order.invited),
             "survivors": len(outcome.survivors),
             "metrics": metrics,
             "epsilon": epsilon,
@@ -226,20 +211,17 @@ class Training:
             "cost": outcome.cost and dataclasses.asdict(outcome.cost),
             "client_metrics": clients,
         }
-        self.store.finish_round(row, index, self.state, self._moved_on(outcome, trained))
+        released = outcome.survivors
+        kept = (self._site.states.pending(), *(r.states.items() for r in reports))
+        moved = ((client, state) for rows in kept for client, state in rows
+                 if client in frozenset(released))  # fmt: skip
+        self.store.finish_round(row, index, self.state, moved)
+        self._site.states.settle(released)
         cost = Cost(dict(clock.seconds), uploaded, outcome.cost)
         return Round(
             index, self.state.params, metrics, outcome.survivors, epsilon, worst, cost,
             outcome.reason, clients,
         )  # fmt: skip
-
-    def _moved_on(self, outcome: Outcome, trained: Trained) -> Iterator[tuple[int, PyTree]]:
-        """Yields the states of clients whose messages were released; the others keep theirs."""
-        released = frozenset() if outcome.mean is None else frozenset(outcome.survivors)
-        if jax.tree.leaves(self._fresh):
-            for row, client in enumerate(trained.client_ids.tolist()):
-                if client in released:
-                    yield client, trained.state_of(row)
 
 
 def start(
@@ -250,6 +232,8 @@ def start(
     out: str | Path | None = None,
     resume: bool = False,
     job: Mapping[str, Any] | None = None,
+    execution: Execution = _AUTO,
+    group: Group | None = None,
 ) -> Training:
     """Validates a plan and opens its store; nothing is trained yet.
 
@@ -260,25 +244,42 @@ def start(
         out: directory of the run's store, or None to keep it in memory.
         resume: continue the run in `out` instead of starting one.
         job: strings and numbers to keep with the run, such as those of a Job.
+        execution: how clients train; a run resumes with the strategy, chunk and threads that began
+            it, on any number of processes.
+        group: the processes of the run, this being 0 of them; the others call `serve`.
 
     Raises:
         PlanError: with every fault of the plan.
         StoreError: `out` holds a run already, or, to resume, none or another plan's.
+        WorkerError: another process is gone or runs something else.
     """
-    resolved = resolve(plan, data, model=model)
-    state = plan.algorithm.init(model.init(jax_key(plan.seed, Purpose.PARAMS)))
-    identity = fingerprint(resolved, data, state)
-    meta = {"fingerprint": identity, "facts": run_facts(resolved, data), "job": job}
-    if not resume:
+    group = group or alone()
+    ready = prepare(plan, model, data, execution, group)
+    facts = run_facts(ready.resolved, data, ready.execution)
+    meta = {"fingerprint": ready.identity, "facts": facts, "job": job}
+    if resume:
+        training = _resumed(ready, model, data, out, group)
+    else:
         store = Store.in_memory(meta) if out is None else Store.create(Path(out), meta)
-        return Training(resolved, model, data, store, state)
+        training = Training(ready, model, data, store, group)
+    training.share_states()
+    return training
+
+
+def _resumed(
+    ready: Prepared, model: Model, data: FederatedDataset, out: str | Path | None, group: Group
+) -> Training:
     if out is None:
         raise StoreError("out", None, "the directory of the run to resume")
     store = Store.open(Path(out))
-    if store.meta()["fingerprint"] != identity:
+    meta = store.meta()
+    if meta["fingerprint"] != ready.identity:
         store.close()
+        began = meta["facts"]["execution"]
+        if began != ready.execution:
+            raise StoreError("execution", ready.execution, f"that of the run so far, {began}")
         raise StoreError("plan", "another plan than the one that began this run", "the same plan")
-    training = Training(resolved, model, data, store, state)
+    training = Training(ready, model, data, store, group)
     training.resume()
     return training
 
@@ -290,6 +291,8 @@ def rounds(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    execution: Execution = _AUTO,
+    group: Group | None = None,
 ) -> Iterator[Round]:
     """Runs a plan round by round; the plan is validated before this returns.
 
@@ -299,12 +302,15 @@ def rounds(
         data: the clients.
         out: directory of the run's store and summary, or None to keep nothing.
         resume: continue the run in `out` instead of starting one.
+        execution: how clients train.
+        group: the processes of the run, this being 0 of them; the others call `serve`.
 
     Raises:
         PlanError: with every fault of the plan.
         StoreError: `out` holds a run already, or, to resume, none or another plan's.
+        WorkerError: another process is gone or runs something else.
     """
-    training = start(plan, model, data, out=out, resume=resume)
+    training = start(plan, model, data, out=out, resume=resume, execution=execution, group=group)
     return _steps(training, None if out is None else Path(out))
 
 
@@ -330,26 +336,27 @@ def conclude(training: Training, out: Path | None) -> dict[str, Any]:
     )
     if out is not None:
         write_summary(out, summary)
-    training.store.close()
+    training.close()
     return summary
 
 
 def train(
-    plan: Plan, model: Model, data: FederatedDataset, *, out: str | Path | None = None
+    plan: Plan,
+    model: Model,
+    data: FederatedDataset,
+    *,
+    out: str | Path | None = None,
+    execution: Execution = _AUTO,
+    group: Group | None = None,
 ) -> Run:
-    """Runs a plan to its end.
-
-    Args:
-        plan: what to run.
-        model: its parameters are trained; its metrics are evaluated on `data.test`.
-        data: the clients.
-        out: directory of the run's store and summary, or None to keep nothing.
+    """Runs a plan to its end; the arguments are those of `rounds`.
 
     Raises:
         PlanError: with every fault of the plan.
         StoreError: `out` holds a run already.
+        WorkerError: another process is gone or runs something else.
     """
-    training = start(plan, model, data, out=out)
+    training = start(plan, model, data, out=out, execution=execution, group=group)
     costs = tuple(
         finished.cost for finished in _steps(training, None if out is None else Path(out))
     )

@@ -5,8 +5,9 @@ slow to scan over, and clipping, rotation and masking need one vector anyway.
 """
 
 import hashlib
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,30 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from fl.types import PyTree
+
+
+@dataclass(frozen=True)
+class Unravel:
+    """f32[d] -> a tree; traceable, and equal for equal trees, so that programs are shared.
+
+    Attributes:
+        structure: of the tree.
+        shapes: of its leaves in canonical order.
+        dtypes: of its leaves.
+    """
+
+    structure: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[np.dtype[Any], ...]
+
+    def __call__(self, vector: jax.Array) -> PyTree:
+        """Returns the tree whose leaves lie in `vector` one after the other."""
+        leaves, start = [], 0
+        for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
+            end = start + math.prod(shape)
+            leaves.append(vector[start:end].reshape(shape).astype(dtype))
+            start = end
+        return jax.tree.unflatten(self.structure, leaves)
 
 
 class Raveler(NamedTuple):
@@ -25,7 +50,7 @@ class Raveler(NamedTuple):
     """
 
     dim: int
-    unravel: Callable[[jax.Array], PyTree]
+    unravel: Unravel
 
 
 def ravel(tree: PyTree) -> jax.Array:
@@ -35,10 +60,10 @@ def ravel(tree: PyTree) -> jax.Array:
 
 def raveler(template: PyTree) -> Raveler:
     """Returns the Raveler of trees shaped like `template` (arrays or jax.ShapeDtypeStruct)."""
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), template)
-    flat, unravel = ravel_pytree(zeros)
-
-    return Raveler(int(flat.size), lambda vector: unravel(vector.astype(flat.dtype)))
+    leaves, structure = jax.tree.flatten(template)
+    shapes = tuple(tuple(leaf.shape) for leaf in leaves)
+    unravel = Unravel(structure, shapes, tuple(np.dtype(leaf.dtype) for leaf in leaves))
+    return Raveler(sum(map(math.prod, shapes)), unravel)
 
 
 def clip_by_l2(vector: jax.Array, max_norm: float) -> jax.Array:

@@ -25,7 +25,9 @@ def word_dtype(bits: int) -> np.dtype[Any]:
 
 
 def low_bits(words: Words, bits: int) -> Words:
-    """Returns words mod 2^bits, in the same dtype."""
+    """Returns words mod 2^bits, in the same dtype; words that all fit already, not copied."""
+    if bits == 8 * words.dtype.itemsize:
+        return words
     reduced: Words = words & words.dtype.type((1 << bits) - 1)
     return reduced
 

@@ -29,8 +29,11 @@ def state_to_bytes(state: Any, received: Mapping[int, Any], sums: tuple[Words, .
     round_, parts = state.round, [bytes([_TAGS[type(state)]])]
     if isinstance(state, Finished):
         aggregate = state.aggregate
-        parts += [_ids(round_, aggregate.survivors), _ids(round_, aggregate.faulty)]
+        sets = (aggregate.shared, aggregate.survivors, aggregate.faulty)
+        parts += [_ids(round_, members) for members in sets]
         parts += [blob(messages.quorum_to_bytes(aggregate.quorum))]
+        disputes = {i: _ids(round_, holders) for i, holders in aggregate.disputes.items()}
+        parts += [blobs(disputes)]
         parts += [aggregate.sums[s.name].astype("<u8").tobytes() for s in round_.params.segments]
         return b"".join(parts)
     held = state.unmask if isinstance(state, CollectSignatures) else state
@@ -96,13 +99,18 @@ def _late_state(
 
 
 def _finished(reader: Reader, round_: Round) -> Finished:
-    survivors, faulty = (tuple(sorted(_ids_from(reader, round_))) for _ in range(2))
+    shared, survivors, faulty = (tuple(sorted(_ids_from(reader, round_))) for _ in range(3))
     quorum = messages.quorum_from_bytes(reader.blob(), limit=len(round_.witnesses))
+    disputes = {
+        i: tuple(sorted(_ids_from(Reader(flags), round_))) for i, flags in reader.blobs().items()
+    }
     sums = {
         s.name: np.frombuffer(reader.take(8 * s.length), dtype="<u8").astype(np.uint64)
         for s in round_.params.segments
     }
-    return Finished(round_, frozenset(), Aggregate(sums, survivors, quorum, faulty))
+    return Finished(
+        round_, frozenset(), Aggregate(sums, shared, survivors, quorum, faulty, disputes)
+    )
 
 
 def _accepted(state: object, item: Any) -> bytes:

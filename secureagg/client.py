@@ -21,13 +21,12 @@ from secureagg.primitives import (
     CIPHER_BYTES,
     KEY_BYTES,
     Usage,
-    agreement,
     digest,
     hkdf,
     is_proper_public_key,
     is_signed,
+    key_pair,
     label,
-    public_key,
 )
 from secureagg.sharing import SharePair
 from secureagg.states import Advertised, Checked, Invited, Masked, Revealed, Shared
@@ -50,11 +49,14 @@ def advertised(state: Invited) -> Advertised:
     ctx, me, identity = state.round.ctx, state.client_id, state.identity
     keys = hkdf(state.secret, 3 * KEY_BYTES, label(Usage.CLIENT_KEYS, ctx, u32(me)))
     enc, mask, seed = (keys[i : i + KEY_BYTES] for i in range(0, len(keys), KEY_BYTES))
-    bundle = KeyBundle(public_key(enc), public_key(mask), self_seed_commitment(ctx, me, seed))
+    (enc_public, enc_agree), (mask_public, mask_agree) = key_pair(enc), key_pair(mask)
+    bundle = KeyBundle(enc_public, mask_public, self_seed_commitment(ctx, me, seed))
     if identity is not None:
         signature = identity.sign(keys_to_sign(state.round, me, bundle.to_bytes()))
         bundle = replace(bundle, signature=signature)
-    return Advertised(state.round, me, identity, state.secret, enc, mask, seed, bundle)
+    return Advertised(
+        state.round, me, identity, state.secret, enc, mask, seed, bundle, enc_agree, mask_agree
+    )
 
 
 def self_seed_commitment(ctx: bytes, client_id: int, seed: bytes) -> bytes:
@@ -95,14 +97,14 @@ def share_keys(state: Advertised, bundles: Mapping[int, KeyBundle]) -> tuple[Sha
     )
     xs = np.array([round_.position[v] + 1 for v in holders], dtype=np.uint64)
     secrets = (state.mask_private_key, state.self_mask_seed)
-    mask_key, self_seed = shamir.split(secrets, xs, round_.params.threshold, rand)
-    agree = agreement(state.enc_private_key)
+    mask_key, self_seed = shamir.split(secrets, xs, round_.params.threshold, rand).astype("<u4")
+    agree = state.enc_agree
     keys = {v: bundle.enc_public_key for v, bundle in bundles.items()}
     keys[me] = state.bundle.enc_public_key
     boxes, opening_keys = {}, {}
     for i, v in enumerate(holders):
         sealing_key, opening_keys[v] = sharing.box_keys(agree(keys[v]), round_.ctx, me, v, keys)
-        pair = _share_bytes(mask_key[i]), _share_bytes(self_seed[i])
+        pair = mask_key[i].tobytes(), self_seed[i].tobytes()
         boxes[v] = sharing.seal_pair(sealing_key, round_.ctx, me, v, pair)
     message = messages.header(Kind.SHARES, me, round_.ctx) + messages.boxes_to_bytes(boxes)
     return Shared(state, bundles, opening_keys), message
@@ -250,10 +252,13 @@ def _reveal(
 ) -> tuple[Revealed, bytes]:
     """One share for each neighbour in shared, by its status."""
     held = np.array([pair is not None for pair in pairs.values()], dtype=np.bool_)
-    rows = []
-    for v, (mask_key_share, self_seed_share) in _or_zero(pairs):
-        survived = statuses[round_.position[v]] == Status.SURVIVOR
-        rows.append(self_seed_share if survived else mask_key_share)
+    positions = [round_.position[v] for v in pairs]
+    survived = (statuses[positions] == Status.SURVIVOR).tolist()
+    nothing = bytes(shamir.SHARE_BYTES)
+    rows = [
+        nothing if pair is None else pair[seed]
+        for pair, seed in zip(pairs.values(), survived, strict=True)
+    ]
     shares = np.frombuffer(b"".join(rows), dtype="<u4").reshape(-1, shamir.LIMBS)
     message = messages.header(Kind.UNMASK_SHARES, me, round_.ctx)
     message += UnmaskShares(held, shares).to_bytes()
@@ -292,8 +297,7 @@ def _check_shared(state: Shared, inbound: NeighbourShares) -> list[int]:
     round_, me = state.me.round, state.me.client_id
     if not inbound.shared[round_.position[me]]:
         raise FaultyServerError(round_.index, "this client is not in shared")
-    all_neighbours = round_.mask_neighbours(me)
-    neighbours = [v for v in all_neighbours if inbound.shared[round_.position[v]]]
+    neighbours = round_.neighbours_in(inbound.shared, me)
     if list(inbound.boxes) != neighbours:
         raise FaultyServerError(round_.index, "boxes are not those of the neighbours in shared")
     if not all(v in state.bundles for v in neighbours):
@@ -313,18 +317,7 @@ def _masks(state: Shared, neighbours: list[int]) -> Iterator[tuple[bytes, bytes,
     yield me.self_mask_seed, masking.self_mask_info(ctx, me.client_id), True
     keys = {v: state.bundles[v].mask_public_key for v in neighbours}
     keys[me.client_id] = me.bundle.mask_public_key
-    agree = agreement(me.mask_private_key)
+    agree = me.mask_agree
     for v in neighbours:
         info = masking.pairwise_mask_info(ctx, me.client_id, v, keys)
         yield agree(keys[v]), info, me.client_id < v
-
-
-def _or_zero(shares: Mapping[int, SharePair | None]) -> Iterator[tuple[int, SharePair]]:
-    """Pairs of shares by neighbour, zero where none is held."""
-    nothing = bytes(shamir.SHARE_BYTES)
-    for v, pair in shares.items():
-        yield v, pair or (nothing, nothing)
-
-
-def _share_bytes(limbs: NDArray[np.uint32]) -> bytes:
-    return limbs.astype("<u4").tobytes()

@@ -48,6 +48,11 @@ class Round:
         found = self.graph.mask_neighbours(self.position[client_id])
         return tuple([self.ids[p] for p in found.tolist()])
 
+    def neighbours_in(self, flags: Flags, client_id: int) -> list[int]:
+        """Returns those of `mask_neighbours` that [n] `flags` hold."""
+        found = self.graph.mask_neighbours(self.position[client_id])
+        return [self.ids[p] for p in found[flags[found]].tolist()]
+
     def holders(self, client_id: int) -> tuple[int, ...]:
         """Returns the ascending ids that hold this client's shares."""
         found = self.graph.holders(self.position[client_id])

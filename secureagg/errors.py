@@ -5,7 +5,7 @@
     SecureAggError
       ParamsError                  caller, before any message              field, got, takes
       MisuseError                  caller: wrong step, bad input, reuse    step
-      TooFewClientsError           server or client: an abort, no blame    round, have, need
+      TooFewClientsError           server or client: an abort, no proof    round, have, need, ..
       ProtocolError                a peer's bytes, never raised directly
         MessageError               malformed                               sender, round
         FaultyClientError          raised by the server                    client_id
@@ -15,6 +15,11 @@
 A message that raises has changed no state: the session still takes the right one.
 No exception text holds a secret.
 """
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_NONE: Mapping[int, tuple[int, ...]] = MappingProxyType({})
 
 
 class SecureAggError(Exception):
@@ -50,19 +55,32 @@ class MisuseError(SecureAggError):
 
 
 class TooFewClientsError(SecureAggError):
-    """Too few clients are left, so the round releases nothing. Nobody is to blame.
+    """Too few clients are left, so the round releases nothing. Nobody is proven to be at fault.
 
     Attributes:
         round: round index.
         have: clients (or shares of one secret) there are.
         need: how many it takes.
+        disputes: by dealer, the holders that say its box of shares was no good: the dealer or all
+            of those holders lie. Ascending ids; empty unless shares are lacking.
     """
 
-    def __init__(self, round_index: int, have: int, need: int, what: str = "clients") -> None:
-        super().__init__(f"round {round_index}: {have} {what}, needs {need}; nothing is released")
+    def __init__(
+        self,
+        round_index: int,
+        have: int,
+        need: int,
+        what: str = "clients",
+        disputes: Mapping[int, tuple[int, ...]] = _NONE,
+    ) -> None:
+        text = f"round {round_index}: {have} {what}, needs {need}; nothing is released"
+        for dealer, holders in disputes.items():
+            text += f"; client {dealer} or clients {', '.join(map(str, holders))} at fault"
+        super().__init__(text)
         self.round = round_index
         self.have = have
         self.need = need
+        self.disputes = disputes
 
 
 class ProtocolError(SecureAggError):

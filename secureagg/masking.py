@@ -5,6 +5,8 @@ mod 2^b, where the lower id of a pair adds what the higher id subtracts (Bonawit
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from struct import Struct
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +18,7 @@ from secureagg._codec import (
     low_bits,
     pack_bits,
     packed_bytes,
+    prefixed,
     u16,
     u32,
     unpack_bits,
@@ -34,6 +37,9 @@ class HasSegments(Protocol):
         """The segments, in the order of the wire."""
         ...
 
+
+_IDS = Struct("<HIHI")
+"""Two client ids as `label` writes them, each behind its length, in one call."""
 
 Vectors = Mapping[str, NDArray[np.integer]] | NDArray[np.integer]
 
@@ -63,7 +69,8 @@ def check_vectors(params: Params, vectors: Vectors) -> Mapping[str, NDArray[np.i
             raise MisuseError("mask_input", f"{where}: takes a numpy array of integers")
         if array.shape != (segment.length,):
             raise MisuseError("mask_input", f"{where}: {array.shape}, takes ({segment.length},)")
-        if int(array.min()) < 0 or int(array.max()) >> segment.modulus_bits:
+        negative = array.dtype.kind == "i" and int(array.min()) < 0
+        if negative or int(array.max()) >> segment.modulus_bits:
             takes = f"takes integers in [0, 2^{segment.modulus_bits})"
             raise MisuseError("mask_input", f"{where}: out of range, {takes}")
     return vectors
@@ -121,7 +128,14 @@ def pairwise_mask_info(ctx: bytes, one: int, other: int, keys: Mapping[int, byte
         keys: advertised mask public keys by id.
     """
     low, high = min(one, other), max(one, other)
-    return label(Usage.PAIRWISE_MASK, ctx, u32(low), u32(high), keys[low], keys[high])
+    ids = _IDS.pack(4, low, 4, high)
+    return _pairwise_opening(ctx) + ids + prefixed(keys[low]) + prefixed(keys[high])
+
+
+@lru_cache(maxsize=16)
+def _pairwise_opening(ctx: bytes) -> bytes:
+    """How the label of every pairwise mask of a round begins."""
+    return label(Usage.PAIRWISE_MASK, ctx)
 
 
 def add_masks(words: tuple[Words, ...], masks: Iterable[tuple[bytes, bytes, bool]]) -> None:

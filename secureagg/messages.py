@@ -9,6 +9,7 @@ little-endian. Lengths are checked before fields are read, counts before anythin
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from struct import Struct
 from typing import NamedTuple
 
 import numpy as np
@@ -85,8 +86,8 @@ class KeyBundle:
     def from_bytes(body: memoryview | bytes, *, signed: bool) -> "KeyBundle":
         """Reads the body."""
         _check_length(body, KeyBundle.len_bytes(signed=signed))
-        ends = (KEY_BYTES, 2 * KEY_BYTES, 3 * KEY_BYTES, len(body))
-        return KeyBundle(*(bytes(body[a:b]) for a, b in zip((0, *ends), ends, strict=False)))
+        data, one, two, three = bytes(body), KEY_BYTES, 2 * KEY_BYTES, 3 * KEY_BYTES
+        return KeyBundle(data[:one], data[one:two], data[two:three], data[three:])
 
     def to_bytes(self) -> bytes:
         """Writes the body."""
@@ -112,6 +113,7 @@ def bundles_to_bytes(bundles: Mapping[int, KeyBundle]) -> bytes:
 
 SHARE_PAIR_BYTES = 2 * (1 + SHARE_BYTES)
 BOX_BYTES = SHARE_PAIR_BYTES + BOX_OVERHEAD
+_PAIR_LIMBS = Struct(f"<x{LIMBS}Ix{LIMBS}I")  # x: the kind of each share
 
 
 class ShareKind(IntEnum):
@@ -121,23 +123,23 @@ class ShareKind(IntEnum):
     SELF_SEED = 2
 
 
+_KINDS = bytes([ShareKind.MASK_KEY]), bytes([ShareKind.SELF_SEED])
+
+
 def share_pair_to_bytes(mask_key_share: bytes, self_seed_share: bytes) -> bytes:
     """What a box hides: each share behind its kind, 2 * 37 bytes."""
-    return b"".join(
-        (bytes([ShareKind.MASK_KEY]), mask_key_share, bytes([ShareKind.SELF_SEED]), self_seed_share)
-    )
+    return _KINDS[0] + mask_key_share + _KINDS[1] + self_seed_share
 
 
 def share_pair_from_bytes(data: bytes) -> tuple[bytes, bytes]:
     """Returns (mask_key_share, self_seed_share), SHARE_BYTES each."""
     _check_length(data, SHARE_PAIR_BYTES)
     half = 1 + SHARE_BYTES
-    if (data[0], data[half]) != (ShareKind.MASK_KEY, ShareKind.SELF_SEED):
+    if (data[:1], data[half : half + 1]) != _KINDS:
         raise ValueError("shares are not labelled mask key, self seed")
-    shares = data[1:half], data[half + 1 :]
-    if np.frombuffer(b"".join(shares), dtype="<u4").max() >= PRIME:
+    if max(_PAIR_LIMBS.unpack(data)) >= PRIME:
         raise ValueError("a share is not below the prime")
-    return shares
+    return data[1:half], data[half + 1 :]
 
 
 class SealedShares(NamedTuple):

@@ -12,7 +12,7 @@ from secureagg.primitives import CIPHER_BYTES, KEY_BYTES, Usage, hkdf, key_strea
 RandomBytes = Callable[[int], bytes]
 """os.urandom's meaning: a number of bytes to that many bytes."""
 
-BLOCK_BYTES = 1 << 19
+BLOCK_BYTES = 1 << 18
 """Key stream made at a time: stays in the second-level cache."""
 
 BATCH = 64

@@ -111,10 +111,14 @@ def hkdf(secret: bytes, length: int, info: bytes, salt: bytes | None = None) -> 
 
 def public_key(private_key: bytes) -> bytes:
     """Returns the X25519 public key (32 bytes) of 32 private bytes (RFC 7748)."""
-    return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+    return key_pair(private_key)[0]
 
 
-def agreement(private_key: bytes) -> Callable[[bytes], bytes]:
+Agree = Callable[[bytes], bytes]
+"""A peer's X25519 public key (32 bytes) to the shared secret (32 bytes)."""
+
+
+def agreement(private_key: bytes) -> Agree:
     """X25519 (RFC 7748) with one private key, loaded once: loading costs as much as agreeing.
 
     Args:
@@ -124,12 +128,17 @@ def agreement(private_key: bytes) -> Callable[[bytes], bytes]:
         A function from a peer's public key (32 bytes) to the shared secret (32 bytes). It raises
         ValueError where the secret would be all zero: the peer's point has small order.
     """
+    return key_pair(private_key)[1]
+
+
+def key_pair(private_key: bytes) -> tuple[bytes, Agree]:
+    """Returns (`public_key`, `agreement`) of 32 private bytes, loaded once for both."""
     key = X25519PrivateKey.from_private_bytes(private_key)
 
     def agree(peer: bytes) -> bytes:
         return key.exchange(X25519PublicKey.from_public_bytes(peer))
 
-    return agree
+    return key.public_key().public_bytes_raw(), agree
 
 
 class IdentityKey:
@@ -174,9 +183,10 @@ def is_signed(identity: bytes, signature: bytes, data: bytes) -> bool:
 
 
 def is_identity(identity: bytes) -> bool:
-    """Tells whether bytes are a canonical Ed25519 public key that is not of small order.
+    """Tells whether 32 bytes are a canonical Ed25519 public key that is not of small order.
 
-    Under a key of small order a signature need not depend on the message.
+    Under a key of small order a signature need not depend on the message. Bytes that are no point
+    are not told apart: nothing is signed under them.
     """
     try:
         Ed25519PublicKey.from_public_bytes(identity)

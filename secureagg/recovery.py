@@ -5,6 +5,12 @@ one is named, and its answer is not used. Secrets are rebuilt from exactly thres
 checked against what their dealer advertised; as the shares match the dealer's own commitments by
 then, a wrong secret names the dealer. So does a surplus share off the polynomial of the others,
 but the secret being right, the sum comes out all the same.
+
+A holder whose box was no good says so in place of a share. It cannot prove that: the key that opens
+the box would open an honest dealer's box just as well. So the server counts. The holders of an
+honest dealer that say so all lie, and at most max_corrupt of them can; more than that prove the
+dealer at fault. With fewer, dealer and holders are in dispute, which costs the round only where
+good shares are fewer than threshold.
 """
 
 from collections.abc import Iterator, Mapping
@@ -67,17 +73,22 @@ class Aggregate:
 
     Attributes:
         sums: uint64 [length] by segment: the survivors' sum mod 2^modulus_bits.
-        survivors: ascending ids.
+        shared: whose boxes went out, ascending ids.
+        survivors: whose masked vectors are in the sum, ascending ids.
         quorum: threshold witnesses' signatures over the sets shared and survivors, by id; none
-            with a semi-honest server.
-        faulty: clients that dealt shares which contradict each other, ascending ids. Their
-            secrets were rebuilt all the same.
+            with a semi-honest server. `verify_quorum` takes all three.
+        faulty: clients that dealt shares which contradict each other, or whose boxes more than
+            max_corrupt holders refused, ascending ids. Their secrets were rebuilt all the same.
+        disputes: by dealer, the holders that refused its box: ascending ids. Where they are
+            max_corrupt or fewer, the dealer or all of them are at fault.
     """
 
     sums: dict[str, NDArray[np.uint64]]
+    shared: tuple[int, ...]
     survivors: tuple[int, ...]
     quorum: Mapping[int, bytes]
     faulty: tuple[int, ...]
+    disputes: Mapping[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class Finished:
     aggregate: Aggregate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Shares:
     """All shares: dealer position [N], holder's x [N], limbs [N, 9], by ascending holder."""
 
@@ -132,10 +143,13 @@ def close_unmask(state: CollectUnmask, received: Mapping[int, UnmaskShares]) -> 
     Raises:
         TooFewClientsError: some secret has fewer than threshold shares.
         FaultyClientError: the shares that a client committed to rebuild another secret than the
-            one it advertised.
+            one it advertised; or there are fewer than threshold of them, as more than max_corrupt
+            holders got no good box from it.
     """
     round_ = state.round
     needed, shares = _needed(state), _flat_shares(state, received)
+    disputes = _disputes(state, received)
+    _check_counts(round_, needed, shares, disputes)
     secrets, faulty = _rebuild(round_, needed, shares)
     for client_id, secret in secrets.items():
         if not _is_advertised(state, client_id, secret):
@@ -144,8 +158,10 @@ def close_unmask(state: CollectUnmask, received: Mapping[int, UnmaskShares]) -> 
     masking.add_masks(sums, _masks_left(state, secrets))
     parts = zip(round_.params.segments, sums, strict=True)
     totals = {s.name: low_bits(w, s.modulus_bits).astype(np.uint64) for s, w in parts}
-    survivors = tuple(sorted(state.survivors))
-    return Finished(round_, frozenset(), Aggregate(totals, survivors, state.quorum, faulty))
+    shared, survivors = tuple(sorted(state.bundles)), tuple(sorted(state.survivors))
+    named = tuple(sorted({*faulty, *_proven(round_, disputes)}))
+    result = Aggregate(totals, shared, survivors, state.quorum, named, disputes)
+    return Finished(round_, frozenset(), result)
 
 
 def needed_dealers(round_: Round, shared: Flags, survivors: Flags) -> Flags:
@@ -184,15 +200,49 @@ def _flat_shares(state: CollectUnmask, received: Mapping[int, UnmaskShares]) -> 
     return _Shares(np.concatenate(dealers), np.concatenate(xs), np.concatenate(limbs))
 
 
+def _disputes(
+    state: CollectUnmask, received: Mapping[int, UnmaskShares]
+) -> dict[int, tuple[int, ...]]:
+    """By dealer, who answered that it holds no share of it: ascending ids."""
+    found: dict[int, tuple[int, ...]] = {}
+    for holder in sorted(received):
+        if not (held := received[holder].held).all():
+            dealers = _dealers(state, holder)
+            for i in np.flatnonzero(~held).tolist():
+                found[dealers[i]] = (*found.get(dealers[i], ()), holder)
+    return {dealer: found[dealer] for dealer in sorted(found)}
+
+
+def _proven(round_: Round, disputes: Mapping[int, tuple[int, ...]]) -> list[int]:
+    """Dealers that an honest holder is among the accusers of, ascending ids."""
+    most = round_.params.max_corrupt
+    return [dealer for dealer, holders in disputes.items() if len(holders) > most]
+
+
+def _check_counts(
+    round_: Round,
+    needed: NDArray[np.int64],
+    shares: _Shares,
+    disputes: Mapping[int, tuple[int, ...]],
+) -> None:
+    """Refuses to go on where a secret has fewer than threshold shares."""
+    threshold = round_.params.threshold
+    counts = np.bincount(shares.dealers, minlength=len(round_.ids))
+    for dealer in _proven(round_, disputes):
+        if counts[round_.position[dealer]] < threshold and round_.position[dealer] in needed:
+            holders = len(disputes[dealer])
+            raise FaultyClientError(dealer, f"{holders} of its holders got no good box of shares")
+    have = int(counts[needed].min())
+    if have < threshold:
+        raise TooFewClientsError(round_.index, have, threshold, "shares of one secret", disputes)
+
+
 def _rebuild(
     round_: Round, needed: NDArray[np.int64], shares: _Shares
 ) -> tuple[dict[int, bytes | None], tuple[int, ...]]:
     """Secrets by client id, None where the shares fit none; and who dealt a contradiction."""
     threshold = round_.params.threshold
     counts = np.bincount(shares.dealers, minlength=len(round_.ids))
-    have = int(counts[needed].min())
-    if have < threshold:
-        raise TooFewClientsError(round_.index, have, threshold, "shares of one secret")
     order = np.argsort(shares.dealers, kind="stable")
     starts = np.cumsum(counts) - counts
     chosen = order[starts[needed][:, None] + np.arange(threshold)]  # [G, t]

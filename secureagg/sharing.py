@@ -6,16 +6,22 @@ not match the commitment) from a lying dealer (matching shares that rebuild a wr
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from struct import Struct
 
 from secureagg import messages
-from secureagg._codec import u32
+from secureagg._codec import prefixed
 from secureagg.messages import SealedShares, ShareKind
 from secureagg.primitives import CIPHER_BYTES, Usage, hkdf, label, open_box, seal, sha256
 from secureagg.shamir import SHARE_BYTES
 
 _FIELDS = Struct(f"<HIHIHBH{SHARE_BYTES}s")
 """Dealer, holder, kind and share as `label` writes them, each behind its length, in one call."""
+
+_IDS = Struct("<HIHI")
+"""Two client ids, likewise."""
+
+_MASK_KEY, _SELF_SEED = int(ShareKind.MASK_KEY), int(ShareKind.SELF_SEED)
 
 SharePair = tuple[bytes, bytes]
 """(mask key share, self-mask seed share), SHARE_BYTES each."""
@@ -26,6 +32,7 @@ def share_commitment(ctx: bytes, dealer: int, holder: int, kind: ShareKind, shar
     return share_committer(ctx)(dealer, holder, kind, share)
 
 
+@lru_cache(maxsize=16)
 def share_committer(ctx: bytes) -> Callable[[int, int, int, bytes], bytes]:
     """Returns `share_commitment` in one context, for many shares: (dealer, holder, kind, share)."""
     opening, pack = label(Usage.SHARE_COMMITMENT, ctx), _FIELDS.pack
@@ -38,10 +45,9 @@ def share_committer(ctx: bytes) -> Callable[[int, int, int, bytes], bytes]:
 
 def commit_pair(ctx: bytes, dealer: int, holder: int, pair: SharePair) -> tuple[bytes, bytes]:
     """Returns the commitments to both shares, in the order of the pair."""
-    mask_key, self_seed = pair
-    return (
-        share_commitment(ctx, dealer, holder, ShareKind.MASK_KEY, mask_key),
-        share_commitment(ctx, dealer, holder, ShareKind.SELF_SEED, self_seed),
+    commit, (mask_key, self_seed) = share_committer(ctx), pair
+    return commit(dealer, holder, _MASK_KEY, mask_key), commit(
+        dealer, holder, _SELF_SEED, self_seed
     )
 
 
@@ -96,11 +102,17 @@ def box_keys(
         keys: enc public keys by id.
     """
     low, high = min(me, other), max(me, other)
-    info = label(Usage.BOX_KEY, ctx, u32(low), u32(high), keys[low], keys[high])
-    material = hkdf(agreed, 2 * CIPHER_BYTES, info)
+    pair = _IDS.pack(4, low, 4, high) + prefixed(keys[low]) + prefixed(keys[high])
+    material = hkdf(agreed, 2 * CIPHER_BYTES, _openings(ctx)[0] + pair)
     upwards, downwards = material[:CIPHER_BYTES], material[CIPHER_BYTES:]
     return (upwards, downwards) if me < other else (downwards, upwards)
 
 
 def _box_data(ctx: bytes, sender: int, receiver: int) -> bytes:
-    return label(Usage.BOX_DATA, ctx, u32(sender), u32(receiver))
+    return _openings(ctx)[1] + _IDS.pack(4, sender, 4, receiver)
+
+
+@lru_cache(maxsize=16)
+def _openings(ctx: bytes) -> tuple[bytes, bytes]:
+    """How the labels of box keys and of boxes' associated data begin."""
+    return label(Usage.BOX_KEY, ctx), label(Usage.BOX_DATA, ctx)

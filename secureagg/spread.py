@@ -34,7 +34,7 @@ def spread_round(
     params: Params,
     client_ids: Collection[int],
     mine: Collection[int],
-    inputs: Callable[[], Iterable[tuple[int, Vectors]]],
+    inputs: Callable[[tuple[int, ...]], Iterable[tuple[int, Vectors]]],
     *,
     dropouts: Dropouts,
     index: int,
@@ -48,8 +48,8 @@ def spread_round(
         params: the parameters, alike everywhere.
         client_ids: the invited ids, num_clients of them.
         mine: those of them that live here; the processes' parts cover all, each once.
-        inputs: called once, at mask_input: client id and its integer arrays in [0, 2^b) by
-            segment, in any order, of every client here that has not left by then.
+        inputs: called once, at mask_input, with the ids here that have not left by then: their
+            integer arrays in [0, 2^b) by segment, behind the id, in any order.
         dropouts: stage to the clients that never answer from that stage on.
         index: this process, from 0.
         exchange: moves bytes between the processes.
@@ -69,7 +69,7 @@ def spread_round(
     outbound: Mapping[int, bytes] = dict.fromkeys(sorted(here.clients), b"")
     for stage in params.stages:
         if stage == "mask_input":
-            part = here.mask(outbound, inputs())
+            part = here.mask(outbound, inputs)
             sent: dict[int, bytes] = {}
         else:
             part, sent = None, here.answers(stage, outbound)
@@ -138,13 +138,17 @@ class _Here:
                 sent[client_id] = answer
         return sent
 
-    def mask(self, outbound: Mapping[int, bytes], inputs: Iterable[tuple[int, Vectors]]) -> Adder:
+    def mask(
+        self,
+        outbound: Mapping[int, bytes],
+        inputs: Callable[[tuple[int, ...]], Iterable[tuple[int, Vectors]]],
+    ) -> Adder:
         """Masks and adds, one client's vector in memory at a time."""
         adder, stage = Adder(self.round), "mask_input"
         there = {i: m for i, m in outbound.items() if i not in self._gone[stage]}
-        for client_id, vectors in inputs:
+        for client_id, vectors in inputs(tuple(sorted(there))):
             if client_id not in there:
-                raise MisuseError("spread_round", f"an input of {client_id}, which does not mask")
+                raise MisuseError("spread_round", f"an input of {client_id}, not asked for")
             session, message = self.clients[client_id], there.pop(client_id)
             self.meter.client(stage, partial(session.set_inputs, vectors))
             answer = self.meter.client(stage, partial(session.receive, message))

@@ -10,7 +10,7 @@ from secureagg.context import Round
 from secureagg.errors import FaultyClientOrServerError
 from secureagg.graph import Flags
 from secureagg.messages import KeyBundle
-from secureagg.primitives import IdentityKey
+from secureagg.primitives import Agree, IdentityKey
 from secureagg.sharing import SharePair
 
 
@@ -44,6 +44,8 @@ class Advertised:
         mask_private_key: agrees on pairwise masks; shared among the holders.
         self_mask_seed: expands to the self mask; shared among the holders.
         bundle: what was sent.
+        enc_agree: X25519 with the first of these keys.
+        mask_agree: X25519 with the second.
     """
 
     round: Round
@@ -54,6 +56,8 @@ class Advertised:
     mask_private_key: bytes = field(repr=False)
     self_mask_seed: bytes = field(repr=False)
     bundle: KeyBundle = field(repr=False)
+    enc_agree: Agree = field(repr=False)
+    mask_agree: Agree = field(repr=False)
 
 
 @dataclass(frozen=True)

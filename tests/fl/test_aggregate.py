@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fl
-from fl.aggregate import aggregate, draw_dropouts, lost_before_masking, modular_sum
+from fl.aggregate import Attempt, aggregate, draw_dropouts, lost_before_masking, modular_sum
+from fl.group import alone
 from fl.secure import STAGES, TooFewClientsError, run_params, secret_stream
 from tests.fl import helpers
 
@@ -80,7 +81,7 @@ def test_the_modular_sum_is_the_integer_sum(
     rng = np.random.default_rng(seed)
     vectors = {i: {"v": rng.integers(0, 2**bits, length, dtype=np.uint64)} for i in range(clients)}
     chosen = data.draw(st.sets(st.sampled_from(range(clients))))
-    sums = modular_sum({"v": (length, bits)}, sorted(chosen), vectors.__getitem__)
+    sums = modular_sum({"v": (length, bits)}, [(i, vectors[i]) for i in chosen])
     expected = [sum(int(vectors[i]["v"][j]) for i in chosen) % 2**bits for j in range(length)]
     assert sums["v"].tolist() == expected
 
@@ -96,18 +97,24 @@ def test_secure_sums_several_segments_of_arbitrary_ids() -> None:
         i: {"update": np.full(6, 2**33 - i, np.uint64), "weight": np.array([3], np.uint64)}
         for i in ids
     }
-    got = aggregate(
-        helpers.secure(), segments, params, ids, {"mask_input": {17}}, values.__getitem__,
-        secret_stream(),
-    )  # fmt: skip
-    assert got.survivors == (3, 200, 4001, 70000)
-    assert got.sums["weight"].tolist() == [12]
-    assert got.sums["update"].tolist() == [(4 * 2**33 - 3 - 200 - 4001 - 70000) % 2**33] * 6
-    with pytest.raises(TooFewClientsError):
-        aggregate(
-            helpers.secure(), segments, params, ids, {"share_keys": {3, 17}}, values.__getitem__,
-            secret_stream(),
+    released: list[tuple[int, ...]] = []
+
+    def attempt(dropouts: dict[str, set[int]]) -> Attempt:
+        return Attempt(
+            params, ids, dropouts, lambda here: ((i, values[i]) for i in reversed(here)),
+            lambda client: secret_stream(), alone(), released.append,
         )  # fmt: skip
+
+    for masked in (helpers.secure(), helpers.ideal()):
+        got = aggregate(masked, segments, attempt({"mask_input": {17}}))
+        assert got is not None
+        assert got.survivors == released.pop() == (3, 200, 4001, 70000)
+        assert got.sums["weight"].tolist() == [12]
+        assert got.sums["update"].tolist() == [(4 * 2**33 - 3 - 200 - 4001 - 70000) % 2**33] * 6
+        for stage in ("share_keys", "unmask"):
+            with pytest.raises(TooFewClientsError):
+                aggregate(masked, segments, attempt({stage: {3, 17, 200}}))
+        assert released == []
 
 
 @given(st.integers(2, 60), st.floats(0, 0.9), st.floats(0, 0.9), st.integers(0, 1000))

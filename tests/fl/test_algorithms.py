@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 import fl
 from fl.algorithms.named import ALGORITHMS, Recipe
-from fl.train import start
+from fl.group import alone
+from fl.prepare import prepare
 from tests.fl import helpers
 
 Floats = NDArray[np.float64]
@@ -226,11 +227,11 @@ def test_a_message_of_two_vectors_is_clipped_as_one() -> None:
     )
     resolved = fl.resolve(from_seed, helpers.small_data())
     assert resolved.messages.dim == 2 * 15
-    training = start(from_seed, helpers.MODEL, helpers.small_data())
-    sent = MADE["scaffold"].broadcast(training.state)
-    trained = training._runner.train(sent, 0, range(12), training._client_state)
-    np.testing.assert_allclose(np.linalg.norm(trained.vectors, axis=1), 0.05, rtol=1e-5)
-    assert trained.clipped.all()
+    ready = prepare(from_seed, helpers.MODEL, helpers.small_data(), fl.Execution(), alone())
+    sent = MADE["scaffold"].broadcast(ready.state)
+    for trained in ready.runner.train(sent, 0, range(12), lambda client: ready.fresh):
+        np.testing.assert_allclose(np.linalg.norm(trained.vectors, axis=1), 0.05, rtol=1e-5)
+        assert trained.clipped.all()
 
 
 def test_a_client_rate_that_decays_follows_the_round_number() -> None:

@@ -1,5 +1,6 @@
 """Local steps: every example once an epoch, padding the identity, few shapes."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -55,12 +56,27 @@ def test_order_differs_by_round_client_and_epoch_and_repeats_by_seed() -> None:
     assert epochs[:3] != epochs[3:]
 
 
-@given(st.lists(st.integers(0, 5000), min_size=1, max_size=30))
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=300))
 def test_buckets_are_few_and_hold_everybody(sizes: list[int]) -> None:
     shapes = buckets(np.array(sizes))
     assert 1 <= len(shapes) <= MAX_BUCKETS
+    assert shapes == tuple(sorted(set(shapes)))
     for size in sizes:
         assert bucket_of(size, shapes) >= size
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=12))
+def test_no_other_buckets_pad_less(sizes: list[int]) -> None:
+    def rows(shapes: tuple[int, ...]) -> int:
+        return sum(bucket_of(size, shapes) for size in sizes)
+
+    found = sorted({max(size, 1) for size in sizes})
+    others = [
+        (*smaller, found[-1])
+        for count in range(MAX_BUCKETS)
+        for smaller in itertools.combinations(found[:-1], count)
+    ]
+    assert rows(buckets(np.array(sizes))) == min(rows(shapes) for shapes in others)
 
 
 def linear_algorithm(*, batch_size: int | None, local_epochs: int) -> tuple[fl.Model, fl.Algorithm]:

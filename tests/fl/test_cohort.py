@@ -132,3 +132,10 @@ def test_cohorts_that_might_be_empty_are_refused() -> None:
     (line,) = cohort.poisson(0.1).faults(50, 5)
     assert "more" in line
     assert not cohort.poisson(0.5).faults(200, 5)
+
+
+def test_only_secret_coins_count_and_only_for_outsiders() -> None:
+    public = [cohort.full(), cohort.cyclic(3), cohort.fixed(3, 2), cohort.separated(3, 2)]
+    for adversary in ("server", "participants", "outsider"):
+        assert not any(schedule.amplifies(adversary) for schedule in public)
+        assert cohort.poisson(0.5).amplifies(adversary) == (adversary == "outsider")

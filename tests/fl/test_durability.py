@@ -1,6 +1,5 @@
 """What a run keeps when processes die, meet, or come back with other numbers."""
 
-import importlib
 import os
 import signal
 import sqlite3
@@ -19,8 +18,6 @@ import fl
 from fl.store import FILE, RUN_FILES
 from fl.train import start
 from tests.fl import helpers
-
-ROUND: Any = importlib.import_module("fl.round")
 
 
 class CrashError(Exception):
@@ -70,7 +67,7 @@ def test_the_release_is_on_record_before_anything_is_unmasked(
     plan = helpers.plan(aggregation=helpers.secure(), privacy=helpers.privacy(spare_releases=1))
     training = start(plan, helpers.MODEL, data, out=tmp_path)
     training.step()
-    monkeypatch.setattr(ROUND, "aggregate", crash)
+    monkeypatch.setattr("secureagg.recovery.close_unmask", crash)
     with pytest.raises(CrashError):
         training.step()
     training.store.close()

@@ -1,6 +1,7 @@
 """Secret cohorts: what is claimed, to whom, and that nothing public shows them."""
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,9 @@ def test_a_cohort_out_of_bounds_releases_nothing(monkeypatch: pytest.MonkeyPatch
 def test_attempts_end_where_the_figures_do() -> None:
     training = start(central(), helpers.MODEL, DATA)
     assert training.resolved.max_attempts == ROUNDS
+    exhausted = training._books.refusal([], 0)
+    assert exhausted is not None
+    assert "all 0 attempts that the figures cover" in exhausted
 
 
 @pytest.mark.parametrize(
@@ -170,3 +174,41 @@ def test_public_draws_run_and_bound_releases(schedule: fl.cohort.Cohort) -> None
     assert training.resolved.exposure.max_releases == 2
     charged = np.concatenate([clients for _, _, clients in training.store.charges()])
     assert np.bincount(charged).max() <= 2
+
+
+def members_of(plan: fl.Plan) -> list[tuple[int, ...]]:
+    return [r.survivors for r in fl.rounds(plan, helpers.MODEL, DATA)]
+
+
+def test_cohorts_come_from_the_operating_system_and_not_from_the_seed() -> None:
+    first, second = members_of(central(rounds=3)), members_of(central(rounds=3))
+    assert len(set(first + second)) == 6
+    seeded = [members_of(central(rounds=3, seeded_secrets=True)) for _ in range(2)]
+    assert seeded[0] == seeded[1]
+    assert len(set(seeded[0])) == 3
+
+
+def test_a_run_of_secret_cohorts_is_resumed_within_its_attempts(tmp_path: Path) -> None:
+    plan = central(rounds=3)
+    training = start(plan, helpers.MODEL, DATA, out=tmp_path)
+    training.step()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(training), "_apply", crash)
+        with pytest.raises(CrashError):
+            training.step()
+    training.store.close()
+    resumed = start(plan, helpers.MODEL, DATA, out=tmp_path, resume=True)
+    assert resumed.step() is not None  # the second round again: the third attempt
+    assert resumed.step() is None
+    assert resumed.stopped_early is not None
+    assert "all 3" in resumed.stopped_early  # attempts; or some client's releases, its maximum
+    assert resumed.store.total_attempts() == 3
+    resumed.store.close()
+
+
+class CrashError(Exception):
+    pass
+
+
+def crash(*args: object) -> None:
+    raise CrashError

@@ -1,5 +1,6 @@
 """The unit is one record: clipped, sampled and counted by itself; what the figures rest on."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,68 @@ def test_coins_fall_with_the_probability() -> None:
     coins = np.random.default_rng(0).bytes
     assert drawn(100_000, 0.3, coins).mean() == pytest.approx(0.3, abs=0.0073)
     assert drawn(1000, 1.0, coins).all()
+
+
+def coins_of(plan: fl.Plan, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The first bytes of every client's coins, in each round of a run."""
+    found: list[bytes] = []
+
+    def spied(
+        self: RecordRunner, broadcast: Any, round_index: int, client: int, coins: Any
+    ) -> Iterator[Any]:
+        found.append(coins(32))
+        return iter(())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordRunner, "rows", spied)
+        list(fl.rounds(plan, MODEL, DATA))
+    return found
+
+
+def test_coins_are_secret_fresh_and_each_clients_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 draws of a run, and those of a second run: all differ unless secrets are seeded."""
+    first, second = (coins_of(record_plan(), monkeypatch) for _ in range(2))
+    assert len({*first, *second}) == len(first) + len(second) == 24
+    seeded = [coins_of(record_plan(seeded_secrets=True), monkeypatch) for _ in range(2)]
+    assert seeded[0] == seeded[1]
+    assert len(set(seeded[0])) == 12
+
+
+def test_an_attempt_that_is_repeated_draws_fresh_coins(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = record_plan(rounds=1, data_privacy={"spare_releases": 1})
+    training = start(plan, MODEL, DATA)
+    seen: list[bytes] = []
+
+    def spied(
+        self: RecordRunner, broadcast: Any, round_index: int, client: int, coins: Any
+    ) -> Iterator[Any]:
+        seen.append(coins(32))
+        return iter(())
+
+    def crash(*args: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(RecordRunner, "rows", spied)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(training), "_apply", crash)
+        with pytest.raises(RuntimeError):
+            training.step()
+    training.step()
+    assert len(set(seen)) == 8
+    assert [len(clients) for _, _, clients in training.store.charges()] == [4, 4]
+
+
+def test_roundings_of_all_records_add_little_to_the_noise() -> None:
+    """3,000 records of noise multiplier 1: their rounding is below 1 % of the noise's variance."""
+    data = hospitals((2000, 1000, 0, 0))
+    mechanism = mechanism_of(fl.resolve(record_plan(), data))
+    steps = mechanism.discretizer.clip_norm / mechanism.discretizer.granularity
+    assert 0.01 * steps**2 * (1 + 1e-9) >= 3000 / 4
+    rng, rotation = np.random.default_rng(0), fl.encoding.round_rotation(28, 0, 0)
+    row = np.full(28, 0.01)
+    exact = rotation.apply(row) / mechanism.discretizer.granularity
+    rounded = sum(mechanism.discretizer.encode(row, rotation, rng.bytes) for _ in range(3000))
+    assert np.abs(rounded - 3000 * exact).max() < 6 * np.sqrt(3000 / 4)
 
 
 def test_a_record_moves_the_integers_by_its_own_bound_at_most() -> None:

@@ -24,6 +24,7 @@ from fl.summary import fingerprint, read_summary, run_facts, summarize, versions
 from tests.fl import helpers
 
 DATA = helpers.small_data()
+EXECUTION: dict[str, int | str] = {"strategy": "scan", "chunk": 4, "threads": 1}
 STATE = helpers.ALGORITHM.init(helpers.MODEL.init(helpers.KEY))
 NO_FIGURES = {"planned": None, "realised": None, "worst_case": None}
 
@@ -33,7 +34,7 @@ def resolved(**overrides: Any) -> fl.Resolved:
 
 
 def fingerprint_of(data: fl.FederatedDataset = DATA, **overrides: Any) -> str:
-    return fingerprint(fl.resolve(helpers.plan(**overrides), data), data, STATE)
+    return fingerprint(fl.resolve(helpers.plan(**overrides), data), data, STATE, EXECUTION)
 
 
 def row(**overrides: Any) -> dict[str, Any]:
@@ -63,7 +64,9 @@ def summary_of(rows: Sequence[dict[str, Any]], **overrides: Any) -> dict[str, An
         "stopped_early": None,
         "job": None,
     }
-    return summarize(run_facts(plan, DATA), rows, plan.privacy, **{**settings, **overrides})
+    return summarize(
+        run_facts(plan, DATA, EXECUTION), rows, plan.privacy, **{**settings, **overrides}
+    )
 
 
 def test_the_summary_names_what_is_promised() -> None:
@@ -114,13 +117,13 @@ def test_a_run_without_rounds_has_a_summary_too() -> None:
 
 
 def test_facts_say_what_was_asked_for() -> None:
-    private = run_facts(resolved(aggregation=helpers.secure()), DATA)
+    private = run_facts(resolved(aggregation=helpers.secure()), DATA, EXECUTION)
     assert (private["mechanism"], private["against"]) == ("skellam", "server")
     assert (private["aggregation"], private["invited"]) == ("secure", 12)
     assert private["noise_multiplier"] > 0
     assert list(private["segments"]) == ["update"]
     assert private["graph"]["degree"] <= 11
-    opened = run_facts(resolved(privacy=fl.NotPrivate(), aggregation=fl.Plain()), DATA)
+    opened = run_facts(resolved(privacy=fl.NotPrivate(), aggregation=fl.Plain()), DATA, EXECUTION)
     assert (opened["mechanism"], opened["against"]) == ("none", None)
     assert opened["noise_multiplier"] is opened["segments"] is opened["graph"] is None
     assert json.loads(json.dumps([private, opened])) == [
@@ -185,7 +188,14 @@ def test_other_clients_are_other_runs() -> None:
 def test_another_server_state_is_another_run() -> None:
     plain = helpers.algorithm(server_optimizer=optax.sgd(1.0))  # keeps no momentum
     state = plain.init(helpers.MODEL.init(helpers.KEY))
-    assert fingerprint(resolved(), DATA, state) != fingerprint(resolved(), DATA, STATE)
+    for name in EXECUTION:
+        other = {**EXECUTION, name: 2}
+        assert fingerprint(resolved(), DATA, STATE, other) != fingerprint(
+            resolved(), DATA, STATE, EXECUTION
+        )
+    assert fingerprint(resolved(), DATA, state, EXECUTION) != fingerprint(
+        resolved(), DATA, STATE, EXECUTION
+    )
 
 
 @given(st.floats(0, 1e15))

@@ -3,7 +3,7 @@
 import importlib
 import json
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -14,6 +14,7 @@ import fl
 from fl.aggregate import Aggregated
 from fl.secure import SegmentValues
 from fl.store import Store
+from fl.streams import streams
 from fl.train import start
 from fl.types import Purpose
 from tests.fl import helpers
@@ -180,13 +181,14 @@ def test_no_float_and_no_clear_count_leaves_a_client(monkeypatch: pytest.MonkeyP
     genuine = round_module.aggregate
 
     def spy(*args: Any) -> Aggregated:
-        *before, values, rand = args
+        *before, attempt = args
 
-        def watched(client: int) -> SegmentValues:
-            sent.append(values(client))
-            return sent[-1]
+        def watched(ids: Any) -> Iterator[tuple[int, SegmentValues]]:
+            for client, segments in attempt.values(ids):
+                sent.append(segments)
+                yield client, segments
 
-        return cast(Aggregated, genuine(*before, watched, rand))
+        return cast(Aggregated, genuine(*before, attempt._replace(values=watched)))
 
     monkeypatch.setattr(round_module, "aggregate", spy)
     cases: list[tuple[fl.Privacy | fl.NotPrivate, set[str]]] = [
@@ -223,7 +225,7 @@ def test_noise_differs_between_rounds_and_clients() -> None:
     for seeded in (False, True):
         plan = helpers.plan(rounds=3, seeded_secrets=seeded)
         beginnings = [
-            round_module.streams(plan, t, client)(purpose)(32)
+            streams(plan, t, client)(purpose)(32)
             for t in range(3) for client in range(5) for purpose in Purpose
         ]  # fmt: skip
         assert len(set(beginnings)) == len(beginnings)
@@ -256,9 +258,9 @@ def crash(*args: object, **kwargs: object) -> NoReturn:
 
 
 CRASHES: list[tuple[Any, str]] = [
-    (Store, "note_zeroed"),  # charged, nothing sent
-    (train_module, "attempt_round"),
+    (train_module, "attempt_round"),  # charged, nothing sent
     (Store, "release"),  # summed, not released
+    (Store, "note_zeroed"),  # released, owners not told
     (train_module.Training, "_apply"),  # released, not stepped
     (Store, "finish_round"),  # stepped, not recorded
 ]
@@ -288,7 +290,7 @@ def test_resume_after_a_crash_gives_the_same_model_and_never_undercounts(
     db.close()
     assert dict(charges) == {0: 12, 1: 12, 2: 24, 3: 12}
     assert (2, 1) in releases
-    crashed_release = name in ("_apply", "finish_round")
+    crashed_release = name in ("note_zeroed", "_apply", "finish_round")
     assert ((2, 0) in releases) == crashed_release
 
 

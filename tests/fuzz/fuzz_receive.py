@@ -84,7 +84,7 @@ def sessions(mode: dict[str, Any]) -> tuple[dict[int, Any], Any]:
     )
     keys: dict[int, Any] = dict.fromkeys(range(params.num_clients))
     if params.malicious:
-        keys = {i: secureagg.IdentityKey(hashlib.sha256(b"%d" % i).digest()) for i in keys}
+        keys = {i: identity_of(i) for i in keys}
     roster = {i: key.public_key if key else b"" for i, key in keys.items()}
     inputs = {"x": np.arange(5, dtype=np.uint64), "y": np.arange(2, dtype=np.uint64)}
     clients = {
@@ -103,26 +103,46 @@ def sessions(mode: dict[str, Any]) -> tuple[dict[int, Any], Any]:
 
 
 def targets_of(mode: dict[str, Any]) -> list[Target]:
-    """Both roles in every stage of one round, and a client before and after it."""
+    """Both roles in every stage of one round, and a client before and after it.
+
+    Each as it is, and as it comes back from what it saves.
+    """
     clients, server = sessions(mode)
     me, found, inbound = clients[CLIENT], list[Target](), {i: b"" for i in clients}
     while server.stage is not None:
         before = copied(vars(me))
+        reborn = copied(vars(restored(me)))
         answers = {i: answer(clients[i], message) for i, message in inbound.items()}
         message = answers[CLIENT]
-        if inbound[CLIENT]:
-            found.append(Target(secureagg.ClientSession, before, inbound[CLIENT]))
-        else:
-            misuse = (*REFUSALS, secureagg.MisuseError)  # it has not started
-            found.append(Target(secureagg.ClientSession, before, message or b"", misuse))
+        misuse = () if inbound[CLIENT] else (secureagg.MisuseError,)  # it has not started
+        honest = inbound[CLIENT] or message or b""
+        for attributes in (before, reborn):
+            found.append(Target(secureagg.ClientSession, attributes, honest, (*REFUSALS, *misuse)))
         for i, sent in answers.items():
             if sent is not None and i != CLIENT:
                 server.receive(i, sent)
         if message is not None:
-            found.append(Target(secureagg.ServerSession, copied(vars(server)), message))
+            for session in (server, restored(server)):
+                found.append(Target(secureagg.ServerSession, copied(vars(session)), message))
             server.receive(CLIENT, message)
         inbound = server.close_stage()
-    return [*found, Target(secureagg.ClientSession, copied(vars(me)), bytes(64))]
+    ends = [copied(vars(session)) for session in (me, restored(me))]
+    return [*found, *(Target(secureagg.ClientSession, end, bytes(64)) for end in ends)]
+
+
+def restored(session: Any) -> Any:
+    """The session that comes back from what this one saves."""
+    round_, data = session._round, session.to_bytes()
+    if isinstance(session, secureagg.ServerSession):
+        return secureagg.ServerSession.from_bytes(data, round_.params, dict(round_.identities))
+    key = identity_of(session._id) if round_.params.malicious else None
+    return secureagg.ClientSession.from_bytes(
+        data, round_.params, session._id, key, dict(round_.identities), once=always
+    )
+
+
+def identity_of(client_id: int) -> secureagg.IdentityKey:
+    return secureagg.IdentityKey(hashlib.sha256(b"%d" % client_id).digest())
 
 
 def answer(client: Any, message: bytes) -> bytes | None:

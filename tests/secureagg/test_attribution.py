@@ -47,7 +47,7 @@ def go_on(play) -> None:
 @pytest.mark.parametrize("kind", [0, 1])
 def test_a_box_that_does_not_match_its_commitment_is_not_held(make_play, server, kind):
     """A dealer that frames its holder: the holder does not pass the share on."""
-    play = make_play(1, threshold=4, server=server)
+    play = make_play(1, threshold=4, server=server, corrupt=0.2)
     play.answers()
     boxes = dealt(play, 1)
     pair = [bytes(36), bytes(36)]
@@ -69,6 +69,111 @@ def test_a_box_that_does_not_match_its_commitment_is_not_held(make_play, server,
     play.finish()
     assert play.server.result.survivors == tuple(range(6))
     assert play.server.result.faulty == ()
+    assert play.server.result.disputes == {1: (0,)}
+
+
+def with_bad_boxes(make_play, *, dealer, holders, **changes) -> Any:
+    """A round up to unmask in which these holders got no good box from this dealer."""
+    play = make_play(1, **changes)
+    play.answers()
+    boxes = dealt(play, dealer)
+    bad = {v: boxes[v]._replace(box=bytes(len(boxes[v].box))) for v in holders}
+    play.sent[dealer] = with_boxes(play, dealer, boxes | bad)
+    go_on(play)
+    return play
+
+
+def with_accusers(make_play, *, dealer, holders, **changes) -> Any:
+    """The same from the other side: good boxes, and these holders say they were not."""
+    play = make_play(3, **changes)
+    play.answers()
+    for holder in holders:
+        answer = messages.UnmaskShares.from_bytes(memoryview(play.sent[holder])[38:], m=5)
+        held, shares = answer.held.copy(), answer.shares.copy()
+        row = dealer - (dealer > holder)
+        held[row], shares[row] = False, 0
+        lie = messages.UnmaskShares(held, shares).to_bytes()
+        play.sent[holder] = play.edit(play.sent[holder], lie)
+    return play
+
+
+@pytest.mark.parametrize("server", ["semi_honest", "malicious"])
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize(
+    ("threshold", "holders"), [(3, (0, 2, 3)), (4, (2, 5)), (1, (0, 2, 3, 4, 5))]
+)
+def test_more_refused_boxes_than_there_are_corrupt_clients_name_the_dealer(
+    make_play, server, gone, threshold, holders
+):
+    """Too few good shares, and one of the holders that say so is honest: c is 1."""
+    play = with_bad_boxes(
+        make_play, dealer=1, holders=holders, threshold=threshold, corrupt=0.2, server=server
+    )
+    play.step(but=[1] if gone else [])
+    assert {i for i, c in play.clients.items() if c.suspicions} == set(holders)
+    while play.server.stage != "unmask":
+        play.step()
+    for client_id, message in play.answers().items():
+        play.server.receive(client_id, message)
+    with pytest.raises(secureagg.FaultyClientError, match="no good box") as caught:
+        play.server.close_stage()
+    assert caught.value.client_id == 1
+
+
+@pytest.mark.parametrize("liar", ["dealer", "holders"])
+def test_refused_boxes_that_the_corrupt_could_have_made_up_name_both_sides(make_play, liar):
+    """What the server sees is the same, whoever lies: c is 2, and so are the holders."""
+    changes = {"threshold": 4, "corrupt": 0.4, "min_survivors": 4}
+    if liar == "dealer":
+        play = with_bad_boxes(make_play, dealer=1, holders=(0, 2), **changes)
+        play.step()
+        play.answers()
+    else:
+        play = with_accusers(make_play, dealer=1, holders=(0, 2), **changes)
+    for client_id, message in play.sent.items():
+        play.server.receive(client_id, message)
+    with pytest.raises(secureagg.TooFewClientsError, match="client 1 or clients 0, 2") as abort:
+        play.server.close_stage()
+    assert (abort.value.have, abort.value.need) == (3, 4)
+    assert abort.value.disputes == {1: (0, 2)}
+
+
+@pytest.mark.parametrize(("corrupt", "faulty"), [(0.2, (1,)), (0.4, ())])
+def test_a_round_with_enough_good_shares_goes_on_and_says_who_is_in_dispute(
+    make_play, corrupt, faulty
+):
+    play = with_accusers(make_play, dealer=1, holders=(0, 2), threshold=3, corrupt=corrupt)
+    go_on(play)
+    play.check()
+    assert play.server.result.disputes == {1: (0, 2)}
+    assert play.server.result.faulty == faulty
+
+
+def test_no_dealer_is_blamed_for_shares_of_another_that_are_lacking(make_play):
+    """Client 0 is proven at fault, but its secret rebuilds; too few answer for one far away."""
+    play = make_play(3, n=12, degree=4, threshold=3)
+    play.answers()
+    round_ = play.server._round
+    far = next(i for i in round_.ids if i and not {0, *round_.holders(0)} & set(round_.holders(i)))
+    holder = round_.holders(0)[0]
+    answer = messages.UnmaskShares.from_bytes(memoryview(play.sent[holder])[38:], m=4)
+    row = round_.holders(holder).index(0)
+    held, shares = answer.held.copy(), answer.shares.copy()
+    held[row], shares[row] = False, 0
+    lie = messages.UnmaskShares(held, shares).to_bytes()
+    play.sent[holder] = play.edit(play.sent[holder], lie)
+    late = round_.holders(far)[:2]
+    for client_id in round_.ids:
+        if client_id not in late:
+            play.server.receive(client_id, play.sent[client_id])
+    with pytest.raises(secureagg.TooFewClientsError) as abort:
+        play.server.close_stage()
+    assert abort.value.disputes == {0: (holder,)}
+    for client_id in late:
+        play.server.receive(client_id, play.sent[client_id])
+    play.server.close_stage()
+    play.check()
+    assert play.server.result.faulty == (0,)
 
 
 @pytest.mark.parametrize("dropped", [[], [1]])

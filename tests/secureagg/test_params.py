@@ -310,6 +310,7 @@ def test_rates_are_exact_decimals():
         ("degree", 0),
         ("threshold", 0),
         ("threshold", 6),
+        ("threshold", True),
         ("min_survivors", 0),
         ("min_survivors", 7),
         ("corrupt", -0.1),

@@ -151,6 +151,11 @@ def test_identities_of_small_order_or_not_canonical_are_refused(y, sign):
             assert not primitives.is_identity(key)
 
 
+@pytest.mark.parametrize("size", [0, 1, 31, 33, 64])
+def test_identities_have_32_bytes(size):
+    assert not primitives.is_identity((primitives.IdentityKey(bytes(32)).public_key * 2)[:size])
+
+
 def test_honest_identities_are_accepted():
     assert all(
         primitives.is_identity(primitives.IdentityKey.generate().public_key) for _ in range(20)

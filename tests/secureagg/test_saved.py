@@ -215,6 +215,22 @@ def test_bodies_are_length_checked_behind_the_digest(make_play):
             assert len(case) == len(body)
 
 
+def test_unknown_states_are_refused(make_play):
+    play = make_play(3)
+    roster = dict(play.server._round.identities)
+    ctx = play.server._round.ctx
+    body = make_play(0).clients[0].to_bytes()[34:-32]
+    saved = _saved.frame(_saved.CLIENT, ctx, body[:4] + b"\x07" + body[5:])
+    with pytest.raises(secureagg.MisuseError, match="state 7"):
+        secureagg.ClientSession.from_bytes(
+            saved, play.params, 0, None, roster, once=secureagg.MemoryOnce()
+        )
+    body = play.server.to_bytes()[34:-32]
+    saved = _saved.frame(_saved.SERVER, ctx, b"\x09" + body[1:])
+    with pytest.raises(secureagg.MisuseError, match="state 9"):
+        secureagg.ServerSession.from_bytes(saved, play.params, roster)
+
+
 def test_sqlite_once_remembers_across_instances_and_processes(tmp_path):
     path = tmp_path / "once.sqlite"
     once = secureagg.SqliteOnce(path)

@@ -1,5 +1,6 @@
 """A round spread over N processes: the same sum, and only partial sums travel."""
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -77,13 +78,12 @@ def spread(
     seen: list[tuple[int, ...]] | None = None,
 ) -> tuple[list[Any], Processes]:
     processes, values = Processes(size), inputs or inputs_of(ids)
-    early = {i for stage in STAGES[:3] for i in dropouts.get(stage, ())}
 
     def call(index: int) -> Any:
         mine = [i for i in ids if i % size == index]
         return secureagg.spread_round(
             params, ids, mine,
-            lambda: [(i, values[i]) for i in reversed(mine) if i not in early],
+            lambda there: [(i, values[i]) for i in reversed(there)],
             dropouts=dropouts, index=index,
             exchange=lambda payload: processes.exchange(index, payload),
             rand_of=lambda i: secureagg.byte_stream(bytes([i]) * 32),
@@ -136,20 +136,25 @@ def test_an_abort_ends_the_round_in_every_process(stage):
     assert seen == []
 
 
+def given_anyway(sent: list[Any], there: tuple[int, ...]) -> list[Any]:
+    del there
+    return sent
+
+
 def test_inputs_must_be_those_of_the_clients_that_mask():
     ids, values = list(range(9)), inputs_of(list(range(9)))
     for given in ([0, 1, 2], [*ids, 10]):
         sent = [(i, values.get(i, values[0])) for i in given]
         with pytest.raises(secureagg.MisuseError, match="input of"):
             secureagg.spread_round(
-                params_of("semi_honest"), ids, ids, sent.copy,
+                params_of("semi_honest"), ids, ids, functools.partial(given_anyway, sent),
                 dropouts={}, index=0, exchange=lambda payload: [payload],
                 rand_of=lambda i: secureagg.byte_stream(bytes([i]) * 32),
                 before_unmasking=lambda survivors: None,
             )  # fmt: skip
     with pytest.raises(secureagg.MisuseError, match="not invited"):
         secureagg.spread_round(
-            params_of("semi_honest"), ids, [77], list, dropouts={}, index=0,
+            params_of("semi_honest"), ids, [77], lambda there: [], dropouts={}, index=0,
             exchange=lambda payload: [payload], rand_of=lambda i: bytes,
             before_unmasking=lambda survivors: None,
         )  # fmt: skip
@@ -186,6 +191,7 @@ def test_an_adder_refuses_what_the_server_refuses() -> None:
     for sender, message in [
         (77, vectors[3]), (4, vectors[3]), (4, vectors[4][:-1]), (4, vectors[4] + b"\0"), (4, b""),
         (4, vectors[4][:1] + b"\x02" + vectors[4][2:]),
+        (77, vectors[4][:2] + (77).to_bytes(4, "little") + vectors[4][6:]),
     ]:  # fmt: skip
         with pytest.raises(secureagg.MessageError):
             adder.receive(sender, message)
@@ -211,6 +217,10 @@ def test_a_partial_sum_is_taken_once_at_its_stage_of_whom_is_expected():
     early = ServerSession.in_round(round_)
     with pytest.raises(secureagg.MisuseError, match="advertise_keys"):
         early.receive_sum(one)
+    stranger = Adder(round_)
+    stranger.marks[77] = bytes(16)
+    with pytest.raises(secureagg.MisuseError, match="not expected"):
+        server.receive_sum(stranger)
     server.receive_sum(one)
     with pytest.raises(secureagg.MisuseError, match="taken before"):
         server.receive_sum(two)  # client 3 is in both

@@ -13,6 +13,7 @@ from secureagg import masking
 from secureagg.primitives import hkdf
 from tests.vectors.refusals import client_refusals, server_refusals
 from tests.vectors.script import Json, Script, described, hexed
+from tests.vectors.special import sparse_refusals, wrong_dealer
 
 HERE = Path(__file__).parent
 
@@ -121,6 +122,8 @@ def build() -> dict[str, str]:
         **dict(all_rounds()),
         "refusals_client": client_refusals(),
         "refusals_server": server_refusals(),
+        "refusals_sparse": sparse_refusals(),
+        "wrong_dealer": wrong_dealer(),
     }
     return {
         f"{name}.json": json.dumps(content, indent=1, default=list) + "\n"
