@@ -6,7 +6,7 @@ print(fl.resolve(plan, data).privacy)
 for r in fl.rounds(plan, model, data): ...
 """
 
-from fl import cohort, datasets, models
+from fl import cohort, datasets, models, workers
 from fl.aggregate import Ideal, Plain, Secure
 from fl.algorithms import (
     Algorithm,
@@ -94,5 +94,6 @@ __all__ = [
     "serve",
     "sweep",
     "train",
+    "workers",
     "write_report",
 ]

@@ -4,10 +4,13 @@
     python -m fl train --dataset mnist-writers --data-dir DATA
     python -m fl train --job job.toml --epsilon 2
     python -m fl train --preset digits-demo --seeds 5   five runs, means with 95 % intervals
-    python -m fl resume RUN       continue a run that was interrupted
+    python -m fl resume RUN       continue a run that was interrupted [--processes N]
     python -m fl report RUN       write report.html again
     python -m fl datasets         list the data sets
     python -m fl privacy --job job.toml   the privacy statement, without training
+
+Several hosts: the same command on each with --coordinator ADDRESS:PORT --hosts N --host K, K = 0 on
+the one that keeps the run.
 
 Every value of a Job is a flag; flags win over the job file or the preset. Without --job or
 --preset, the data set's own preset gives the values.
@@ -15,21 +18,24 @@ Every value of a Job is a flag; flags win over the job file or the preset. Witho
 
 import argparse
 import dataclasses
+import functools
 import json
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import tyro
 from tqdm import tqdm
 
 import dp
-from fl import datasets
+from fl import datasets, workers
 from fl.console import cost_table, privacy_table, round_note
 from fl.datasets import FederatedDataset
 from fl.errors import FlError, MissingExtraError, PlanError, fault
-from fl.job import Job, from_dict, from_toml
+from fl.group import Group
+from fl.job import Job, from_dict, from_toml, serve_job
 from fl.models import Model
 from fl.plan import Plan, resolve
 from fl.presets import PRESETS, preset_of
@@ -57,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in commands:
         print(f"error: {fault('command', command, ' | '.join(commands))}", file=sys.stderr)
         return 2
+    workers.use_one_thread()
     try:
         commands[command](words)
     except (FlError, dp.DpError) as error:
@@ -106,19 +113,48 @@ def _preset(preset: str | None, dataset: str | None, *, any_will_do: bool) -> Jo
 
 def _train(words: list[str]) -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--coordinator")
+    for flag in ("--seeds", "--hosts", "--host"):
+        parser.add_argument(flag, type=int)
     chosen, rest = parser.parse_known_args(words)
     job = _job(rest, "train")
+    alone = chosen.coordinator is None and chosen.hosts is None and chosen.host is None
+    joined = None if alone else _host(job, chosen)  # before JAX runs anything
+    if joined is not None and joined.index > 0:
+        serve_job(job, joined)
+        return
     print(job.describe() + "\n")
     plan, model, data = job.build()
-    if chosen.seeds is not None:
-        _sweep(job, chosen.seeds, plan, model, data)
-        return
-    resolved = resolve(plan, data, model=model)
-    print(privacy_table(resolved.privacy, assumptions=True) + "\n")
-    out = Path(job.out) if job.out else next_run_directory(Path("runs"), job.dataset)
-    training = start(plan, model, data, out=out, job=dataclasses.asdict(job))
-    _run(training, out)
+    with _group(job, joined, chosen.seeds) as group:
+        if chosen.seeds is not None:
+            _sweep(job, chosen.seeds, plan, model, data)
+            return
+        resolved = resolve(plan, data, model=model)
+        print(privacy_table(resolved.privacy, assumptions=True) + "\n")
+        out = Path(job.out) if job.out else next_run_directory(Path("runs"), job.dataset)
+        training = start(
+            plan, model, data, out=out, job=dataclasses.asdict(job), execution=job.execution,
+            group=group,
+        )  # fmt: skip
+        _run(training, out)
+
+
+def _group(job: Job, joined: Group | None, seeds: int | None) -> AbstractContextManager[Group]:
+    if seeds is not None and (job.processes > 1 or joined is not None):
+        raise PlanError((fault("processes", job.processes, "1, and one host, with --seeds"),))
+    if joined is not None:
+        return nullcontext(joined)
+    return workers.local(job.processes, functools.partial(serve_job, job))
+
+
+def _host(job: Job, chosen: argparse.Namespace) -> Group:
+    given = (chosen.coordinator, chosen.hosts, chosen.host)
+    if None in given or not 0 <= chosen.host < chosen.hosts:
+        takes = "all three of --coordinator ADDRESS:PORT, --hosts N and --host K, K from 0 below N"
+        raise PlanError((fault("hosts", given, takes),))
+    if job.processes != 1:
+        raise PlanError((fault("processes", job.processes, "1 on several hosts"),))
+    return workers.hosts(*given)
 
 
 def _sweep(job: Job, count: int, plan: Plan, model: Model, data: FederatedDataset) -> None:
@@ -135,14 +171,25 @@ def _sweep(job: Job, count: int, plan: Plan, model: Model, data: FederatedDatase
 
 
 def _resume(words: list[str]) -> None:
-    out = _directory(words, "resume")
+    parser = argparse.ArgumentParser(prog="python -m fl resume")
+    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("--processes", type=int, help="as many as the run had unless given")
+    chosen = parser.parse_args(words)
+    out: Path = chosen.run
     store = Store.open(out)
     values = store.meta().get("job")
     store.close()
     if values is None:
         raise PlanError((fault("job", None, "a run that the command line began"),))
-    plan, model, data = from_dict({k: v for k, v in values.items() if v is not None}).build()
-    _run(start(plan, model, data, out=out, resume=True), out)
+    job = from_dict({k: v for k, v in values.items() if v is not None})
+    if chosen.processes is not None:
+        job = dataclasses.replace(job, processes=chosen.processes)
+    plan, model, data = job.build()
+    with workers.local(job.processes, functools.partial(serve_job, job)) as group:
+        training = start(
+            plan, model, data, out=out, resume=True, execution=job.execution, group=group
+        )
+        _run(training, out)
 
 
 def _run(training: Training, out: Path) -> None:

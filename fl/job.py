@@ -19,9 +19,12 @@ from fl.algorithms.named import Recipe
 from fl.cohort import Cohort, cyclic, fixed, full, poisson, separated
 from fl.datasets import FederatedDataset
 from fl.errors import PlanError, fault
+from fl.group import Group
 from fl.models import MODELS, Model, named
 from fl.plan import Plan, settings_faults
 from fl.privacy import NotPrivate, Privacy
+from fl.runners import Execution
+from fl.serve import serve
 
 AGGREGATIONS = ("plain", "ideal", "secure")
 COHORTS: dict[str, tuple[Callable[..., Cohort], tuple[type, ...]]] = {
@@ -118,7 +121,11 @@ class Job:
     seeded_secrets: bool = False
     """Derive keys, masks and noise from the seed: for debugging, not private."""
     processes: int = 1
-    """Worker processes; 1."""
+    """Worker processes on this machine, each pinned to a core."""
+    strategy: str = "auto"
+    """auto | scan | steps | vmap | debug: how clients train; debug says where one fails."""
+    chunk: int | None = None
+    """Clients in flight per process: the knob for memory; None to choose."""
     out: str | None = None
     """Run directory; None for runs/DATASET-NUMBER."""
 
@@ -185,7 +192,8 @@ class Job:
             *choice_fault("dataset", self.dataset, datasets.DATASETS),
             *choice_fault("model", self.model, MODELS),
             *choice_fault("aggregation", self.aggregation, AGGREGATIONS),
-            *integer_fault("processes", self.processes, 1, 1),
+            *integer_fault("processes", self.processes, 1, 256),
+            *self.execution.faults(),
         ]
 
     def _privacy(self) -> Privacy | NotPrivate:
@@ -217,6 +225,11 @@ class Job:
             return Secure(**common, server=self.server)  # type: ignore[arg-type]  # a fault at None
         return Ideal(**common) if self.server is None else Ideal(**common, server=self.server)
 
+    @property
+    def execution(self) -> Execution:
+        """How clients train."""
+        return Execution(self.strategy, self.chunk)
+
     def describe(self) -> str:
         """Returns the job as TOML that `from_toml` reads; values left at None are left out."""
         lines = []
@@ -224,6 +237,12 @@ class Job:
             if value is not None:
                 lines.append(f"{name} = {_toml(value)}")
         return "\n".join(lines)
+
+
+def serve_job(job: Job, group: Group) -> None:
+    """Runs the part of a process other than 0 in a run made from `job`."""
+    plan, model, data = job.build()
+    serve(plan, model, data, group=group, execution=job.execution)
 
 
 def _toml(value: object) -> str:

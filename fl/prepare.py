@@ -22,8 +22,7 @@ from fl.site import Site
 from fl.states import ClientStates
 from fl.summary import fingerprint
 from fl.types import PyTree
-
-_SINGLE = "--xla_cpu_multi_thread_eigen=false"
+from fl.workers import SINGLE_THREAD
 
 
 class Prepared(NamedTuple):
@@ -91,7 +90,7 @@ def _check_processes(resolved: Resolved, group: Group) -> None:
         takes = f"a divisor of {LANES} where floats are averaged in the open"
         found.append(fault("processes", group.size, takes))
     if jax.default_backend() == "cpu" and threads() != 1:
-        takes = f"one thread each: XLA_FLAGS={_SINGLE} before JAX starts, or pinned processes"
+        takes = f"one thread each: XLA_FLAGS={SINGLE_THREAD} before JAX starts, or pinned processes"
         found.append(fault("processes", f"{threads()} threads in a process", takes))
     if found:
         raise PlanError(tuple(found))
@@ -99,7 +98,7 @@ def _check_processes(resolved: Resolved, group: Group) -> None:
 
 def threads() -> int:
     """Returns how many threads a compiled program may use here: more than one may round apart."""
-    single = _SINGLE in os.environ.get("XLA_FLAGS", "")
+    single = SINGLE_THREAD in os.environ.get("XLA_FLAGS", "")
     return 1 if single else len(os.sched_getaffinity(0)) if _PINS else os.cpu_count() or 1
 
 

@@ -5,32 +5,34 @@ read, so a crash can over-count but never under-count. The released round, its m
 checkpoint commit together. Tables are plain: `pandas.read_sql("select * from rounds", connection)`.
 """
 
-import io
+import hashlib
 import itertools
 import json
 import math
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from fl.arrays import leaves_from_npz, tree_to_npz
 from fl.errors import StoreError
 from fl.types import PyTree
 
 FILE = "run.sqlite"
 RUN_FILES = (FILE, "summary.json", "report.html")
-VERSION = 2
+VERSION = 4
+INLINE_BYTES = 2**28  # a larger checkpoint is a file beside the store
 _SCHEMA = """
 create table meta (key text primary key, value text not null);
 create table client_charges (
   client integer not null, round integer not null, attempt integer not null,
   sent_zero integer not null default 0, primary key (round, attempt, client));
 create table releases (
-  round integer not null, attempt integer not null, survivors text not null,
+  round integer not null, attempt integer not null, survivors text not null, attestation blob,
   primary key (round, attempt));
 create table rounds (
   round integer not null, attempt integer not null, status text not null, reason text,
@@ -38,7 +40,7 @@ create table rounds (
   epsilon_worst_case real, seconds text not null, upload_bytes integer, cost text,
   client_metrics text,
   primary key (round, attempt));
-create table checkpoints (round integer primary key, state blob not null);
+create table checkpoints (round integer primary key, state blob, file text, sha256 text);
 create table client_states (client integer primary key, state blob not null);
 """
 
@@ -60,6 +62,7 @@ class Store:
 
     def __init__(self, path: str, lock: sqlite3.Connection | None) -> None:
         self._lock = lock
+        self._dir = None if path == ":memory:" else Path(path).parent
         self._db = sqlite3.connect(path)
         with self._closed_on_error():
             self._db.execute("pragma journal_mode = wal")
@@ -159,9 +162,22 @@ class Store:
         """Commits the server's ledger row, before the sum is read."""
         with self._db:
             self._db.execute(
-                "insert into releases values (?, ?, ?)",
+                "insert into releases (round, attempt, survivors) values (?, ?, ?)",
                 (round_index, attempt, json.dumps([int(client) for client in survivors])),
             )
+
+    def attest(self, round_index: int, attempt: int, attestation: bytes) -> None:
+        """Puts beside a release what witnesses signed of it, a `secureagg.Attestation`."""
+        with self._db:
+            self._db.execute(
+                "update releases set attestation = ? where round = ? and attempt = ?",
+                (attestation, round_index, attempt),
+            )
+
+    def unattested(self) -> set[tuple[int, int]]:
+        """Returns (round, attempt) of the releases that nothing is put beside."""
+        rows = self._db.execute("select round, attempt from releases where attestation is null")
+        return {(index, attempt) for index, attempt in rows}
 
     def charges(self) -> list[tuple[int, int, list[int]]]:
         """Returns (round, attempt, clients) of every attempt that charged."""
@@ -172,7 +188,8 @@ class Store:
 
     def releases(self) -> list[tuple[int, int, tuple[int, ...]]]:
         """Returns (round, attempt, survivors) of every release."""
-        rows = self._db.execute("select * from releases order by round, attempt")
+        query = "select round, attempt, survivors from releases order by round, attempt"
+        rows = self._db.execute(query)
         return [(r, attempt, tuple(json.loads(survivors))) for r, attempt, survivors in rows]
 
     def attempts(self, round_index: int) -> int:
@@ -204,17 +221,34 @@ class Store:
             key: _json(value) if isinstance(value, Mapping) else value for key, value in row.items()
         }
         columns, marks = ", ".join(values), ", ".join("?" * len(values))
+        kept = self._kept(round_index, tree_to_npz(state))
         with self._db:
             self._db.execute(
                 f"insert into rounds ({columns}) values ({marks})",  # noqa: S608 - own column names
                 tuple(values.values()),
             )
             self._db.execute("delete from checkpoints")
-            self._db.execute("insert into checkpoints values (?, ?)", (round_index, _npz(state)))
+            self._db.execute("insert into checkpoints values (?, ?, ?, ?)", (round_index, *kept))
             self._db.executemany(
-                "insert or replace into client_states values (?, ?)",
-                client_states,
+                "insert or replace into client_states values (?, ?)", client_states
             )
+        self._remove_files_but(kept[1])
+
+    def _kept(self, round_index: int, data: bytes) -> tuple[bytes | None, str | None, str | None]:
+        """Returns (state, file, sha256) of a checkpoint; a file is on disk when this returns."""
+        if self._dir is None or len(data) <= INLINE_BYTES:
+            return data, None, None
+        path = self._dir / f"checkpoint-{round_index}.npz"
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return None, path.name, hashlib.sha256(data).hexdigest()
+
+    def _remove_files_but(self, name: str | None) -> None:
+        for path in self._dir.glob("checkpoint-*.npz") if self._dir else ():
+            if path.name != name:
+                path.unlink()
 
     def client_state(self, client: int) -> bytes | None:
         """Returns a client's state as npz of its leaves, or None before its first release."""
@@ -237,11 +271,23 @@ class Store:
         return rows
 
     def checkpoint(self) -> Checkpoint | None:
-        """Returns the last checkpoint, or None before the first round ended."""
-        found = self._db.execute("select round, state from checkpoints").fetchone()
+        """Returns the last checkpoint, or None before the first round ended.
+
+        Raises:
+            StoreError: its file is gone or is not the one that was written.
+        """
+        found = self._db.execute("select round, state, file, sha256 from checkpoints").fetchone()
         if found is None:
             return None
-        return Checkpoint(int(found[0]), _leaves(found[1]))
+        index, state, name, digest = found
+        if name is not None and self._dir is not None:
+            path = self._dir / name
+            if not path.is_file():
+                raise StoreError("checkpoint", f"no file {path}", "the file that the store names")
+            state = path.read_bytes()
+            if hashlib.sha256(state).hexdigest() != digest:
+                raise StoreError("checkpoint", f"another {path}", "the file that was written")
+        return Checkpoint(int(index), leaves_from_npz(state))
 
 
 def _json(value: Mapping[str, Any]) -> str:
@@ -251,18 +297,6 @@ def _json(value: Mapping[str, Any]) -> str:
         for key, item in value.items()
     }
     return json.dumps(finite, allow_nan=False)
-
-
-def _leaves(blob: bytes) -> list[np.ndarray]:
-    with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
-        return [arrays[str(i)] for i in range(len(arrays.files))]
-
-
-def _npz(state: PyTree) -> bytes:
-    buffer = io.BytesIO()
-    arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
 
 
 def _lock(out: Path) -> sqlite3.Connection:

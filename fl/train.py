@@ -126,6 +126,8 @@ class Training:
         )  # fmt: skip
         if outcome is None:
             raise AssertionError("process 0 always has the outcome")
+        if outcome.attestation is not None:
+            self._books.attest(index, attempt, outcome.attestation)
         reports = self._reports()
         zeroed = sorted(client for report in reports for client in report.zeroed)
         self.store.note_zeroed(index, attempt, zeroed)
@@ -280,7 +282,11 @@ def _resumed(
             raise StoreError("execution", ready.execution, f"that of the run so far, {began}")
         raise StoreError("plan", "another plan than the one that began this run", "the same plan")
     training = Training(ready, model, data, store, group)
-    training.resume()
+    try:
+        training.resume()
+    except StoreError:
+        store.close()
+        raise
     return training
 
 

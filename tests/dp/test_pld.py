@@ -284,11 +284,17 @@ def test_noise_shares_are_never_amplified():
                 spent(event, 1e-5, ZERO_OUT)
 
 
-def test_sampled_events_have_no_other_accountant():
-    for accountant in ("rdp", "zcdp"):
-        for relation in (ADD_REMOVE, REPLACE_ONE):
-            with pytest.raises(dp.UnsupportedEventError):
-                dp.epsilon(sampled(0.1, 1.0), 1e-5, neighboring=relation, accountant=accountant)
+def test_other_accountants_refuse_what_they_cannot_analyse_of_sampling():
+    fixed = dp.FixedSizeSampledEvent(10, 1, dp.GaussianEvent(1.0))
+    for accountant, relation, event in (
+        ("rdp", REPLACE_ONE, sampled(0.1, 1.0)),
+        ("zcdp", ADD_REMOVE, sampled(0.1, 1.0)),
+        ("zcdp", REPLACE_ONE, sampled(0.1, 1.0)),
+        ("rdp", ZERO_OUT, fixed),
+        ("zcdp", ZERO_OUT, fixed),
+    ):
+        with pytest.raises(dp.UnsupportedEventError):
+            dp.epsilon(event, 1e-5, neighboring=relation, accountant=accountant)
 
 
 @pytest.mark.parametrize("bad", [0.0, -0.1, 1.1, math.nan, None, True])

@@ -193,3 +193,41 @@ def test_kill_nine_then_resume_gives_the_uninterrupted_model(tmp_path: Path) -> 
     db.close()
     assert finished == list(range(40))
     assert charged == set(range(40))
+
+
+def test_a_large_checkpoint_is_a_file_beside_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fl.store.INLINE_BYTES", 100)
+    data, plan = helpers.small_data(), helpers.plan(rounds=4, seeded_secrets=True)
+    whole = fl.train(plan, helpers.MODEL, data)
+    training = start(plan, helpers.MODEL, data, out=tmp_path)
+    training.step()
+    training.step()
+    training.close()
+    (file,) = tmp_path.glob("checkpoint-*.npz")
+    assert file.name == "checkpoint-1.npz"
+    kept = file.read_bytes()
+    for broken in (None, kept[:-1], kept[:200] + b"?" + kept[201:]):
+        file.unlink()
+        if broken is not None:
+            file.write_bytes(broken)
+        with pytest.raises(fl.StoreError, match="checkpoint"):
+            fl.rounds(plan, helpers.MODEL, data, out=tmp_path, resume=True)
+        file.touch()
+    file.write_bytes(kept)
+    (tmp_path / "checkpoint-2.npz").write_bytes(b"written, but never named by the store")
+    *_, last = fl.rounds(plan, helpers.MODEL, data, out=tmp_path, resume=True)
+    assert params_bytes(last.params) == params_bytes(whole.params)
+    assert [path.name for path in tmp_path.glob("checkpoint-*.npz")] == ["checkpoint-3.npz"]
+
+
+def test_pandas_reads_a_store_in_one_line(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    fl.train(helpers.plan(rounds=3), helpers.MODEL, helpers.small_data(), out=tmp_path)
+    with sqlite3.connect(tmp_path / FILE) as db:
+        table = pandas.read_sql("select * from rounds", db)
+    db.close()
+    assert table["round"].tolist() == [0, 1, 2]
+    assert set(table["status"]) == {"released"}
+    assert (table["epsilon"].diff().dropna() > 0).all()

@@ -105,7 +105,7 @@ def test_aggregations_and_privacy_follow_their_names() -> None:
 def test_all_faults_are_listed_at_once() -> None:
     found = faults_of(
         job(
-            dataset="nosuch", model="mlp", aggregation="magic", processes=2, epsilon=None,
+            dataset="nosuch", model="mlp", aggregation="magic", processes=0, epsilon=None,
             client_lr=0.0, server_lr=-1.0, server_momentum=1.0, cohort="some",
             simulate_dropout="unmask",
         )

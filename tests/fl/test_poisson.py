@@ -98,6 +98,8 @@ def test_central_noise_is_amplified_for_the_outsider_alone() -> None:
         )  # fmt: skip
         assert upper(table[adversary].worst_case) == pytest.approx(independent.upper, rel=1e-9)
     assert upper(table["outsider"].worst_case) < 0.7 * upper(table["participants"].worst_case)
+    assert resolved.exposure.protocol_failure("outsider") == SIZE_FAILURE
+    assert resolved.exposure.protocol_failure("participants") == 0.0
     assert any("secret coin" in note for note in resolved.privacy.assumptions)
 
 

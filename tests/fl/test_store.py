@@ -12,7 +12,6 @@ import pytest
 
 import fl
 from fl.store import FILE, VERSION, Store, next_run_directory
-from fl.types import PyTree
 
 STATE = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3, np.float32)}
 
@@ -73,18 +72,19 @@ def test_a_round_its_metrics_and_its_checkpoint_commit_together(
 
 
 def test_a_round_that_fails_to_commit_leaves_neither_row_nor_checkpoint(
-    store: Store, elsewhere: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    store: Store, elsewhere: sqlite3.Connection
 ) -> None:
     store.finish_round(row(), 0, STATE)
     with pytest.raises(sqlite3.IntegrityError):  # the row repeats, the checkpoint would be new
         store.finish_round(row(), 1, STATE)
 
-    def refuse(state: PyTree) -> bytes:
+    def refused() -> Iterator[tuple[int, bytes]]:
+        yield 3, b"kept"
         raise OSError("no memory left")
 
-    monkeypatch.setattr("fl.store._npz", refuse)
-    with pytest.raises(OSError, match="no memory"):  # the row is new, the checkpoint fails
-        store.finish_round(row(1), 1, STATE)
+    with pytest.raises(OSError, match="no memory"):  # the row is new, a client's state fails
+        store.finish_round(row(1), 1, STATE, refused())
+    assert store.client_state(3) is None
     for connection in (elsewhere, store._db):
         assert (count(connection, "rounds"), count(connection, "checkpoints")) == (1, 1)
     found = store.checkpoint()
@@ -111,7 +111,7 @@ def test_a_release_is_on_disk_when_it_returns_and_happens_once(
     store: Store, elsewhere: sqlite3.Connection
 ) -> None:
     store.release(4, 0, tuple(np.array([2, 9])))
-    assert elsewhere.execute("select * from releases").fetchall() == [(4, 0, "[2, 9]")]
+    assert elsewhere.execute("select * from releases").fetchall() == [(4, 0, "[2, 9]", None)]
     with pytest.raises(sqlite3.IntegrityError):
         store.release(4, 0, (2,))
     store.release(4, 1, ())
