@@ -70,14 +70,16 @@ from dp.events import (
     GaussianEvent,
     Interval,
     LaplaceEvent,
+    LimitedParticipationEvent,
+    ListedParticipationEvent,
     NeighboringRelation,
     PoissonSampledEvent,
     RecordSampledEvent,
+    SecretParticipationEvent,
     SelfComposedEvent,
     SkellamEvent,
-    event_from_dict,
-    event_to_dict,
 )
+from dp.events_io import event_from_dict, event_to_dict
 from dp.filters import PrivacyFilter, privacy_filter
 from dp.grid import GridGaussian, GridLaplace, grid_gaussian, grid_laplace
 from dp.ledger import Ledger
@@ -120,6 +122,8 @@ __all__ = [
     "Ledger",
     "LedgerError",
     "LedgerMismatchError",
+    "LimitedParticipationEvent",
+    "ListedParticipationEvent",
     "ModulusError",
     "NeighboringRelation",
     "NonFiniteError",
@@ -134,6 +138,7 @@ __all__ = [
     "RepeatedReleaseError",
     "Rotation",
     "RoundingError",
+    "SecretParticipationEvent",
     "SelfComposedEvent",
     "SkellamEvent",
     "SurvivorsError",

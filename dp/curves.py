@@ -23,6 +23,7 @@ from dp.events import (
     GaussianEvent,
     Interval,
     LaplaceEvent,
+    LimitedParticipationEvent,
     NeighboringRelation,
     SelfComposedEvent,
     SkellamEvent,
@@ -112,6 +113,9 @@ def group_event(event: Event, size: int) -> Event:
         return SelfComposedEvent(group_event(event.event, size), event.count)
     if isinstance(event, ComposedEvent):
         return ComposedEvent(tuple(group_event(part, size) for part in event.events))
+    if isinstance(event, LimitedParticipationEvent):  # rounds in which some of them take part
+        rounds = min(event.releases, size * event.participations)
+        return LimitedParticipationEvent(group_event(event.event, size), event.releases, rounds)
     if isinstance(event, (GaussianEvent, LaplaceEvent)):
         return dataclasses.replace(event, noise_multiplier=event.noise_multiplier / size)
     if isinstance(event, _VECTOR):
@@ -180,6 +184,8 @@ def _gdp_square(event: Event) -> float:
         return 1.0 / event.noise_multiplier**2
     if isinstance(event, SelfComposedEvent):
         return event.count * _gdp_square(event.event)
+    if isinstance(event, LimitedParticipationEvent):
+        return min(event.releases, event.participations) * _gdp_square(event.event)
     if isinstance(event, ComposedEvent):
         return math.fsum(_gdp_square(part) for part in event.events)
     raise UnsupportedEventError(event, "only Gaussian releases are Gaussian-DP with a proven mu")

@@ -12,12 +12,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from dp import _validate
-from dp.errors import LedgerMismatchError, ParameterError, UnsupportedEventError
+from dp.errors import ParameterError, UnsupportedEventError
 
 
 class NeighboringRelation(enum.Enum):
@@ -37,8 +35,7 @@ class NeighboringRelation(enum.Enum):
 class Interval:
     """An interval that contains the true value: lower <= truth <= upper.
 
-    `note` says where an end does not come from the accountant that was asked for; it takes no
-    part in comparisons.
+    `note` says where an end does not come from the accountant asked for; it is not compared.
     """
 
     lower: float
@@ -53,6 +50,7 @@ class Interval:
 
 
 _SMALLEST, _LARGEST = 1e-100, 1e100  # of noise: squares and ratios of squares stay finite
+_MOST_LISTED = 100_000  # numbers of participations
 _MOST = 2**64  # of integer bounds: floats and replace-one have room
 
 
@@ -180,9 +178,9 @@ class PoissonSampledEvent:
 
 @dataclass(frozen=True)
 class FixedSizeSampledEvent:
-    """`event` on a uniformly random cohort of `sample` out of `population` clients.
+    """`event` on a random cohort of `sample` out of `population` clients; sizes are public.
 
-    The same conditions as `PoissonSampledEvent`. Sizes are public, so add-remove is refused.
+    The other conditions of `PoissonSampledEvent` hold; add-remove is refused.
     """
 
     population: int
@@ -220,7 +218,7 @@ class SelfComposedEvent:
     count: int
 
     def __post_init__(self) -> None:
-        _check_event("event", self.event)
+        check_event("event", self.event)
         _keep_integers(self, "count")
 
 
@@ -234,7 +232,65 @@ class ComposedEvent:
         if not isinstance(self.events, tuple) or not self.events:
             raise ParameterError("events", self.events, "a non-empty tuple of events")
         for event in self.events:
-            _check_event("events", event)
+            check_event("events", event)
+
+
+@dataclass(frozen=True)
+class LimitedParticipationEvent:
+    """`releases` adaptive releases, at most `participations` of them with the client's vector.
+
+    Which ones may be public and chosen on the way.
+    """
+
+    event: Event
+    releases: int
+    participations: int
+
+    def __post_init__(self) -> None:
+        _check_unsampled(self.event)
+        _keep_integers(self, "releases", "participations")
+
+
+@dataclass(frozen=True)
+class SecretParticipationEvent:
+    """Each of `releases` releases holds the client's vector with `sampling_prob`, by a secret coin.
+
+    Coins are independent of one another and of all data; after `participations` of them the
+    client stays away. `event` is a release with the client in it. The noise may show who took
+    part: shares are allowed. Also for cohorts of a fixed size drawn anew for every release.
+    """
+
+    event: Event
+    releases: int
+    sampling_prob: float
+    participations: int
+
+    def __post_init__(self) -> None:
+        _check_unsampled(self.event)
+        _keep_integers(self, "releases", "participations")
+        _keep(self, sampling_prob=_validate.positive("sampling_prob", self.sampling_prob, 1.0))
+
+
+@dataclass(frozen=True)
+class ListedParticipationEvent:
+    """As `SecretParticipationEvent`, probabilities[j] being the chance of j participations.
+
+    They sum to 1 within 1e-9, and what is missing counts as the largest number.
+    """
+
+    event: Event
+    probabilities: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _check_unsampled(self.event)
+        takes = f"a tuple of 1 to {_MOST_LISTED} chances that sum to 1"
+        if not isinstance(self.probabilities, tuple) or not self.probabilities:
+            raise ParameterError("probabilities", self.probabilities, takes)
+        chances = [_validate.real("probabilities", p, 0.0, 1.0) for p in self.probabilities]
+        total = math.fsum(chances)
+        if len(chances) > _MOST_LISTED or abs(total - 1.0) > 1e-9:
+            raise ParameterError("probabilities", f"{len(chances)} that sum to {total}", takes)
+        object.__setattr__(self, "probabilities", tuple(chances))
 
 
 Event = (
@@ -247,6 +303,9 @@ Event = (
     | PoissonSampledEvent
     | FixedSizeSampledEvent
     | RecordSampledEvent
+    | LimitedParticipationEvent
+    | SecretParticipationEvent
+    | ListedParticipationEvent
     | SelfComposedEvent
     | ComposedEvent
 )
@@ -255,17 +314,32 @@ _VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent, Discre
 _SINGLE = (GaussianEvent, LaplaceEvent, *_VECTOR)
 _SHARES = (SkellamEvent, DiscreteGaussianSumEvent)
 _SAMPLED = (PoissonSampledEvent, FixedSizeSampledEvent, RecordSampledEvent)
-_CLASSES = {c.__name__: c for c in (*_SINGLE, *_SAMPLED, SelfComposedEvent, ComposedEvent)}
+_PARTICIPATION = (LimitedParticipationEvent, SecretParticipationEvent, ListedParticipationEvent)
+EVENT_CLASSES = {
+    c.__name__: c for c in (*_SINGLE, *_SAMPLED, *_PARTICIPATION, SelfComposedEvent, ComposedEvent)
+}
 
 
-def _check_event(field: str, value: object) -> None:
-    if type(value) not in _CLASSES.values():
+def check_event(field: str, value: object) -> None:
+    """Raises ParameterError unless `value` is an event."""
+    if type(value) not in EVENT_CLASSES.values():
         raise ParameterError(field, value, "an event of dp.events")
 
 
 def _check_single(value: object) -> None:
     if type(value) not in _SINGLE:
         raise ParameterError("event", value, "one release: no sampling or composition inside")
+
+
+def _check_unsampled(value: object) -> None:
+    """Releases that one client takes part in for certain: nothing is sampled twice."""
+    if isinstance(value, ComposedEvent):
+        for part in value.events:
+            _check_unsampled(part)
+    elif isinstance(value, SelfComposedEvent):
+        _check_unsampled(value.event)
+    elif type(value) not in _SINGLE:
+        raise ParameterError("event", value, "releases without sampling or participation inside")
 
 
 def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
@@ -284,8 +358,8 @@ def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
         _refuse_absence(event)
     if neighboring is not NeighboringRelation.REPLACE_ONE:
         return event
-    if isinstance(event, SelfComposedEvent):
-        return SelfComposedEvent(shifted(event.event, neighboring), event.count)
+    if isinstance(event, (SelfComposedEvent, *_PARTICIPATION)):
+        return dataclasses.replace(event, event=shifted(event.event, neighboring))
     if isinstance(event, ComposedEvent):
         return ComposedEvent(tuple(shifted(part, neighboring) for part in event.events))
     if isinstance(event, GaussianEvent):
@@ -307,59 +381,18 @@ def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
 
 def _refuse_absence(event: Event) -> None:
     """Noise of shares leaves with the client that adds it: there is no add-remove."""
-    for part in event.events if isinstance(event, ComposedEvent) else (event,):
-        single = part.event if isinstance(part, (SelfComposedEvent, *_SAMPLED)) else part
-        if isinstance(single, (ComposedEvent, SelfComposedEvent)):
-            _refuse_absence(single)
-        elif isinstance(single, _SHARES):
-            raise UnsupportedEventError(
-                event, "an absent client's noise share is absent too; takes zero-out or replace-one"
-            )
-
-
-def event_to_dict(event: Event) -> dict[str, object]:
-    """Plain data (str, int, float, list, dict) from which `event_from_dict` rebuilds the event."""
-    _check_event("event", event)
-    fields: dict[str, object] = {"type": type(event).__name__}
-    for field in dataclasses.fields(event):
-        value = getattr(event, field.name)
-        if isinstance(value, tuple):
-            fields[field.name] = [event_to_dict(part) for part in value]
-        elif type(value) in _CLASSES.values():
-            fields[field.name] = event_to_dict(value)
-        else:
-            fields[field.name] = value
-    return fields
-
-
-def event_from_dict(data: Mapping[str, object]) -> Event:
-    """The event written by `event_to_dict`.
-
-    Raises:
-        LedgerMismatchError: unknown event, or fields that are not those of the event.
-        ParameterError: a field outside its range.
-    """
-    if not isinstance(data, Mapping):
-        raise LedgerMismatchError(f"event: got {type(data).__name__}, takes fields by name")
-    kind = data.get("type")
-    cls = _CLASSES.get(kind) if isinstance(kind, str) else None
-    if cls is None:
-        raise LedgerMismatchError(f"type={kind!r}: takes one of {sorted(_CLASSES)}")
-    given = {name: value for name, value in data.items() if name != "type"}
-    if set(given) != {field.name for field in dataclasses.fields(cls)}:
-        raise LedgerMismatchError(f"{kind}: fields {sorted(given)} are not its fields")
-    # Any: each class checks the types of its own fields when it is made.
-    made: dict[str, Any] = {name: _rebuilt(value) for name, value in given.items()}
-    return cls(**made)
-
-
-def _rebuilt(value: object) -> object:
-    """A field of `event_from_dict`: nested events, tuples of events, or the value itself."""
-    if isinstance(value, Mapping):
-        return event_from_dict(value)
-    if isinstance(value, list):
-        return tuple(_rebuilt(part) for part in value)
-    return value
+    if isinstance(event, ComposedEvent):
+        for part in event.events:
+            _refuse_absence(part)
+    elif isinstance(event, (SecretParticipationEvent, ListedParticipationEvent)):
+        reason = "an absent client tosses no coins; takes zero-out or replace-one"
+        raise UnsupportedEventError(event, reason)
+    elif isinstance(event, (SelfComposedEvent, LimitedParticipationEvent, *_SAMPLED)):
+        _refuse_absence(event.event)
+    elif isinstance(event, _SHARES):
+        raise UnsupportedEventError(
+            event, "an absent client's noise share is absent too; takes zero-out or replace-one"
+        )
 
 
 def isqrt_product(first: int, second: int) -> int:

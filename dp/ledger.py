@@ -32,9 +32,8 @@ from dp.events import (
     NeighboringRelation,
     RecordSampledEvent,
     SelfComposedEvent,
-    event_from_dict,
-    event_to_dict,
 )
+from dp.events_io import event_from_dict, event_to_dict
 
 IntArray = NDArray[np.int64]
 
@@ -371,8 +370,8 @@ def _check_unsampled(event: Event) -> None:
     elif hasattr(event, "event") and not isinstance(event, RecordSampledEvent):
         # A record's coin stays with its client: the ledger records clients alone.
         raise LedgerMismatchError(
-            f"{type(event).__name__}: amplification needs participation to be secret, and a "
-            "ledger records it"
+            f"{type(event).__name__}: takes one release with known participants; amplification "
+            "needs participation to be secret, and a ledger records it"
         )
 
 

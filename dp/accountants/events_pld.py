@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dp.accountants import conversion, pairs, pld, rdp, spliced
+from dp.accountants import conversion, pairs, participation, pld, rdp, spliced
 from dp.accountants.pairs import Pair
 from dp.errors import ParameterError, UnsupportedEventError
 from dp.events import (
@@ -24,6 +24,7 @@ from dp.events import (
     GaussianEvent,
     Interval,
     LaplaceEvent,
+    LimitedParticipationEvent,
     NeighboringRelation,
     PoissonSampledEvent,
     RecordSampledEvent,
@@ -36,6 +37,8 @@ _VECTORS = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, DiscreteLaplaceEven
 _SHARES = (DiscreteGaussianSumEvent, SkellamEvent)
 _LARGEST_TABLE = 1 << 20  # outcomes of an integer law
 _REPLACE = NeighboringRelation.REPLACE_ONE
+
+_NO_LOWER = "no lower end: how far sums show who took part is not known"
 
 Parts = tuple[tuple[Pair, int], ...]
 
@@ -57,6 +60,8 @@ def epsilon(event: Event, delta: float, neighboring: NeighboringRelation) -> Int
     Raises:
         UnsupportedEventError: an event, or a relation for it, without proof.
     """
+    if participation.has_secret(event):
+        return Interval(0.0, _secret_epsilon(event, delta, neighboring), _NO_LOWER)
     return _interval(
         event,
         neighboring,
@@ -68,6 +73,8 @@ def epsilon(event: Event, delta: float, neighboring: NeighboringRelation) -> Int
 
 def upper_epsilon(event: Event, delta: float, neighboring: NeighboringRelation) -> float:
     """The upper end of `epsilon` alone, at less than half its cost; raises as `epsilon`."""
+    if participation.has_secret(event):
+        return _secret_epsilon(event, delta, neighboring)
     found = _analysed(event, neighboring, delta)
     if all(release.upper is not None for release, _ in found):
         return pld.upper_epsilon(_uppers(found), delta)
@@ -90,6 +97,8 @@ def _uppers(found: list[tuple[_Release, int]]) -> list[Parts]:
 
 def delta(event: Event, epsilon: float, neighboring: NeighboringRelation) -> Interval:
     """Delta at epsilon; raises as `epsilon`."""
+    if participation.has_secret(event):
+        return Interval(0.0, _secret_delta(event, epsilon, neighboring), _NO_LOWER)
     return _interval(
         event,
         neighboring,
@@ -97,6 +106,53 @@ def delta(event: Event, epsilon: float, neighboring: NeighboringRelation) -> Int
         lambda curve: conversion.delta_from_curve(curve, epsilon),
         None,
     )
+
+
+def _secret_epsilon(event: Event, delta: float, neighboring: NeighboringRelation) -> float:
+    """Upper epsilon by the mixture over participations, or by Rényi orders if that is smaller."""
+    moved = shifted(event, neighboring)
+    try:
+        upper = conversion.epsilon_from_curve(lambda a: rdp.rdp_curve(moved, a), delta)
+    except UnsupportedEventError:  # some noise has loss distributions only
+        upper = math.inf
+
+    def epsilon_of(told: Event | None, left: float) -> float:
+        return 0.0 if told is None else upper_epsilon(told, left, neighboring)
+
+    upper = min(upper, participation.cut_epsilon(event, delta, epsilon_of))
+    if not _composes_at_once(event):
+        return upper
+
+    def curve(epsilon: float) -> float:
+        return _secret_delta(event, epsilon, neighboring)
+
+    return min(upper, participation.smallest_epsilon(curve, delta, upper))
+
+
+def _composes_at_once(event: Event) -> bool:
+    """Whether any number of releases has a closed form or Rényi orders alone."""
+    for one, _ in _flat(event, 1):
+        if isinstance(one, participation.Secret):
+            if not _composes_at_once(one.event):
+                return False
+        elif not isinstance(one, GaussianEvent) and not (isinstance(one, _VECTORS) and one.dim > 1):
+            return False
+    return True
+
+
+def _secret_delta(event: Event, epsilon: float, neighboring: NeighboringRelation) -> float:
+    shifted(event, neighboring)  # refuses relations for which coins mean nothing
+
+    def delta_of(told: Event | None) -> float:
+        if told is None:
+            return 0.0
+        found = _analysed(told, neighboring, None)
+        if all(release.upper is not None for release, _ in found):
+            return pld.delta(_uppers(found), epsilon).upper
+        moved = shifted(told, neighboring)
+        return conversion.delta_from_curve(lambda a: rdp.rdp_curve(moved, a), epsilon)
+
+    return participation.upper_delta(event, delta_of)
 
 
 def _interval(
@@ -116,7 +172,7 @@ def _interval(
         lower = max(
             [best.lower if lowers[0] == uppers else _lower(by_pairs, one) for one in lowers]
         )
-        return Interval(min(lower, best.upper), best.upper)
+        return Interval(min(lower, best.upper), best.upper, best.note)
     moved = shifted(event, neighboring)
     upper = by_curve(lambda a: rdp.rdp_curve(moved, a))
     lower = max([_lower(by_pairs, one) for one in lowers], default=0.0)
@@ -151,6 +207,8 @@ def _flat(event: Event, count: int) -> list[tuple[Event, int]]:
         one, times = stack.pop()
         if isinstance(one, SelfComposedEvent):
             stack.append((one.event, times * one.count))
+        elif isinstance(one, LimitedParticipationEvent):
+            stack.append((one.event, times * min(one.releases, one.participations)))
         elif isinstance(one, ComposedEvent):
             stack.extend((part, times) for part in one.events)
         else:

@@ -22,8 +22,11 @@ from dp.events import (
     DiscreteGaussianSumEvent,
     Event,
     GaussianEvent,
+    LimitedParticipationEvent,
+    ListedParticipationEvent,
     PoissonSampledEvent,
     RecordSampledEvent,
+    SecretParticipationEvent,
     SelfComposedEvent,
     SkellamEvent,
 )
@@ -195,6 +198,48 @@ def _sampled_cumulants(event: RecordSampledEvent) -> FloatArray:
     return cumulants
 
 
+def _limited(event: LimitedParticipationEvent, a: FloatArray) -> FloatArray:
+    result: FloatArray = float(min(event.releases, event.participations)) * rdp_curve(
+        event.event, a
+    )
+    return result
+
+
+def _secret(event: SecretParticipationEvent, a: FloatArray) -> FloatArray:
+    """Log E exp(a J D) / a for the binomial J, and at most `participations` D.
+
+    docs/privacy.md, "Limited participation".
+    """
+    divergence = rdp_curve(event.event, a)
+    q, cumulant = event.sampling_prob, a * divergence
+    rest = math.log1p(-q) if q < 1.0 else -math.inf
+    each = np.where(
+        cumulant < 1.0,
+        np.log1p(q * np.expm1(np.minimum(cumulant, 1.0))),
+        np.logaddexp(rest, math.log(q) + cumulant),
+    )
+    most = float(min(event.releases, event.participations))
+    result: FloatArray = np.minimum(float(event.releases) * each / a, most * divergence)
+    return result
+
+
+def _listed(event: ListedParticipationEvent, a: FloatArray) -> FloatArray:
+    """As `_secret`, summed over the list."""
+    cumulant = a * rdp_curve(event.event, a)
+    chances = np.array(event.probabilities)
+    chances[-1] += max(0.0, 1.0 - math.fsum(event.probabilities))
+    counts = np.arange(float(chances.size))
+    largest = cumulant * counts[-1]
+    result = np.empty_like(cumulant)
+    for i, one in enumerate(cumulant):
+        if largest[i] < 1.0:  # all terms are positive, so that small ones keep their precision
+            result[i] = np.log1p(chances @ np.expm1(one * counts))
+        else:
+            result[i] = largest[i] + np.log(chances @ np.exp(one * (counts - counts[-1])))
+    bounded: FloatArray = np.minimum(np.maximum(result, 0.0), largest) / a
+    return bounded
+
+
 # A table instead of a chain of isinstance tests; each formula takes the type that is its key.
 _FORMULAS: Mapping[type, Callable[[Any, FloatArray], FloatArray]] = {
     GaussianEvent: _gaussian,
@@ -203,6 +248,9 @@ _FORMULAS: Mapping[type, Callable[[Any, FloatArray], FloatArray]] = {
     SkellamEvent: _skellam,
     PoissonSampledEvent: _poisson_sampled,
     RecordSampledEvent: _record_sampled,
+    LimitedParticipationEvent: _limited,
+    SecretParticipationEvent: _secret,
+    ListedParticipationEvent: _listed,
     SelfComposedEvent: _self_composed,
     ComposedEvent: _composed,
 }

@@ -3,10 +3,7 @@
 One release is (1 - q) F_c + q F_a against (1 - q) F_c + q F_b: F is the noise, a and b are the
 client's vectors in the two inputs, c is what stands in their place where the client is not drawn.
 For symmetric log-concave noise the worst places are known, and at losses l >= 0 the best set
-against e^l is a half-line {x > t}. Below 0 a pair is the exchange of another one:
-
-    delta(l) = 1 - e^l + e^l delta'(-l).
-
+against e^l is a half-line {x > t}. Below 0 a pair is the exchange of another one.
 docs/privacy.md, "Three places".
 """
 

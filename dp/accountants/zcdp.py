@@ -15,6 +15,9 @@ from dp.events import (
     DiscreteGaussianSumEvent,
     Event,
     GaussianEvent,
+    LimitedParticipationEvent,
+    ListedParticipationEvent,
+    SecretParticipationEvent,
     SelfComposedEvent,
     SkellamEvent,
 )
@@ -37,6 +40,10 @@ def zcdp_bound(event: Event) -> Zcdp:
     if isinstance(event, SelfComposedEvent):
         part = zcdp_bound(event.event)
         return Zcdp(event.count * part.xi, event.count * part.rho)
+    if isinstance(event, (LimitedParticipationEvent, SecretParticipationEvent)):
+        return zcdp_bound(SelfComposedEvent(event.event, min(event.releases, event.participations)))
+    if isinstance(event, ListedParticipationEvent):  # the most there can be: no line is below it
+        return zcdp_bound(SelfComposedEvent(event.event, max(1, len(event.probabilities) - 1)))
     if isinstance(event, ComposedEvent):
         parts = [zcdp_bound(part) for part in event.events]
         return Zcdp(sum(part.xi for part in parts), sum(part.rho for part in parts))

@@ -260,7 +260,7 @@ def test_a_schedule_counts_rounds_that_abort() -> None:
     )  # fmt: skip
     plan = helpers.plan(
         algorithm=algorithm, privacy=fl.NotPrivate(1.0),
-        aggregation=helpers.ideal(simulate_dropout={"unmask": 0.6}, beyond=True),
+        aggregation=helpers.secure(simulate_dropout={"unmask": 0.6}, beyond=True),
     )  # fmt: skip
     finished = list(fl.rounds(plan, helpers.MODEL, helpers.small_data()))
     assert all(r.reason is not None for r in finished)

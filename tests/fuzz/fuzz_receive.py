@@ -23,6 +23,7 @@ import numpy as np
 
 with atheris.instrument_imports(include=["secureagg"]):
     import secureagg
+    from secureagg.adder import Adder
     from secureagg.messages import HEADER_BYTES
 
 MODES: tuple[dict[str, Any], ...] = (
@@ -31,6 +32,7 @@ MODES: tuple[dict[str, Any], ...] = (
     {"server": "malicious", "num_clients": 7, "degree": 4, "threshold": 2},
 )
 REFUSALS = (secureagg.ProtocolError, secureagg.TooFewClientsError)
+SUMS = {"_sums", "sums"}  # attributes that are changed in place
 CLIENT = 1  # whose messages are made wrong
 
 
@@ -56,8 +58,8 @@ def copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in found.items():
         if isinstance(value, dict | set):
             found[name] = value.copy()
-    if "_sums" in found:
-        found["_sums"] = tuple(array.copy() for array in found["_sums"])
+    for name in SUMS & set(found):
+        found[name] = tuple(array.copy() for array in found[name])
     return found
 
 
@@ -129,6 +131,9 @@ def targets_of(mode: dict[str, Any]) -> list[Target]:
         if message is not None:
             for session in (server, restored(server)):
                 found.append(Target(secureagg.ServerSession, copied(vars(session)), message))
+            if server.stage == "mask_input":
+                adder = Adder(server._round)
+                found.append(Target(Adder, copied(vars(adder)), message))
             server.receive(CLIENT, message)
         inbound = server.close_stage()
     ends = [copied(vars(session)) for session in (me, restored(me))]
@@ -178,10 +183,11 @@ def message_of(honest: bytes, how: int, data: bytes) -> bytes:
 def same(session: Any, before: Mapping[str, Any]) -> bool:
     """Tells whether a session is as it was."""
     now = dict(vars(session))
-    sums = zip(now.pop("_sums", ()), before.get("_sums", ()), strict=True)
-    return all(np.array_equal(a, b) for a, b in sums) and now == {
-        name: value for name, value in before.items() if name != "_sums"
-    }
+    for name in SUMS & set(now):
+        sums = zip(now.pop(name), before[name], strict=True)
+        if not all(np.array_equal(a, b) for a, b in sums):
+            return False
+    return now == {name: value for name, value in before.items() if name not in SUMS}
 
 
 def receive_one(data: bytes) -> None:
@@ -192,8 +198,9 @@ def receive_one(data: bytes) -> None:
     session, message = target.open(), message_of(target.message, data[1] % 4, data[2:])
     before = copied(vars(session))
     server = target.kind is secureagg.ServerSession
+    client = target.kind is secureagg.ClientSession
     try:
-        session.receive(*((CLIENT, message) if server else (message,)))
+        session.receive(*((message,) if client else (CLIENT, message)))
     except target.allowed as error:
         if not same(session, before):
             raise AssertionError("a refused message changed the state") from error

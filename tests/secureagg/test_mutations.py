@@ -1,6 +1,7 @@
 """Mutated messages through every receive function: typed errors only, and no state changes."""
 
 import tracemalloc
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import secureagg
 from secureagg._codec import u32
+from secureagg.adder import Adder
 
 MODES = [
     {"server": "semi_honest", "threshold": 3},
@@ -16,24 +18,27 @@ MODES = [
 ]
 
 
+SUMS = {"_sums", "sums"}
+
+
 def frozen(session) -> dict[str, Any]:
     """The session's state, by copy where it is changed in place."""
     state = dict(vars(session))
     for name, value in state.items():
         if isinstance(value, dict | set):
             state[name] = value.copy()
-    if "_sums" in state:
-        state["_sums"] = tuple(array.copy() for array in state["_sums"])
+    for name in SUMS & set(state):
+        state[name] = tuple(array.copy() for array in state[name])
     return state
 
 
 def unchanged(session, before) -> bool:
     now = dict(vars(session))
-    if "_sums" in now:
-        pairs = zip(now.pop("_sums"), before["_sums"], strict=True)
+    for name in SUMS & set(now):
+        pairs = zip(now.pop(name), before[name], strict=True)
         if not all(np.array_equal(a, b) for a, b in pairs):
             return False
-    return now == {name: value for name, value in before.items() if name != "_sums"}
+    return now == {name: value for name, value in before.items() if name not in SUMS}
 
 
 def mutated(message, others, generator) -> bytes:
@@ -124,6 +129,11 @@ def storm(make_play, mode, count, seed) -> int:
 
                 texts |= attack(play.server, receive, answer, others, generator, count)
                 sent += count
+                if play.server.stage == "mask_input":
+                    adder = Adder(play.server._round)
+                    part = partial(adder.receive, client_id)
+                    texts |= attack(adder, part, answer, others, generator, count)
+                    sent += count
             play.server.receive(client_id, answer)
         play.inbound = play.server.close_stage()
     play.check()

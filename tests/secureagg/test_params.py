@@ -320,6 +320,7 @@ def test_rates_are_exact_decimals():
         ("corrupt", "x"),
         ("dropout", 1.0),
         ("dropout", "1/0"),
+        ("dropout", "1e-5000"),
         ("rounds", 0),
         ("server", "honest"),
         ("security_bits", -1),

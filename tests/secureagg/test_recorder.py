@@ -1,13 +1,16 @@
 """No key stream, box key or KDF input is ever used for two things."""
 
 import collections
+import dataclasses
+import hashlib
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
 import secureagg
-from secureagg import primitives
+from secureagg import messages, primitives
 from secureagg.primitives import Usage
 
 
@@ -57,7 +60,7 @@ class Record:
 
 
 def rounds(make_params, seeded, server) -> int:
-    """Rounds, attempts, two segments of one shape, dropouts in every stage."""
+    """Rounds, attempts, two segments of one shape, one client lost while masking."""
     segments = tuple(secureagg.Segment(name, 6, 20) for name in "ab")
     rand, count = seeded("recorder"), 0
     inputs = {i: {name: np.full(6, i) for name in "ab"} for i in range(9)}
@@ -107,14 +110,77 @@ def test_nothing_is_used_twice_when_everybody_is_restored(make_play, monkeypatch
     record.install(monkeypatch)
     play = make_play(0, server=server, threshold=4)
     while play.server.stage is not None:
-        for client_id, session in play.clients.items():
-            play.clients[client_id] = secureagg.ClientSession.from_bytes(
-                session.to_bytes(), play.params, client_id, play.keys[client_id],
-                play.server._round.identities, once=session._once,
-            )  # fmt: skip
+        for client_id in play.clients:
+            play.clients[client_id] = restored(play, client_id)
         play.step()
     play.check()
     one_use_each(record)
+
+
+def restored(play, client_id, data=None) -> secureagg.ClientSession:
+    session = play.clients[client_id]
+    return secureagg.ClientSession.from_bytes(
+        session.to_bytes() if data is None else data, play.params, client_id,
+        play.keys[client_id], play.server._round.identities, once=session._once,
+    )  # fmt: skip
+
+
+def played(play, gone) -> bool:
+    """Everybody restarts before each stage; perhaps one client more is lost in each."""
+    lost: set[int] = set()
+    for number, _ in enumerate(play.params.stages):
+        for i in play.clients:
+            play.clients[i] = restored(play, i)
+        play.server = secureagg.ServerSession.from_bytes(
+            play.server.to_bytes(), play.params, play.server._round.identities
+        )
+        lost |= {number} if gone else set()
+        try:
+            play.step(but=lost)
+        except secureagg.TooFewClientsError:  # what was derived by then counts all the same
+            return False
+    play.check()
+    return True
+
+
+@pytest.mark.parametrize("server", ["semi_honest", "malicious"])
+@pytest.mark.parametrize("degree", [8, 4])
+def test_nothing_is_used_twice_over_all_of_these_together(make_play, monkeypatch, server, degree):
+    """One record of sessions, rounds, attempts, dropouts in every stage, and restores of all."""
+    record = Record()
+    record.install(monkeypatch)
+    secureagg.graph.build.cache_clear()
+    segments = tuple(secureagg.Segment(name, 6, 20) for name in "x")
+    finished = 0
+    for session_id, round_index, attempt in itertools.product((b"one", b"two"), (0, 1), (0, 1)):
+        play = make_play(
+            0, n=9, degree=degree, threshold=2, min_survivors=2, server=server, rounds=2,
+            segments=segments, session_id=session_id, round_index=round_index, attempt=attempt,
+        )  # fmt: skip
+        # a client of several rounds draws a fresh secret for each: here, one of its context
+        for i, client in play.clients.items():
+            secret = hashlib.sha256(play.server._round.ctx + bytes([i])).digest()
+            client._state = dataclasses.replace(client._state, secret=secret)
+        finished += played(play, gone=attempt)
+    assert finished >= 4
+    one_use_each(record)
+    secureagg.graph.build.cache_clear()
+
+
+@pytest.mark.parametrize("server", ["semi_honest", "malicious"])
+def test_restores_that_are_shown_different_neighbours_seal_the_same_boxes(
+    make_play, monkeypatch, server
+):
+    """A share, its box and its key do not hang on who else advertised; and only one masks."""
+    record = Record()
+    record.install(monkeypatch)
+    play = make_play(1, server=server, threshold=3)
+    saved, message = play.clients[0].to_bytes(), play.inbound[0]
+    entry = 4 + messages.KeyBundle.len_bytes(signed=play.params.malicious)
+    for shown in (message, message[:-entry], message[:38] + message[38 + entry :]):
+        assert restored(play, 0, saved).receive(shown) is not None
+    one_use_each(record)
+    assert len([key for key, _ in record.boxes]) == 5
 
 
 def test_the_recorder_sees_a_repeat(make_params, seeded, monkeypatch):

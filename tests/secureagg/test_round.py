@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 import secureagg
@@ -25,7 +25,7 @@ def rounds(draw):
         )
     )
     ids = draw(st.sets(st.integers(0, 2**32 - 1), min_size=n, max_size=n))
-    rates = st.sampled_from([0, 0, 0, 0.1, 0.5])
+    rates = st.sampled_from([0, 0, 0, 0.01, 0.1, 0.3, 0.5])
     share = {stage: draw(rates) for stage in STAGES}
     seed = draw(st.integers(0, 2**32))
     generator = np.random.default_rng(seed)
@@ -60,7 +60,7 @@ def attempt(call) -> tuple[Any, Any]:
         return None, (abort.round, abort.have, abort.need, str(abort))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(rounds())
 def test_right_sum_or_typed_abort_and_outcome_agrees(make_params, seeded, case):
     fields, inputs, dropouts = case
@@ -79,6 +79,65 @@ def test_right_sum_or_typed_abort_and_outcome_agrees(make_params, seeded, case):
     for segment in params.segments:
         assert result.sums[segment.name].dtype == np.uint64
         assert result.sums[segment.name].tolist() == expected_sum(inputs, result.survivors, segment)
+
+
+@st.composite
+def larger_rounds(draw):
+    """Dozens of clients, long vectors, thresholds that often hold, the usual rates of dropouts."""
+    n = draw(st.integers(20, 45))
+    degree = draw(st.sampled_from([n - 1, 10, 16]))
+    bits = draw(st.lists(st.sampled_from([1, 8, 16, 17, 32, 33, 62]), min_size=1, max_size=3))
+    segments = tuple(
+        secureagg.Segment(f"s{i}", draw(st.sampled_from([1, 63, 1000])), b)
+        for i, b in enumerate(bits)
+    )
+    generator = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rates = {stage: draw(st.sampled_from([0, 0, 0.01, 0.1, 0.3])) for stage in STAGES}
+    dropouts = {s: [i for i in range(n) if generator.random() < rates[s]] for s in STAGES}
+    params = {
+        "n": n,
+        "segments": segments,
+        "degree": degree,
+        "threshold": draw(st.integers(1, degree // 2 + 1)),
+        "min_survivors": draw(st.integers(1, n // 2)),
+        "graph_seed": draw(st.binary(min_size=1, max_size=3)),
+        "server": draw(st.sampled_from(["semi_honest", "malicious"])),
+    }
+    inputs = {
+        i: {s.name: generator.integers(0, 1 << s.modulus_bits, s.length) for s in segments}
+        for i in range(n)
+    }
+    return params, inputs, dropouts
+
+
+def right_sum_or_abort(params, inputs, dropouts, rand) -> bool:
+    """Whether there is a sum; it is right, and an abort is the one foreseen."""
+    result, abort = attempt(
+        lambda: secureagg.run_round(params, inputs, dropouts=dropouts, rand=rand)
+    )
+    survivors, foreseen = attempt(lambda: secureagg.outcome(params, dropouts))
+    assert abort == foreseen
+    if result is None:
+        return False
+    assert result.survivors == survivors
+    for segment in params.segments:
+        assert result.sums[segment.name].tolist() == expected_sum(inputs, survivors, segment)
+    return True
+
+
+@settings(max_examples=10, deadline=None)
+@given(larger_rounds())
+def test_right_sum_or_typed_abort_of_dozens_of_clients(make_params, seeded, case):
+    fields, inputs, dropouts = case
+    event(f"sum: {right_sum_or_abort(make_params(**fields), inputs, dropouts, seeded())}")
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(larger_rounds())
+def test_right_sum_or_typed_abort_of_dozens_of_clients_at_length(make_params, seeded, case):
+    fields, inputs, dropouts = case
+    right_sum_or_abort(make_params(**fields), inputs, dropouts, seeded())
 
 
 @settings(max_examples=300, deadline=None)
