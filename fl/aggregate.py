@@ -162,11 +162,14 @@ class Aggregated(NamedTuple):
         sums: segment name -> uint64[length], mod 2^b.
         survivors: whose vectors are in them, ascending.
         cost: what the protocol cost, where it ran.
+        attestation: what witnesses signed of it, as `secureagg.Attestation` writes it; with a
+            malicious server only.
     """
 
     sums: secure.SegmentValues
     survivors: tuple[int, ...]
     cost: secure.RoundCost | None
+    attestation: bytes | None = None
 
 
 def modular_sum(
@@ -245,7 +248,10 @@ def _protocol(
         params, attempt.client_ids, attempt.dropouts, attempt.values, attempt.rand_of,
         attempt.group, before_unmasking,
     )  # fmt: skip
-    return None if result is None else Aggregated(result.sums, result.survivors, result.cost)
+    if result is None:
+        return None
+    signed = None if result.attestation is None else result.attestation.to_bytes()
+    return Aggregated(result.sums, result.survivors, result.cost, signed)
 
 
 def aggregate(

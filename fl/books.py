@@ -23,6 +23,7 @@ class Books:
     def __init__(self, exposure: Exposure, num_clients: int, store: Store) -> None:
         self._exposure = exposure
         self._store = store
+        self._unattested: set[tuple[int, int]] = set()
         self.ledger: dp.Ledger | None = None
         if isinstance(exposure.privacy, Privacy) and not exposure.seeded_secrets:
             self.ledger = dp.Ledger(
@@ -34,6 +35,7 @@ class Books:
 
     def replay(self) -> None:
         """Reads back what the store holds."""
+        self._unattested = self._store.unattested()
         if self.ledger is None:
             return
         for round_index, attempt, clients in self._store.charges():
@@ -50,8 +52,14 @@ class Books:
     def release(self, round_index: int, attempt: int, survivors: Sequence[int]) -> None:
         """Commits a release, before there is a sum."""
         self._store.release(round_index, attempt, survivors)
+        self._unattested.add((round_index, attempt))
         if self.ledger is not None:
             self._record(self.ledger, round_index, attempt, survivors)
+
+    def attest(self, round_index: int, attempt: int, attestation: bytes) -> None:
+        """Keeps what witnesses signed of a release."""
+        self._store.attest(round_index, attempt, attestation)
+        self._unattested.discard((round_index, attempt))
 
     def _record(
         self, ledger: dp.Ledger, round_index: int, attempt: int, survivors: Sequence[int]
@@ -79,8 +87,9 @@ class Books:
 
     def statement(self) -> Statement:
         """The privacy statement from what happened so far."""
-        return statement(self._exposure, self.ledger)
+        return statement(self._exposure, self.ledger, attested=not self._unattested)
 
     def so_far(self) -> tuple[float | None, float | None]:
         """Upper ends so far of the row named by `against`: realised, worst case."""
-        return so_far(self._exposure, self.ledger, self._store.total_attempts())
+        attempts, attested = self._store.total_attempts(), not self._unattested
+        return so_far(self._exposure, self.ledger, attempts, attested=attested)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl import secure
-from fl._validate import choice_fault, flag_fault, integer_fault, kind_fault
+from fl._validate import flag_fault, integer_fault, kind_fault
 from fl.aggregate import Aggregation, Ideal, Plain, Secure
 from fl.algorithms.base import Algorithm
 from fl.cohort import Cohort
@@ -232,8 +232,6 @@ def _cohort_faults(plan: Plan, num_clients: int) -> list[str]:
     if isinstance(privacy, Privacy) and privacy.spare_releases:
         takes = "0: a secret cohort that is drawn again is another release"
         found.append(fault("spare_releases", privacy.spare_releases, takes))
-    if isinstance(privacy, Privacy) and privacy.mechanism in DISTRIBUTED:
-        found += choice_fault("against", privacy.against, ("server", "participants"))
     if not isinstance(masked, Plain) and masked.beyond:
         found.append(fault("beyond", True, "False: rounds that abort would show secret cohorts"))
     return found

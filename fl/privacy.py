@@ -248,7 +248,8 @@ class Exposure:
     def composed(self, adversary: str, survivors: int, releases: int) -> dp.Event:
         """Returns what `releases` releases of one client are to the adversary.
 
-        To somebody from whom cohorts are secret: what all rounds are, whoever takes part.
+        To somebody from whom cohorts are secret: all rounds, in which the client takes part by
+        its secret coins. Central noise does not depend on the cohort; noise shares may show it.
         """
         release = self.event(adversary, survivors)
         if not self.cohort.amplifies(adversary):
@@ -256,7 +257,8 @@ class Exposure:
         if isinstance(self.mechanism, dp.CentralMechanism):
             sampled = dp.PoissonSampledEvent(self.cohort.prob or 1.0, release)
             return dp.SelfComposedEvent(sampled, self.rounds)
-        raise AssertionError("secret cohorts with noise shares")  # guarded by `refusal`
+        chance = self.cohort.prob or 1.0
+        return dp.SecretParticipationEvent(release, self.rounds, chance, releases)
 
     def refusal(self, adversary: str) -> str | None:
         """Returns why no number may be printed for the adversary, or None."""
@@ -266,11 +268,6 @@ class Exposure:
             return "not private: secrets derive from the run seed (seeded_secrets)"
         if adversary == "server" and isinstance(self.mechanism, dp.CentralMechanism):
             return "central noise gives no guarantee against the server, which adds it"
-        if self.cohort.amplifies(adversary) and isinstance(self.mechanism, dp.DistributedMechanism):
-            return (
-                "noise shares grow with the secret cohort and show its size: no figure is proven "
-                "for whoever does not see the cohorts, beyond that of the participants"
-            )
         return None
 
     @property

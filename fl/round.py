@@ -28,12 +28,14 @@ class Outcome(NamedTuple):
         survivors: whose updates are in it, ascending.
         cost: bytes and CPU seconds of the protocol, where it ran.
         reason: why nothing was released, or None.
+        attestation: as `Aggregated`.
     """
 
     mean: Mean | None
     survivors: tuple[int, ...]
     cost: secure.RoundCost | None
     reason: str | None
+    attestation: bytes | None = None
 
 
 class Clock:
@@ -135,7 +137,7 @@ def _masked(
         mean = encoding.decode(
             summed.sums, rotation, len(order.invited), streams(plan, index, SERVER)
         )
-    return Outcome(mean, summed.survivors, summed.cost, None)
+    return Outcome(mean, summed.survivors, summed.cost, None, summed.attestation)
 
 
 def _rand_of(plan: Plan, order: Order) -> Callable[[int], RandomBytes]:

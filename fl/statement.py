@@ -137,12 +137,13 @@ def _repeated(
 
 
 def realised(
-    exposure: Exposure, adversary: str, delta: float, ledger: dp.Ledger
+    exposure: Exposure, adversary: str, delta: float, ledger: dp.Ledger, *, attested: bool
 ) -> dp.Interval | None:
     """Epsilon of what happened: the maximum over clients; None before the first release.
 
     A malicious server says itself who survived, so against it every release counts as one with
-    min_survivors. None also where cohorts are secret: the figure would show them.
+    min_survivors, and None unless witnesses signed who was in each (`attested`). None also where
+    cohorts are secret: the figure would show them.
 
     Raises:
         DpError: no figure can be proven.
@@ -150,6 +151,8 @@ def realised(
     if ledger.releases == 0 or exposure.cohort.secret:
         return None
     doubted = adversary == "server" and exposure.server == "malicious"
+    if doubted and exposure.aggregation == "secure" and not attested:
+        return None
     return ledger.realised(
         delta,
         exposure.accountant,
@@ -164,13 +167,13 @@ def realised(
 
 
 def so_far(
-    exposure: Exposure, ledger: dp.Ledger | None, attempts: int
+    exposure: Exposure, ledger: dp.Ledger | None, attempts: int, *, attested: bool = False
 ) -> tuple[float | None, float | None]:
     """Returns upper ends, so far, of the row named by `against`: realised, and worst case.
 
     The worst case has every charge used by a release with min_survivors; where cohorts are
     secret, it has a client take part as often as `attempts` allow, and stands for the realised
-    figure too. None without a figure.
+    figure too, as it does where that takes an attestation that is missing. None without a figure.
     """
     privacy = exposure.privacy
     if not isinstance(privacy, Privacy) or ledger is None or exposure.refusal(privacy.against):
@@ -183,18 +186,30 @@ def so_far(
     worst = worst_case(now, privacy.against, privacy.delta, spent).upper
     if not public:
         return worst, worst
-    happened = realised(exposure, privacy.against, privacy.delta, ledger)
-    return 0.0 if happened is None else happened.upper, worst
+    happened = realised(exposure, privacy.against, privacy.delta, ledger, attested=attested)
+    if happened is None:
+        return worst if ledger.releases else 0.0, worst
+    return happened.upper, worst
 
 
-def statement(exposure: Exposure, ledger: dp.Ledger | None = None) -> Statement:
-    """Returns the statement: before training without a ledger, else from what happened."""
+def statement(
+    exposure: Exposure, ledger: dp.Ledger | None = None, *, attested: bool = False
+) -> Statement:
+    """Returns the statement: before training without a ledger, else from what happened.
+
+    Args:
+        exposure: what the rows follow from.
+        ledger: what was charged and released.
+        attested: whether what witnesses signed is kept beside every release.
+    """
     privacy = exposure.privacy
     if not isinstance(privacy, Privacy):
-        rows = tuple(_row(exposure, adversary, None, None) for adversary in ADVERSARIES)
+        rows = tuple(
+            _row(exposure, adversary, None, None, attested=False) for adversary in ADVERSARIES
+        )
         return Statement(None, rows, ())
     rows = tuple(
-        _row(exposure, adversary, delta, ledger)
+        _row(exposure, adversary, delta, ledger, attested=attested)
         for delta in (privacy.delta, *privacy.report_deltas)
         for adversary in ADVERSARIES
     )
@@ -202,7 +217,14 @@ def statement(exposure: Exposure, ledger: dp.Ledger | None = None) -> Statement:
     return Statement(privacy.unit, rows, _assumptions(exposure) if figures else ())
 
 
-def _row(exposure: Exposure, adversary: str, delta: float | None, ledger: dp.Ledger | None) -> Row:
+def _row(
+    exposure: Exposure,
+    adversary: str,
+    delta: float | None,
+    ledger: dp.Ledger | None,
+    *,
+    attested: bool,
+) -> Row:
     planned = happened = worst = None
     reason = exposure.refusal(adversary)
     if reason is None and delta is not None:
@@ -211,7 +233,8 @@ def _row(exposure: Exposure, adversary: str, delta: float | None, ledger: dp.Led
             planned = _repeated(
                 exposure, adversary, delta, exposure.expected_survivors, exposure.scheduled
             )
-            happened = None if ledger is None else realised(exposure, adversary, delta, ledger)
+            if ledger is not None:
+                happened = realised(exposure, adversary, delta, ledger, attested=attested)
         except dp.DpError as error:
             planned = happened = worst = None
             reason = f"not proven: {error}"

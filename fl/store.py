@@ -24,7 +24,7 @@ from fl.types import PyTree
 
 FILE = "run.sqlite"
 RUN_FILES = (FILE, "summary.json", "report.html")
-VERSION = 3
+VERSION = 4
 INLINE_BYTES = 2**28  # a larger checkpoint is a file beside the store
 _SCHEMA = """
 create table meta (key text primary key, value text not null);
@@ -32,7 +32,7 @@ create table client_charges (
   client integer not null, round integer not null, attempt integer not null,
   sent_zero integer not null default 0, primary key (round, attempt, client));
 create table releases (
-  round integer not null, attempt integer not null, survivors text not null,
+  round integer not null, attempt integer not null, survivors text not null, attestation blob,
   primary key (round, attempt));
 create table rounds (
   round integer not null, attempt integer not null, status text not null, reason text,
@@ -162,9 +162,22 @@ class Store:
         """Commits the server's ledger row, before the sum is read."""
         with self._db:
             self._db.execute(
-                "insert into releases values (?, ?, ?)",
+                "insert into releases (round, attempt, survivors) values (?, ?, ?)",
                 (round_index, attempt, json.dumps([int(client) for client in survivors])),
             )
+
+    def attest(self, round_index: int, attempt: int, attestation: bytes) -> None:
+        """Puts beside a release what witnesses signed of it, a `secureagg.Attestation`."""
+        with self._db:
+            self._db.execute(
+                "update releases set attestation = ? where round = ? and attempt = ?",
+                (attestation, round_index, attempt),
+            )
+
+    def unattested(self) -> set[tuple[int, int]]:
+        """Returns (round, attempt) of the releases that nothing is put beside."""
+        rows = self._db.execute("select round, attempt from releases where attestation is null")
+        return {(index, attempt) for index, attempt in rows}
 
     def charges(self) -> list[tuple[int, int, list[int]]]:
         """Returns (round, attempt, clients) of every attempt that charged."""
@@ -175,7 +188,8 @@ class Store:
 
     def releases(self) -> list[tuple[int, int, tuple[int, ...]]]:
         """Returns (round, attempt, survivors) of every release."""
-        rows = self._db.execute("select * from releases order by round, attempt")
+        query = "select round, attempt, survivors from releases order by round, attempt"
+        rows = self._db.execute(query)
         return [(r, attempt, tuple(json.loads(survivors))) for r, attempt, survivors in rows]
 
     def attempts(self, round_index: int) -> int:

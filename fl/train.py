@@ -126,6 +126,8 @@ class Training:
         )  # fmt: skip
         if outcome is None:
             raise AssertionError("process 0 always has the outcome")
+        if outcome.attestation is not None:
+            self._books.attest(index, attempt, outcome.attestation)
         reports = self._reports()
         zeroed = sorted(client for report in reports for client in report.zeroed)
         self.store.note_zeroed(index, attempt, zeroed)

@@ -15,6 +15,7 @@ its specification.
 ([6, 4, 0], (0, 1, 2, 3))
 """
 
+from secureagg.attestation import Attestation, verify_quorum
 from secureagg.cost import RoundCost
 from secureagg.errors import (
     FaultyClientError,
@@ -24,6 +25,7 @@ from secureagg.errors import (
     MisuseError,
     ParamsError,
     ProtocolError,
+    RosterError,
     SecureAggError,
     TooFewClientsError,
 )
@@ -34,6 +36,7 @@ from secureagg.prediction import predict_cost
 from secureagg.prg import byte_stream
 from secureagg.primitives import IdentityKey
 from secureagg.recovery import Aggregate
+from secureagg.roster import roster_hash, sign_roster, verify_roster
 from secureagg.server_session import ServerSession
 from secureagg.session import ClientSession
 from secureagg.simulate import RoundResult, outcome, run_round
@@ -42,6 +45,7 @@ from secureagg.spread import spread_round
 __all__ = [
     "STAGES",
     "Aggregate",
+    "Attestation",
     "ClientSession",
     "FaultyClientError",
     "FaultyClientOrServerError",
@@ -53,6 +57,7 @@ __all__ = [
     "Params",
     "ParamsError",
     "ProtocolError",
+    "RosterError",
     "RoundCost",
     "RoundResult",
     "SecureAggError",
@@ -65,6 +70,10 @@ __all__ = [
     "once_key",
     "outcome",
     "predict_cost",
+    "roster_hash",
     "run_round",
+    "sign_roster",
     "spread_round",
+    "verify_quorum",
+    "verify_roster",
 ]

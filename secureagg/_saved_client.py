@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from secureagg import messages
-from secureagg._codec import pack_flags, prefixed, u32, unpack_flags
-from secureagg._saved import Reader, blob
+from secureagg._codec import Reader, blob, pack_flags, prefixed, u32, unpack_flags
 from secureagg.client import advertised
 from secureagg.context import Round
 from secureagg.errors import FaultyClientOrServerError

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from secureagg import messages
-from secureagg._codec import Words, pack_flags, unpack_flags, word_dtype
-from secureagg._saved import Reader, blob, blobs
+from secureagg._codec import Reader, Words, blob, blobs, pack_flags, unpack_flags, word_dtype
 from secureagg.context import Round
 from secureagg.messages import KeyBundle, UnmaskShares
 from secureagg.primitives import KEY_BYTES

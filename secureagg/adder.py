@@ -8,8 +8,7 @@ adder is trusted like the server it is a part of: it sees masked vectors and not
 import numpy as np
 
 from secureagg import masking, messages
-from secureagg._codec import Words
-from secureagg._saved import Reader, blobs
+from secureagg._codec import Reader, Words, blobs
 from secureagg.context import Round
 from secureagg.errors import FaultyClientError, MessageError
 from secureagg.masking import pack_vector, unpack_vector

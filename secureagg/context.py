@@ -74,6 +74,15 @@ def keys_to_sign(round_: Round, client_id: int, keys: bytes) -> bytes:
     return label(Usage.SIGNED_KEYS, bytes([VERSION]), round_.ctx, u32(client_id), keys)
 
 
+def statuses_of(
+    round_: Round, shared: frozenset[int], survivors: frozenset[int]
+) -> NDArray[np.uint8]:
+    """Returns [n] statuses over roster positions."""
+    here, there = round_.flags(shared), round_.flags(survivors)
+    named = np.where(there, Status.SURVIVOR, np.where(here, Status.SHARED, Status.ABSENT))
+    return named.astype(np.uint8)
+
+
 def sets_to_sign(round_: Round, statuses: NDArray[np.uint8]) -> bytes:
     """Returns what a witness signs: the sets shared and survivors that [n] statuses stand for.
 
@@ -102,12 +111,11 @@ def open_round(params: Params, roster: Mapping[int, bytes]) -> Round:
     ids = tuple(sorted(roster))
     if len(ids) != params.num_clients:
         raise MisuseError("roster", f"{len(ids)} clients, takes num_clients={params.num_clients}")
-    if any(isinstance(i, bool) or not isinstance(i, int) for i in ids) or not (
-        ids[0] >= 0 and ids[-1] < 1 << 32
-    ):
-        raise MisuseError("roster", "client ids are integers in 0..2^32 - 1")
-    _check_identities(params, [roster[i] for i in ids])
-    listed = b"".join(starmap(_entry, ((i, roster[i]) for i in ids)))
+    if params.malicious:
+        check_identities(roster)
+    elif any(key != b"" for key in roster.values()):
+        raise MisuseError("roster", "a semi-honest server's roster maps ids to b''")
+    listed = roster_to_bytes(roster)
     found = graph.build(params.num_clients, params.degree, params.graph_seed)
     return Round(
         params=params,
@@ -121,11 +129,23 @@ def open_round(params: Params, roster: Mapping[int, bytes]) -> Round:
     )
 
 
-def _check_identities(params: Params, keys: list[bytes]) -> None:
-    if not params.malicious:
-        if any(key != b"" for key in keys):
-            raise MisuseError("roster", "a semi-honest server's roster maps ids to b''")
-        return
+def roster_to_bytes(roster: Mapping[int, bytes]) -> bytes:
+    """Returns the (id, key) entries in ascending order of ids, each key behind its length.
+
+    Raises:
+        MisuseError: an id is not an integer in 0..2^32 - 1.
+    """
+    ids = sorted(roster)
+    if any(isinstance(i, bool) or not isinstance(i, int) for i in ids) or not (
+        ids and ids[0] >= 0 and ids[-1] < 1 << 32
+    ):
+        raise MisuseError("roster", "client ids are integers in 0..2^32 - 1")
+    return b"".join(starmap(_entry, ((i, roster[i]) for i in ids)))
+
+
+def check_identities(roster: Mapping[int, bytes]) -> None:
+    """Raises MisuseError unless the keys are different Ed25519 public keys."""
+    keys = roster.values()
     if not all(isinstance(key, bytes) and is_identity(key) for key in keys):
         raise MisuseError("roster", "a malicious server's roster maps ids to Ed25519 public keys")
     if len(set(keys)) != len(keys):

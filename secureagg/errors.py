@@ -6,6 +6,7 @@
       ParamsError                  caller, before any message              field, got, takes
       MisuseError                  caller: wrong step, bad input, reuse    step
       TooFewClientsError           server or client: an abort, no proof    round, have, need, ..
+      RosterError                  client, before a round                  missing, wrong
       ProtocolError                a peer's bytes, never raised directly
         MessageError               malformed                               sender, round
         FaultyClientError          raised by the server                    client_id
@@ -81,6 +82,28 @@ class TooFewClientsError(SecureAggError):
         self.have = have
         self.need = need
         self.disputes = disputes
+
+
+class RosterError(SecureAggError):
+    """Not everybody whom a roster lists has signed it: take part in nothing under it.
+
+    It proves no fault of those named: whoever hands out the roster may have left signatures out.
+
+    Attributes:
+        missing: ids without a signature, ascending.
+        wrong: ids whose signature is not of this roster by the listed key, or whom the roster
+            does not list; ascending.
+    """
+
+    def __init__(self, missing: tuple[int, ...], wrong: tuple[int, ...]) -> None:
+        said = []
+        if missing:
+            said.append(f"no signature by {', '.join(map(str, missing))}")
+        if wrong:
+            said.append(f"no valid signature by {', '.join(map(str, wrong))}")
+        super().__init__(f"roster: {'; '.join(said)}; takes one by everybody it lists")
+        self.missing = missing
+        self.wrong = wrong
 
 
 class ProtocolError(SecureAggError):

@@ -8,7 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from secureagg import _tails
-from secureagg._codec import prefixed, u16, u32, u64
+from secureagg._codec import Reader, prefixed, u16, u32, u64
 from secureagg._tails import Failure
 from secureagg.errors import ParamsError
 
@@ -185,6 +185,45 @@ class Params:
                 prefixed(self.graph_seed or b""),
             )
         )
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "Params":
+        """Undoes `to_bytes`.
+
+        Raises:
+            ParamsError: they are not the canonical bytes of any parameters.
+        """
+        try:
+            found = _params_from(Reader(data))
+        except (ValueError, ZeroDivisionError):
+            found = None
+        if found is None or found.to_bytes() != bytes(data):
+            raise ParamsError("params", f"{len(data)} bytes", "bytes that Params.to_bytes wrote")
+        return found
+
+
+def _params_from(reader: Reader) -> Params:
+    """Reads what `Params.to_bytes` wrote; ValueError where something is missing.
+
+    Another format, or bytes too many, show when the result is written again.
+    """
+    reader.byte()
+    num_clients = reader.number()
+    segments = tuple(
+        Segment(str(reader.prefixed(), "utf-8"), reader.number(), reader.byte())
+        for _ in range(reader.number(2))
+    )
+    degree, threshold, min_survivors = (reader.number() for _ in range(3))
+    corrupt, dropout = (Fraction(str(reader.prefixed(), "ascii")) for _ in range(2))
+    rounds, server = reader.number(), str(reader.prefixed(), "ascii")
+    security_bits, correctness_bits = reader.number(2), reader.number(2)
+    session_id = bytes(reader.prefixed())
+    round_index, attempt = reader.number(8), reader.number(8)
+    graph_seed = bytes(reader.prefixed()) or None
+    return Params(
+        num_clients, segments, degree, threshold, min_survivors, corrupt, dropout, rounds, server,
+        security_bits, correctness_bits, session_id, round_index, attempt, graph_seed,
+    )  # fmt: skip
 
 
 def floor_of(rate: Rate, num_clients: int) -> int:

@@ -77,6 +77,7 @@ class Usage(IntEnum):
     CONSISTENCY = 14
     SNAPSHOT = 15
     SURPLUS = 16
+    ROSTER = 17
 
 
 _OPENINGS = {usage: _PROTOCOL + bytes([usage]) for usage in Usage}

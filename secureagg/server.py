@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from secureagg import masking, messages
 from secureagg._codec import Words, pack_flags
 from secureagg.client import is_bundle_signed
-from secureagg.context import Round, sets_to_sign
+from secureagg.context import Round, sets_to_sign, statuses_of
 from secureagg.errors import FaultyClientError, TooFewClientsError
-from secureagg.messages import KeyBundle, Kind, Status
+from secureagg.messages import KeyBundle, Kind
 from secureagg.primitives import is_proper_public_key, is_signed
 from secureagg.recovery import CollectUnmask, Commitments
 
@@ -205,15 +205,6 @@ def close_vectors(
     if not round_.params.malicious:
         return unmask, out
     return CollectSignatures.after(unmask), out
-
-
-def statuses_of(
-    round_: Round, shared: frozenset[int], survivors: frozenset[int]
-) -> NDArray[np.uint8]:
-    """Returns [n] statuses over roster positions."""
-    here, there = round_.flags(shared), round_.flags(survivors)
-    named = np.where(there, Status.SURVIVOR, np.where(here, Status.SHARED, Status.ABSENT))
-    return named.astype(np.uint8)
 
 
 def accept_signature(state: CollectSignatures, sender: int, body: memoryview) -> bytes:

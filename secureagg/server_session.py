@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from secureagg import _saved, _saved_server, masking, messages, recovery, server
+from secureagg._codec import blobs
 from secureagg.adder import Adder
+from secureagg.attestation import Attestation
 from secureagg.context import Round, open_round
 from secureagg.errors import FaultyClientError, MessageError, MisuseError
 from secureagg.messages import Kind
@@ -179,7 +181,7 @@ class ServerSession:
         for (client_id, kind), mark in self._taken.items():
             taken[client_id] = taken.get(client_id, b"") + bytes([kind]) + mark
         state = _saved_server.state_to_bytes(self._state, self._received, self._sums)
-        body = state + _saved.blobs(taken) + _saved.blobs(self._outbound)
+        body = state + blobs(taken) + blobs(self._outbound)
         return _saved.frame(_saved.SERVER, self._round.ctx, body)
 
     @classmethod
@@ -221,3 +223,17 @@ class ServerSession:
         if not isinstance(self._state, recovery.Finished):
             raise MisuseError("unmask", f"no result yet: collecting {self.stage}")
         return self._state.aggregate
+
+    @property
+    def attestation(self) -> Attestation | None:
+        """What proves to others who is in the sum; None with a semi-honest server.
+
+        Raises:
+            MisuseError: the last stage has not closed.
+        """
+        found, round_ = self.result, self._round
+        if not round_.params.malicious:
+            return None
+        return Attestation(
+            round_.params, round_.identities, found.shared, found.survivors, found.quorum
+        )

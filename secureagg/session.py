@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secureagg import _saved, _saved_client, client, masking, messages, states
-from secureagg._codec import Words, u32
+from secureagg._codec import Words, blobs, u32
 from secureagg.context import Round, open_round
 from secureagg.errors import (
     FaultyClientOrServerError,
@@ -164,11 +164,11 @@ class ClientSession:
         """
         parts = [u32(self._id), _saved_client.state_to_bytes(self._state)]
         parts.append(_saved_client.suspicions_to_bytes(self._suspicions))
-        parts.append(_saved.blobs(self._taken))
+        parts.append(blobs(self._taken))
         inputs = {} if self._inputs is None else {0: self._inputs}
         packed = {i: masking.pack_vector(self._round.params, words) for i, words in inputs.items()}
-        parts.append(_saved.blobs(packed))
-        parts.append(_saved.blobs({} if self._outbound is None else {0: self._outbound}))
+        parts.append(blobs(packed))
+        parts.append(blobs({} if self._outbound is None else {0: self._outbound}))
         return _saved.frame(_saved.CLIENT, self._round.ctx, b"".join(parts))
 
     @classmethod

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from secureagg import masking
 from secureagg.adversaries import Wire, honest
+from secureagg.attestation import Attestation
 from secureagg.context import Round, open_round
 from secureagg.cost import Meter, RoundCost
 from secureagg.errors import FaultyClientOrServerError, MisuseError, TooFewClientsError
@@ -41,7 +42,8 @@ class RoundResult:
         quorum: with a malicious server, threshold witnesses' signatures over who shared and who
             survived, by id; empty otherwise.
         suspicions: by the id of who has them: boxes of shares that were no good.
-        faulty: clients that dealt shares which contradict each other.
+        faulty: clients that dealt bad shares, see `Aggregate`.
+        attestation: with a malicious server, what proves who is in the sum; None otherwise.
     """
 
     sums: dict[str, NDArray[np.uint64]]
@@ -50,6 +52,7 @@ class RoundResult:
     quorum: Mapping[int, bytes] = field(default_factory=dict)
     suspicions: Mapping[int, tuple[FaultyClientOrServerError, ...]] = field(default_factory=dict)
     faulty: tuple[int, ...] = ()
+    attestation: Attestation | None = None
 
 
 def run_round(
@@ -114,6 +117,7 @@ def run_round(
         result.quorum,
         suspicions,
         result.faulty,
+        server.attestation,
     )
 
 

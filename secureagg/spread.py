@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 
-from secureagg._saved import Reader, blobs
+from secureagg._codec import Reader, blobs
 from secureagg.adder import Adder
 from secureagg.context import Round, open_round
 from secureagg.cost import Meter, RoundCost
@@ -213,7 +213,7 @@ class _Server:
                     total[name][stage] += values[stage]
         return RoundResult(
             found.sums, found.survivors, RoundCost(count, **total), found.quorum,
-            faulty=found.faulty,
+            faulty=found.faulty, attestation=self._session.attestation,
         )  # fmt: skip
 
 

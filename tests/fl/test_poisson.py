@@ -74,13 +74,35 @@ def test_the_server_and_participants_compose_every_release_without_amplification
         assert table[adversary].max_releases == ROUNDS
 
 
-def test_noise_shares_give_an_outsider_no_figure() -> None:
-    outsider = rows(fl.resolve(poisson_plan(), DATA).privacy)["outsider"]
-    assert outsider.worst_case is outsider.planned is None
-    assert outsider.reason is not None
-    assert "size" in outsider.reason
-    with pytest.raises(fl.PlanError, match="against: got outsider"):
-        fl.resolve(poisson_plan(private={"against": "outsider"}), DATA)
+def test_noise_shares_give_an_outsider_a_secret_number_of_participations() -> None:
+    """Never the sampled Gaussian's formula, which the growing variance rules out."""
+    resolved = fl.resolve(poisson_plan(), DATA)
+    table, exposure = rows(resolved.privacy), resolved.exposure
+    mechanism = exposure.mechanism
+    assert isinstance(mechanism, dp.DistributedMechanism)
+    release = mechanism.event(exposure.bounds.min_survivors)
+    independent = dp.epsilon_with_failures(
+        dp.SecretParticipationEvent(release, ROUNDS, Q, ROUNDS), 1e-3,
+        neighboring=dp.NeighboringRelation.ZERO_OUT, accountant="rdp",
+        failure_prob=SIZE_FAILURE, total_variation=exposure.total_variation("outsider", 0, 0),
+    )  # fmt: skip
+    everything = dp.epsilon(
+        dp.SelfComposedEvent(release, ROUNDS), 1e-3, neighboring=dp.NeighboringRelation.ZERO_OUT,
+        accountant="rdp",
+    )  # fmt: skip
+    got = upper(table["outsider"].worst_case)
+    assert got == pytest.approx(independent.upper, rel=1e-6)
+    assert got < everything.upper
+    sampled = dp.epsilon(
+        dp.SelfComposedEvent(dp.RecordSampledEvent(Q, release), ROUNDS), 1e-3,
+        neighboring=dp.NeighboringRelation.ZERO_OUT, accountant="rdp",
+    )  # fmt: skip
+    assert got > sampled.upper
+
+
+def test_noise_is_sized_against_an_outsider_too() -> None:
+    resolved = fl.resolve(poisson_plan(private={"against": "outsider"}), DATA)
+    assert upper(rows(resolved.privacy)["outsider"].worst_case) == pytest.approx(8.0, rel=1e-3)
 
 
 def test_central_noise_is_amplified_for_the_outsider_alone() -> None:

@@ -111,7 +111,7 @@ def test_a_release_is_on_disk_when_it_returns_and_happens_once(
     store: Store, elsewhere: sqlite3.Connection
 ) -> None:
     store.release(4, 0, tuple(np.array([2, 9])))
-    assert elsewhere.execute("select * from releases").fetchall() == [(4, 0, "[2, 9]")]
+    assert elsewhere.execute("select * from releases").fetchall() == [(4, 0, "[2, 9]", None)]
     with pytest.raises(sqlite3.IntegrityError):
         store.release(4, 0, (2,))
     store.release(4, 1, ())

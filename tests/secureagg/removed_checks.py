@@ -17,11 +17,11 @@ import cryptography.hazmat.primitives.ciphers.aead  # noqa: F401 - loaded once, 
 import numpy as np  # noqa: F401
 import pytest
 
-from tests.secureagg.checks import plan, roles, wire
+from tests.secureagg.checks import plan, records, roles, wire
 from tests.secureagg.checks.case import Check
 
 ROOT = Path(__file__).parents[2]
-CHECKS: tuple[Check, ...] = (*wire.CHECKS, *roles.CHECKS, *plan.CHECKS)
+CHECKS: tuple[Check, ...] = (*wire.CHECKS, *roles.CHECKS, *plan.CHECKS, *records.CHECKS)
 
 
 def _say(*words: str) -> None:

@@ -1,0 +1,77 @@
+"""The roster: which organisations take part under which keys, as all of them signed it.
+
+Whoever writes the roster decides whose signatures count. A server that lists keys of its own under
+others' ids would be every client but one; so a client takes part only under a roster that every
+listed organisation has signed, its own entry among them.
+"""
+
+from collections.abc import Mapping
+
+from secureagg.context import check_identities, roster_to_bytes
+from secureagg.errors import MisuseError, RosterError
+from secureagg.primitives import IdentityKey, Usage, is_signed, label, sha256
+
+
+def roster_hash(session_id: bytes, roster: Mapping[int, bytes]) -> bytes:
+    """Returns what organisations compare, 32 bytes: the SHA-256 of what they sign.
+
+    Args:
+        session_id: of the run, or any other 1..255 bytes that name what the roster is for.
+        roster: ids, 0..2^32 - 1, each with its Ed25519 public key.
+
+    Raises:
+        MisuseError: the roster is empty, or its ids or keys are improper or not all different.
+    """
+    return sha256(_to_sign(session_id, roster))
+
+
+def sign_roster(identity: IdentityKey, session_id: bytes, roster: Mapping[int, bytes]) -> bytes:
+    """Returns an organisation's signature of a roster, 64 bytes.
+
+    Args:
+        identity: its key, which the roster lists once.
+        session_id: as `roster_hash`.
+        roster: as `roster_hash`. Check who the other keys belong to before signing.
+
+    Raises:
+        MisuseError: as `roster_hash`; or the roster does not list this key.
+    """
+    data = _to_sign(session_id, roster)
+    if identity.public_key not in roster.values():
+        raise MisuseError("roster", "it does not list the key that is to sign it")
+    return identity.sign(data)
+
+
+def verify_roster(
+    session_id: bytes, roster: Mapping[int, bytes], signatures: Mapping[int, bytes]
+) -> None:
+    """Checks that every organisation in the roster has signed it.
+
+    Args:
+        session_id: as `roster_hash`.
+        roster: as `roster_hash`.
+        signatures: by id.
+
+    Raises:
+        RosterError: names whose signature is missing, wrong, or by nobody in the roster.
+        MisuseError: as `roster_hash`.
+    """
+    data = _to_sign(session_id, roster)
+    missing = tuple(sorted(set(roster) - set(signatures)))
+    wrong = tuple(
+        sorted(
+            i
+            for i, signature in signatures.items()
+            if i not in roster or not is_signed(roster[i], signature, data)
+        )
+    )
+    if missing or wrong:
+        raise RosterError(missing, wrong)
+
+
+def _to_sign(session_id: bytes, roster: Mapping[int, bytes]) -> bytes:
+    if not isinstance(session_id, bytes) or not 1 <= len(session_id) <= 255:
+        raise MisuseError("roster", "session_id takes 1..255 bytes")
+    entries = roster_to_bytes(roster)
+    check_identities(roster)
+    return label(Usage.ROSTER, session_id, sha256(entries))
