@@ -172,7 +172,7 @@ def _interval(
         lower = max(
             [best.lower if lowers[0] == uppers else _lower(by_pairs, one) for one in lowers]
         )
-        return Interval(min(lower, best.upper), best.upper)
+        return Interval(min(lower, best.upper), best.upper, best.note)
     moved = shifted(event, neighboring)
     upper = by_curve(lambda a: rdp.rdp_curve(moved, a))
     lower = max([_lower(by_pairs, one) for one in lowers], default=0.0)

@@ -1,215 +1,309 @@
-"""Laws of the privacy loss on a uniform grid, certainly above or certainly below a pair's.
+"""Discrete laws of the privacy loss, certainly above or certainly below a pair's.
 
-In u = e^(-loss) a pair is the convex potential k -> E_P (k - u)_+ = k delta(-log k). A law on
-the grid whose potential is nowhere smaller dominates the pair, also after composition; one whose
+In u = e^(-loss) a pair is the convex potential k -> E_P (k - u)_+ = k delta(-log k). A discrete
+law whose potential is nowhere smaller dominates the pair, also after composition; one whose
 potential is nowhere larger is dominated. docs/privacy.md, "Privacy loss distributions".
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp.accountants.conversion import FloatArray
-from dp.accountants.pairs import Pair
-
-IntArray = NDArray[np.intp]
+from dp.accountants.knots import IntArray, Knots
+from dp.accountants.pairs import Curve
 
 _ULP = 2.0**-52
-_SWEEPS = 1  # of the points where the lower law touches the potential
-_NEAR = 3  # cells from there within which the heaviest cell is merged as well
-_POOLED = 1e-4  # of the mass, at the lowest losses, that the lower law merges into one point
+_SWEEPS = 3  # of the borders of narrow cells
+_ABOVE = 1e-3  # of a step, by which the mean of the last cell of a run exceeds its kink
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Losses offset + step (first + 0, 1, ..., count - 1)."""
+class HasCurve(Protocol):
+    """A pair, or a composition that is used as one."""
 
-    step: float
-    offset: float
-    first: int
-    count: int
-
-    @property
-    def losses(self) -> FloatArray:
-        """float64[count]."""
-        points = np.arange(self.first, self.first + self.count, dtype=np.float64)
-        return np.asarray(self.offset + self.step * points)
+    def curve(self, loss: FloatArray) -> Curve:
+        """delta, tail and bounds on their errors."""
 
 
 @dataclass(frozen=True)
 class GridLaw:
-    """Masses on a grid and at infinite loss; `count` independent copies of it are composed."""
+    """Masses on points of a base grid and at infinite loss; `count` copies are composed.
 
-    grid: Grid
+    Attributes:
+        step, offset: of the base grid.
+        index: int64[n], ascending; the losses are offset + step * index.
+        masses: float64[n].
+        infinite: mass at infinite loss.
+        count: independent copies.
+    """
+
+    step: float
+    offset: float
+    index: IntArray
     masses: FloatArray
     infinite: float
     count: int
 
-
-def choose_grid(pair: Pair, step: float, low: float, high: float) -> Grid:
-    """A grid over [low, high] with the heaviest cell's mean on a grid point.
-
-    Mass concentrated on less than a cell costs the lower end much when it lies between grid
-    points, so the offset is the conditional mean of the heaviest cell (in u).
-    """
-    offset = 0.0
-    probe = Grid(step, offset, math.floor(low / step) - 1, 3 + math.ceil((high - low) / step))
-    tails = pair.curve(probe.losses).tail
-    heaviest = int(np.argmax(tails[:-1] - tails[1:]))
-    offset = float(probe.losses[heaviest]) + step / 2.0
-    for _ in range(4):
-        edges = pair.curve(np.array([offset - step / 2.0, offset + step / 2.0]))
-        mass = float(edges.tail[0] - edges.tail[1])
-        if mass <= 0.0:
-            break
-        # Masses of the cell in P and, times e^offset, in Q: their log ratio is its mean loss.
-        scaled = np.exp(np.array([step / 2.0, -step / 2.0])) * (edges.tail - edges.delta)
-        other = float(scaled[0] - scaled[1])
-        if other <= 0.0:
-            break
-        moved = max(-step, min(step, math.log(mass / other)))
-        offset += moved
-        if abs(moved) < 1e-6 * step:
-            break
-    first = math.floor((low - offset) / step) - 1
-    return Grid(step, offset, first, math.ceil((high - offset) / step) + 2 - first)
+    @property
+    def losses(self) -> FloatArray:
+        """float64[n]."""
+        return np.asarray(self.offset + self.step * self.index)
 
 
 _Curves = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 
-def _curve(pair: Pair, losses: FloatArray) -> _Curves:
+def _curve(pair: HasCurve, losses: FloatArray) -> _Curves:
     """(delta, tail, errors); includes what rounding of the losses themselves moves."""
     curve = pair.curve(losses)
     moved = 4.0 * _ULP * np.abs(losses) * (curve.tail + curve.tail_error)
     return curve.delta, curve.tail, curve.delta_error + moved, curve.tail_error
 
 
-def upper_law(pair: Pair, grid: Grid, count: int) -> GridLaw:
-    """The chords of the potential: every mass split onto its two neighbours on the grid.
+def upper_law(pair: HasCurve, knots: Knots, count: int) -> GridLaw:
+    """The chords of the potential: every mass split onto the two knots around it.
 
     Slopes of the chords are tails of the law. Each is raised by its rounding error; the true
     slopes fall with the loss, so a running maximum from the right keeps them upper bounds.
     """
-    delta, _, error, _ = _curve(pair, grid.losses)
+    index = np.append(knots.centres, knots.edges[-1] + 1)
+    delta, _, error, _ = _curve(pair, knots.at(index))
     high, low = np.minimum(delta + error, 1.0), np.maximum(delta - error, 0.0)
-    width = -math.expm1(-grid.step)
+    width = -np.expm1(-knots.step * np.diff(index))
     slopes = low[1:] + (high[:-1] - low[1:]) / width
     slopes += 8.0 * _ULP * (high[:-1] + high[1:]) / width
     slopes = np.append(slopes, high[-1])
     slopes = np.minimum(np.maximum.accumulate(slopes[::-1])[::-1], 1.0)
     masses = -np.diff(slopes, prepend=1.0)
-    return GridLaw(grid, masses, float(slopes[-1]), count)
+    return GridLaw(knots.step, knots.offset, index, masses, float(slopes[-1]), count)
 
 
-def lower_law(pair: Pair, grid: Grid, count: int) -> GridLaw:
-    """A convex function below the tangents of the potential, one in each cell.
+@dataclass(frozen=True)
+class _Tangents:
+    """Tangents of a potential at `points`, as bounds on its values and slopes.
 
-    At each grid point the smaller of its two tangents; then the lower convex hull; then slopes
-    lowered by their rounding errors. On the low side all mass below a point is merged into its
-    mean (the potential is at least k - 1 everywhere); on the high side the law is cut off.
+    Attributes:
+        points: float64[n], losses.
+        delta, tail: float64[n], values and slopes there, on the scale of delta.
+        delta_error, tail_error: float64[n].
     """
-    start, cell, touch = _low_end(pair, grid)
-    points, (delta, tail, error, tail_error) = _tangents(pair, grid, cell, touch)
-    left_gap, right_gap = points - grid.losses[:-1], grid.losses[1:] - points
-    delta = delta - error
-    slack = 8.0 * _ULP * (np.abs(delta) + tail * grid.step)
-    right = np.exp(-left_gap) * delta - (tail - tail_error) * np.expm1(-left_gap) - slack
-    left = np.exp(right_gap) * delta - (tail + tail_error) * np.expm1(right_gap) - slack
-    values = np.minimum(right[1:], left[:-1])  # at points 1, 2, ... of the grid
-    values = np.concatenate([right[cell : cell + 1], values[cell:], left[-1:]])
-    index = np.arange(cell, grid.count)
-    if start < cell:
-        index = np.append(start, index)
-        values = np.append(-math.expm1(grid.losses[start]), values)
-    else:
-        values[0] = min(values[0], -math.expm1(grid.losses[start]))
-    return GridLaw(grid, _masses(index, values, grid), 0.0, count)
+
+    points: FloatArray
+    delta: FloatArray
+    tail: FloatArray
+    delta_error: FloatArray
+    tail_error: FloatArray
+
+    @classmethod
+    def of(cls, pair: HasCurve, points: FloatArray) -> "_Tangents":
+        """At every point."""
+        return cls(points, *_curve(pair, points))
+
+    def __getitem__(self, chosen: slice | IntArray | NDArray[np.bool_]) -> "_Tangents":
+        """Some of them."""
+        return _Tangents(*(getattr(self, f.name)[chosen] for f in dataclasses.fields(self)))
+
+    def at(self, losses: FloatArray, sign: float) -> FloatArray:
+        """Values at `losses` (one each), certainly not too large (sign -1) or too small (1)."""
+        right = losses - self.points
+        grown, slope = np.exp(right), -np.expm1(right)
+        tail = self.tail + sign * np.sign(slope) * self.tail_error
+        slack = 8.0 * _ULP * (np.abs(self.delta) * grown + self.tail * np.abs(slope))
+        value = grown * (self.delta + sign * self.delta_error) + tail * slope
+        return np.asarray(value + sign * slack)
 
 
-def _masses(index: IntArray, values: FloatArray, grid: Grid) -> FloatArray:
-    """Masses of the largest convex potential below `values` at the grid points `index`."""
-    masses = np.zeros(grid.count)
-    ends = np.flatnonzero(values <= 0.0)
-    if ends.size:  # the law ends here: nothing positive is known of the next point
-        last = max(0, int(ends[0]) - 1)
-        index, values = index[: last + 1], np.append(values[:last], 0.0)
-    if values.size < 2:
-        return masses
-    index, slopes = _hull(index, values, grid.step)
-    slopes = np.minimum.accumulate(np.append(1.0, slopes))
-    if ends.size:
-        masses[index] = -np.diff(slopes, append=0.0)
-    else:  # dropping what lies beyond the last point takes its slope from every other slope
-        masses[index[:-1]] = -np.diff(slopes)
-    return masses
+def lower_law(pair: HasCurve, knots: Knots, count: int) -> GridLaw:
+    """Every cell's mass merged onto grid points that its own spread justifies.
 
-
-def _low_end(pair: Pair, grid: Grid) -> tuple[int, int, float]:
-    """(point, cell, touch): the mass below loss `touch`, inside `cell`, has its mean at `point`.
-
-    What is wrong there costs tightness only, not validity.
+    A measure is the sum of its restrictions to cells; a restriction's potential is that of the
+    whole less its tangent at the upper border. Wide cells are split onto the two grid points
+    around their mean. Runs of narrow cells are merged to their centres together, since their
+    means are only close to these. What is below the first border or above the last is dropped.
     """
-    tails = pair.curve(grid.losses[:-1] + grid.step / 2.0).tail
-    below = int(np.searchsorted(-tails, -(1.0 - _POOLED)))
-    heaviest = 1 + int(np.argmax(tails[:-1] - tails[1:]))
-    below = heaviest if below <= heaviest <= below + _NEAR else below
-    low = float(grid.losses[min(below, grid.count - 4)]) + grid.step / 2.0
-    mean = float(_mean_below(pair, np.array([low]))[0])
-    start = math.ceil((mean - grid.offset) / grid.step - 1e-3)
-    low, high = low - grid.step, low + 2.0 * grid.step
-    target = grid.offset + start * grid.step
-    for _ in range(3):
-        tries = np.linspace(low, high, 65)
-        means = _mean_below(pair, tries)
-        at = int(np.clip(np.searchsorted(means, target), 1, 64))
-        low, high = float(tries[at - 1]), float(tries[at])
-    touch = (low + high) / 2.0
-    cell = math.floor((touch - grid.offset) / grid.step) - grid.first
-    cell = max(0, min(cell, grid.count - 3))
-    return max(0, min(start - grid.first, cell)), cell, touch
+    fitted = _Fitted.of(pair, knots)
+    low, high, masses = _split(pair, knots, fitted)
+    index, weights = [low, high], list(masses)
+    ends = np.flatnonzero(np.diff(np.concatenate([[True], fitted.wide, [True]])))
+    for i, j in zip(ends[::2], ends[1::2], strict=True):
+        where, mass = _run(
+            fitted.lines[i : j + 1], fitted.kinks[i:j], float(fitted.floors[i]), knots
+        )
+        index.append(where)
+        weights.append(mass)
+    places, position = np.unique(np.concatenate(index).astype(np.int64), return_inverse=True)
+    total = np.bincount(position, np.concatenate(weights), places.size)
+    return GridLaw(
+        knots.step,
+        knots.offset,
+        places,
+        np.asarray(total * (1.0 - 16.0 * _ULP), np.float64),
+        0.0,
+        count,
+    )
 
 
-def _mean_below(pair: Pair, losses: FloatArray) -> FloatArray:
-    """Mean loss (in u) of the mass of loss below each of `losses`."""
-    curve = pair.curve(losses)
-    mass = np.maximum(1.0 - curve.tail, 1e-300)
-    other = np.maximum(1.0 - np.exp(-losses) * (curve.tail - curve.delta), 1e-300)
-    return np.maximum.accumulate(np.log(mass / other))
+def _mass(borders: _Tangents) -> FloatArray:
+    """float64[n - 1]: masses between borders, certainly not too large."""
+    error = borders.tail_error[:-1] + borders.tail_error[1:] + 2.0 * _ULP * borders.tail[:-1]
+    return np.maximum(borders.tail[:-1] - borders.tail[1:] - error, 0.0)
 
 
-def _tangents(pair: Pair, grid: Grid, cell: int, touch: float) -> tuple[FloatArray, _Curves]:
-    """(where in each cell the potential is touched, curves there); at `touch` in `cell`.
+def _split(
+    pair: HasCurve, knots: Knots, fitted: "_Fitted"
+) -> tuple[FloatArray, FloatArray, tuple[FloatArray, FloatArray]]:
+    """(lower points, upper points, masses at both) of the wide cells; points in steps.
 
-    Any point is valid. Tangents meet at the mean loss of the mass between them; moving the
-    points so that these means come close to the grid makes the lower end tight.
+    Left of the lower point the restriction is above its tangent at the left border, between
+    the two above one that touches in the middle, if that is nonnegative at the upper point.
     """
-    half = grid.step / 2.0
-    losses = grid.losses
-    middles = losses[:-1] + half
-    first = min(max(touch, float(losses[cell])), float(losses[cell + 1])) - float(middles[cell])
-    moved = np.zeros(middles.size)
-    moved[cell] = first
-    for _ in range(_SWEEPS):
-        delta, tail, _, _ = _curve(pair, middles + moved)
+    wide = fitted.wide
+    left, right = fitted.borders[:-1][wide], fitted.borders[1:][wide]
+    floor = np.floor(fitted.means[wide])
+    # In an even density this tangent is high enough if it touches no farther from each of the
+    # two points than the border is.
+    touch = np.maximum(floor, 2.0 * floor + 2.0 - right) + np.minimum(
+        floor + 1.0, 2.0 * floor - left
+    )
+    middle = _Tangents.of(pair, knots.at(np.clip(touch / 2.0, left, right)))
+    outer, end = fitted.lines[:-1][wide], fitted.lines[1:][wide]
+    a, b = knots.at(floor), knots.at(floor + 1.0)
+    base = end.at(a, 1.0)
+    below = outer.at(a, -1.0) - base
+    value = np.where(middle.at(b, -1.0) >= end.at(b, 1.0), middle.at(a, -1.0) - base, 0.0)
+    mass = _mass(fitted.lines)[wide]
+    upper = np.minimum(below, value) / -math.expm1(-knots.step) * (1.0 - 8.0 * _ULP)
+    upper = np.clip(upper, 0.0, mass)
+    # A mean that is not certainly above the lower point: to below the cell.
+    low = np.where(below >= 0.0, floor, np.minimum(floor, fitted.floors[:-1][wide]))
+    return low, floor + 1.0, (mass - upper, upper)
+
+
+def _run(
+    lines: _Tangents, kinks: FloatArray, floor: float, knots: Knots
+) -> tuple[FloatArray, FloatArray]:
+    """(grid points, masses) of adjacent cells, each merged to about its kink.
+
+    The values at the kinks are the smaller of the two tangents next to them, less the tangent
+    at the end; then the lower convex hull, with slopes lowered by their rounding errors.
+    """
+    nothing = np.flatnonzero(lines.delta[1:-1] <= 4.0 * lines.delta_error[1:-1])
+    if nothing.size:  # what is left beyond such a border is rounding
+        lines, kinks = lines[: int(nothing[0]) + 2], kinks[: int(nothing[0]) + 1]
+    losses = knots.at(kinks)
+    end = lines[np.full(kinks.size, -1)].at(losses, 1.0)
+    after = np.append(lines[1:-1].at(losses[:-1], -1.0) - end[:-1], 0.0)
+    values = np.minimum(lines[:-1].at(losses, -1.0) - end, after)
+    steepest = float(lines.tail[0] - lines.tail[-1])
+    steepest -= float(lines.tail_error[0] + lines.tail_error[-1]) + 2.0 * _ULP
+    steepest = max(steepest, 0.0)
+    negative = np.flatnonzero(values < 0.0)
+    last = int(negative[0]) - 1 if negative.size else kinks.size - 1
+    if last < 0:  # a mean that is not certainly above its kink: to below the cells
+        return np.array([min(floor, kinks[0])]), np.array([steepest])
+    index, values = kinks[: last + 1], np.append(values[:last], 0.0)
+    if last == 0:
+        return index, np.array([steepest])
+    index, slopes = _hull(index, values, knots.step)
+    slopes = np.minimum.accumulate(np.append(steepest, slopes))
+    return index, -np.diff(slopes, append=0.0)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Cells whose borders have been moved, in steps from the origin of the grid.
+
+    Any borders are valid. Those of narrow cells are moved so that the cells' mean losses come
+    close to grid points.
+
+    Attributes:
+        borders, floors: float64[m + 1], and grid points certainly not above them.
+        lines: tangents at the borders.
+        means, kinks: float64[m], mean losses and the grid points they should be at.
+        wide: bool[m], cells that keep their means by two grid points.
+    """
+
+    borders: FloatArray
+    floors: FloatArray
+    lines: _Tangents
+    means: FloatArray
+    kinks: FloatArray
+    wide: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, pair: HasCurve, knots: Knots) -> "_Fitted":
+        """Borders follow one another from low to high losses."""
+        nominal = np.asarray(knots.edges + 0.5, np.float64)
+        half = np.diff(nominal) / 2.0
+        room = np.minimum(np.append(half, np.inf), np.append(np.inf, half)) / 2.0
+        borders: FloatArray = nominal
+        lines = _Tangents.of(pair, knots.at(borders))
+        cells = _Cells.of(lines, knots, borders)
+        floor = np.floor(cells.mean)
+        wide = (floor - nominal[:-1] > 0.49) & (nominal[1:] - floor > 1.49)
+        kinks = np.clip(np.rint(cells.mean), np.ceil(nominal[:-1]), np.floor(nominal[1:]))
+        target = kinks + np.where(np.append(wide[1:], True), _ABOVE, 0.0)
+        for _ in range(_SWEEPS):
+            least, most = nominal - room - borders, nominal + room - borders
+            borders = borders + cells.moves(target, wide, least, most)
+            lines = _Tangents.of(pair, knots.at(borders))
+            cells = _Cells.of(lines, knots, borders)
+        means = np.clip(cells.mean, borders[:-1], borders[1:])
+        return cls(borders, np.floor(borders - 1e-9), lines, means, kinks, wide)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Masses between borders; all in steps from the origin of the grid.
+
+    Attributes:
+        mean: float64[m], mean losses (in e^-loss).
+        left, right: float64[m], by how much the mean moves when a border moves.
+    """
+
+    mean: FloatArray
+    left: FloatArray
+    right: FloatArray
+
+    @classmethod
+    def of(cls, lines: _Tangents, knots: Knots, borders: FloatArray) -> "_Cells":
+        """From the tangents at the borders."""
+        delta, tail = lines.delta, lines.tail
         mass = tail[:-1] - tail[1:]
+        middle = (borders[:-1] + borders[1:]) / 2.0
+        half = np.diff(borders) / 2.0
         scaled = tail - delta  # Q's tail, times e^loss
-        other = np.exp(half - moved[:-1]) * scaled[:-1] - np.exp(-half - moved[1:]) * scaled[1:]
+        grown = np.exp(knots.step * half)
+        other = scaled[:-1] * grown - scaled[1:] / grown
         good = (mass > 0.0) & (other > 0.0)
         mean = np.zeros(mass.size)
-        mean[good] = np.log(mass[good] / other[good])
-        mean = np.clip(mean, -half / 4.0, half / 4.0)
-        moved[1:-1] -= (mean[1:] + mean[:-1]) / 2.0
-        heaviest = int(np.argmax(mass))  # on the grid already, see `choose_grid`
-        moved[heaviest : heaviest + 2] = 0.0
-        moved = np.clip(moved, -half / 2.0, half / 2.0)
-        moved[cell] = first
-    return middles + moved, _curve(pair, middles + moved)
+        mean[good] = np.log(mass[good] / other[good]) / knots.step
+        mean = np.clip(mean, -0.99 * half, 0.99 * half)
+        density = np.maximum(mass, 1e-300) / half
+        border = np.sqrt(np.append(density[0], density) * np.append(density, density[-1]))
+        left = np.clip(border[:-1] * (half + mean) / (2.0 * half * density), 0.05, 4.0)
+        right = np.clip(border[1:] * (half - mean) / (2.0 * half * density), 0.05, 4.0)
+        return cls(middle + mean, left, right)
+
+    def moves(
+        self, kink: FloatArray, double: NDArray[np.bool_], least: FloatArray, most: FloatArray
+    ) -> FloatArray:
+        """Shifts of the borders, within limits, that bring means to their kinks, low to high."""
+        shift, shifts = 0.0, [0.0]
+        columns = (kink - self.mean, self.left, self.right, double, least[1:], most[1:])
+        for miss, left, right, free, low, high in zip(
+            *map(np.ndarray.tolist, columns), strict=True
+        ):
+            shift = 0.0 if free else max(low, min(high, (miss - left * shift) / right))
+            shifts.append(shift)
+        return np.array(shifts)
 
 
-def _hull(index: IntArray, values: FloatArray, step: float) -> tuple[IntArray, FloatArray]:
+def _hull(index: FloatArray, values: FloatArray, step: float) -> tuple[FloatArray, FloatArray]:
     """(indices, slopes between them) of the lower convex hull of the potential's `values`."""
     while True:
         gap = -np.expm1(-step * np.diff(index))

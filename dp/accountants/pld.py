@@ -7,39 +7,22 @@ decided, so h is chosen to make that a small share of epsilon. Any step gives va
 docs/privacy.md, "Privacy loss distributions".
 """
 
-import itertools
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from dp.accountants import fourier, grid
-from dp.accountants.conversion import FloatArray
+from dp.accountants import grid, plan, saddle
 from dp.accountants.pairs import GaussianShift, Pair, SampledPair
+from dp.accountants.saddle import Parts
 from dp.events import Interval
 
-MAX_CELLS = 1 << 19  # of one law, and twice that of a composition: about 150 MB in all
-_SHARE = 2e-4  # of epsilon, aimed at for the width
-_FLOOR = 2e-6  # epsilon below which the width need not shrink further
-_ATOMS = 1 / 16  # of the step, for laws with atoms, which rarely lie on grid points
 _WIDTH, _NARROW = 8e-4, 8e-6  # relative and absolute widths that need no finer grid
-_REFINEMENTS = (1.0, 4.0, 16.0)  # of the grid, tried in turn
-_TAIL = 1e-7  # of delta, that truncation and aliasing may cost each
-
-Parts = Sequence[tuple[Pair, int]]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What the compositions of both ends share; `guess` is about the epsilon looked for."""
-
-    parts: Parts
-    grids: list[grid.Grid]
-    theta: float
-    deviation: float
-    log_tail: float
-    guess: float
+_PROMISED, _PROMISED_ABSOLUTE = 1e-3, 1e-5  # widths beyond which `note` says why
+_ROUNDS = 3  # of planning, each with what the one before found
+_FINER = 3.0  # when the plan was right but the interval is wide
 
 
 def merged(parts: Parts) -> list[tuple[Pair, int]]:
@@ -69,7 +52,8 @@ def _is_gaussian(pair: Pair) -> bool:
 
 def upper_epsilon(directions: Sequence[Parts], delta: float) -> float:
     """The upper end of `epsilon` alone."""
-    return max(_upper_epsilon(parts, delta)[0] for parts in _distinct(directions))
+    sides = [_Side.of(parts, delta) for parts in _distinct(directions)]
+    return max(side.refined(delta, 1.0).upper for side in sides)
 
 
 def epsilon(directions: Sequence[Parts], delta: float) -> Interval:
@@ -77,15 +61,84 @@ def epsilon(directions: Sequence[Parts], delta: float) -> Interval:
 
     The lower end is computed for the direction with the larger upper end only.
     """
-    lower, upper = 0.0, math.inf
-    for finer in _REFINEMENTS:
-        found = [_upper_epsilon(parts, delta, finer) for parts in _distinct(directions)]
-        largest, parts, plan = max(found, key=lambda one: one[0])
-        upper = min(upper, largest)
-        lower = max(lower, _lower_epsilon(parts, plan, delta))
-        if plan is None or upper - lower <= max(_WIDTH * upper, _NARROW):
+    sides = [_Side.of(parts, delta) for parts in _distinct(directions)]
+    lower, finer = 0.0, 1.0
+    for _ in range(_ROUNDS):
+        sides = [s.refined(delta, finer) if s.upper > lower else s for s in sides]
+        largest = max(sides, key=lambda side: side.upper)
+        lower = max(lower, largest.lower(delta))
+        if largest.upper - lower <= max(_WIDTH * largest.upper, _NARROW):
             break
-    return Interval(min(lower, upper), upper)
+        finer = finer if largest.moved else finer * _FINER
+    if largest.upper - lower <= max(_PROMISED * largest.upper, _PROMISED_ABSOLUTE):
+        return Interval(min(lower, largest.upper), largest.upper)
+    return _wide(sides, lower, delta)
+
+
+def _wide(sides: Sequence["_Side"], lower: float, delta: float) -> Interval:
+    """What is left where no affordable grid is fine enough: the smaller upper end, and a note."""
+    upper = max(side.upper for side in sides)
+    by_orders = max(min(side.upper, side.renyi(delta)) for side in sides)
+    capped = any(side.used is not None and side.used.capped for side in sides)
+    reason = "the grid is capped" if capped else "rare large losses decide"
+    if by_orders < upper:
+        return Interval(min(lower, by_orders), by_orders, f"upper end by rdp: {reason}")
+    return Interval(min(lower, upper), upper, f"wider than 0.1 %: {reason}")
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One direction: its composition, how it was last discretised, and its upper end so far.
+
+    `moved` says that the composition found epsilon far from where it was looked for.
+    """
+
+    parts: Parts
+    losses: saddle.Losses | None
+    aim: saddle.Aim | None
+    used: plan.Plan | None = None
+    upper: float = math.inf
+    moved: bool = False
+
+    @classmethod
+    def of(cls, parts: Parts, delta: float) -> "_Side":
+        """Not discretised yet; a single release never is."""
+        if _single(parts) is not None:
+            return cls(parts, None, None)
+        losses = plan.losses_of(parts, delta)
+        return cls(parts, losses, saddle.for_delta(losses, delta))
+
+    def refined(self, delta: float, finer: float) -> "_Side":
+        """With the upper end of a (finer) discretisation, and where to look for the next."""
+        if self.losses is None or self.aim is None:
+            pair = self.parts[0][0]
+            upper = _root(lambda e: _pair_delta(pair, e)[1], delta, None)
+            return dataclasses.replace(self, upper=upper)
+        used = plan.made(self.parts, self.losses, self.aim, finer)
+        law = plan.composed(used, grid.upper_law)
+        if law is None:
+            return dataclasses.replace(self, used=used)
+        found = _root(lambda e: law.delta(e, upper=True), delta, self.aim.epsilon)
+        rate = law.rate(found)
+        moved = abs(found - self.aim.epsilon) > 0.1 * found
+        aim = saddle.Aim.found(found, math.log(delta), rate) if math.isfinite(found) else self.aim
+        return _Side(self.parts, self.losses, aim, used, min(self.upper, found), moved)
+
+    def renyi(self, delta: float) -> float:
+        """Upper end by Rényi divergences."""
+        if self.losses is None:
+            return math.inf
+        return plan.renyi(self.parts, self.losses, saddle.for_delta(self.losses, delta), delta)
+
+    def lower(self, delta: float) -> float:
+        """Lower end by the last discretisation."""
+        if self.used is None:
+            pair = self.parts[0][0]
+            return _root(lambda e: _pair_delta(pair, e)[0], delta, None, below=True)
+        law = plan.composed(self.used, grid.lower_law)
+        if law is None:
+            return 0.0
+        return _root(lambda e: law.delta(e, upper=False), delta, self.upper, below=True)
 
 
 def delta(directions: Sequence[Parts], epsilon: float) -> Interval:
@@ -109,44 +162,23 @@ def _single(parts: Parts) -> Pair | None:
     return parts[0][0] if len(parts) == 1 and parts[0][1] == 1 else None
 
 
-def _upper_epsilon(
-    parts: Parts, delta: float, finer: float = 1.0
-) -> tuple[float, Parts, _Plan | None]:
-    """(upper end, parts, plan of the composition; None for a single release)."""
-    pair = _single(parts)
-    if pair is not None:
-        return _root(lambda e: _pair_delta(pair, e)[1], delta, None), parts, None
-    plan = _plan(parts, lambda a: _saddle_for_delta(a, delta), delta, finer)
-    law = _composed(plan, grid.upper_law)
-    if law is None:
-        return math.inf, parts, plan
-    return _root(lambda e: law.delta(e, upper=True), delta, plan.guess), parts, plan
-
-
-def _lower_epsilon(parts: Parts, plan: _Plan | None, delta: float) -> float:
-    pair = _single(parts)
-    if pair is not None:
-        return _root(lambda e: _pair_delta(pair, e)[0], delta, None, below=True)
-    law = None if plan is None else _composed(plan, grid.lower_law)
-    if plan is None or law is None:
-        return 0.0
-    return _root(lambda e: law.delta(e, upper=False), delta, plan.guess, below=True)
-
-
 def _delta(parts: Parts, epsilon: float) -> Interval:
     pair = _single(parts)
     if pair is not None:
         return Interval(*_pair_delta(pair, epsilon))
     # A first, rough composition says how small delta is, hence what may be truncated.
-    approximate = _Approximation.of(parts, 1e-12)
-    theta = _saddle_for_epsilon(approximate, epsilon)
-    moment, _mean, variance = approximate.moments(theta)
-    bound = moment - theta * epsilon
-    target = math.exp(min(0.0, bound)) / (1.0 + theta * (1.0 + theta) * math.sqrt(variance))
-    plan = _plan(parts, lambda a: _saddle_for_epsilon(a, epsilon), max(target, 1e-250))
-    above, below = _composed(plan, grid.upper_law), _composed(plan, grid.lower_law)
-    up = 1.0 if above is None else above.delta(epsilon, upper=True)
-    low = 0.0 if below is None else below.delta(epsilon, upper=False)
+    aim = saddle.for_epsilon(plan.losses_of(parts, 1e-12), epsilon)
+    up, low = 1.0, 0.0
+    for _ in range(_ROUNDS):
+        losses = plan.losses_of(parts, max(math.exp(aim.log_delta), 1e-250))
+        used = plan.made(parts, losses, aim)
+        above, below = plan.composed(used, grid.upper_law), plan.composed(used, grid.lower_law)
+        up = up if above is None else min(up, above.delta(epsilon, upper=True))
+        low = low if below is None else max(low, below.delta(epsilon, upper=False))
+        if above is None or up - low <= _WIDTH * up:
+            break
+        log_delta = max(math.log(max(up, 1e-300)), -690.0)
+        aim = saddle.Aim.found(epsilon, log_delta, above.rate(epsilon))
     return Interval(min(low, up), up)
 
 
@@ -154,115 +186,6 @@ def _pair_delta(pair: Pair, epsilon: float) -> tuple[float, float]:
     curve = pair.curve(np.array([epsilon]))
     value, error = float(curve.delta[0]), float(curve.delta_error[0])
     return max(0.0, value - error), min(1.0, value + error)
-
-
-@dataclass(frozen=True)
-class _Approximation:
-    """Quadratures of all losses, one after another, for everything that need not be exact."""
-
-    losses: FloatArray
-    log_weights: FloatArray
-    starts: np.ndarray
-    counts: FloatArray
-
-    @classmethod
-    def of(cls, parts: Parts, tail: float) -> "_Approximation":
-        """Quadratures of every part, each leaving out about `tail`."""
-        points = [pair.points(tail) for pair, _ in parts]
-        sizes = [loss.size for loss, _ in points]
-        weights = np.concatenate([weight for _, weight in points])
-        return cls(
-            losses=np.concatenate([loss for loss, _ in points]),
-            log_weights=np.log(np.maximum(weights, 1e-300)),
-            starts=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64),
-            counts=np.array([float(count) for _, count in parts]),
-        )
-
-    def moments(self, theta: float) -> tuple[float, float, float]:
-        """(log moment, mean, variance) of the tilted total loss."""
-        exponents = self.log_weights + theta * self.losses
-        largest = np.maximum.reduceat(exponents, self.starts)
-        sizes = np.diff(np.append(self.starts, self.losses.size))
-        weights = np.exp(exponents - np.repeat(largest, sizes))
-        total = np.add.reduceat(weights, self.starts)
-        mean = np.add.reduceat(weights * self.losses, self.starts) / total
-        centred = self.losses - np.repeat(mean, sizes)
-        variance = np.add.reduceat(weights * centred**2, self.starts) / total
-        moment = float(self.counts @ (np.log(total) + largest))
-        return moment, float(self.counts @ mean), max(float(self.counts @ variance), 1e-300)
-
-
-def _saddle_for_delta(law: _Approximation, delta: float) -> float:
-    """Tilt at whose mean the composition's delta is about `delta`."""
-
-    def too_small(theta: float) -> bool:
-        moment, mean, variance = law.moments(theta)
-        prefactor = math.log1p(theta * (1.0 + theta) * math.sqrt(2.0 * math.pi * variance))
-        return moment - theta * mean - prefactor < math.log(delta)
-
-    return _bisect_tilt(law, too_small)
-
-
-def _saddle_for_epsilon(law: _Approximation, epsilon: float) -> float:
-    return _bisect_tilt(law, lambda theta: law.moments(theta)[1] > epsilon)
-
-
-def _bisect_tilt(law: _Approximation, beyond: Callable[[float], bool]) -> float:
-    scale = math.sqrt(law.moments(0.0)[2])
-    # Rare large losses decide at tilts of the order of their inverse, far below 1 / scale.
-    rare = 0.05 / max(float(np.abs(law.losses).max()), 1e-300)
-    low, high = math.log(min(0.1 / scale, rare)), math.log(200.0 / scale)
-    for _ in range(26):
-        middle = (low + high) / 2.0
-        low, high = (low, middle) if beyond(math.exp(middle)) else (middle, high)
-    return math.exp(low)
-
-
-def _plan(
-    parts: Parts, saddle: Callable[[_Approximation], float], delta: float, finer: float = 1.0
-) -> _Plan:
-    """Tilt, grids and truncation for a composition whose delta is about `delta`."""
-    releases = float(sum(count for _, count in parts))
-    tail = max(delta * _TAIL / releases, 1e-280)
-    approximate = _Approximation.of(parts, tail)
-    theta = saddle(approximate)
-    _, mean, variance = approximate.moments(theta)
-    guess = max(mean, 0.0)
-    step = math.sqrt(8.0 * max(_SHARE * guess, _FLOOR) / (releases * (theta + 1.0)))
-    step = min(step, 0.5 * math.sqrt(variance / releases))
-    if any(pair.has_atoms for pair, _ in parts):
-        step *= _ATOMS
-    step /= finer
-    deviation = math.sqrt(variance)
-    log_tail = math.log(_TAIL) - math.log1p(theta * (1.0 + theta) * 2.6 * deviation)
-    grids = _grids(parts, approximate, step, deviation)
-    return _Plan(parts, grids, theta, deviation, log_tail, guess)
-
-
-def _composed(
-    plan: _Plan, law: Callable[[Pair, grid.Grid, int], grid.GridLaw]
-) -> fourier.Composed | None:
-    """The composition of one end; None if that end of some part is void."""
-    laws = [law(pair, one, n) for (pair, n), one in zip(plan.parts, plan.grids, strict=True)]
-    if any(one.masses.max() <= 0.0 for one in laws):
-        return None
-    low, high = fourier.window(laws, plan.theta, plan.deviation, plan.log_tail)
-    return fourier.compose(laws, plan.theta, low, high, plan.log_tail)
-
-
-def _grids(
-    parts: Parts, approximate: _Approximation, step: float, deviation: float
-) -> list[grid.Grid]:
-    """One grid per part, all with one step; coarser where the caps on cells require it."""
-    ends = np.append(approximate.starts, approximate.losses.size)
-    pieces = [approximate.losses[i:j] for i, j in itertools.pairwise(ends)]
-    spans = [(float(piece.min()), float(piece.max())) for piece in pieces]
-    widest = max(high - low for low, high in spans)
-    step = max(step, widest / MAX_CELLS, 16.0 * deviation / (2 * MAX_CELLS))
-    return [
-        grid.choose_grid(pair, step, low, high)
-        for (pair, _), (low, high) in zip(parts, spans, strict=True)
-    ]
 
 
 def _root(
