@@ -17,7 +17,9 @@ LANES = 8
 
 
 class LaneSums:
-    """Weighted sums by lane.
+    """Weighted sums by lane, one round after the other.
+
+    Fresh memory costs more than the addition, so lanes stay allocated between rounds.
 
     Attributes:
         weights: int64[LANES].
@@ -25,7 +27,13 @@ class LaneSums:
 
     def __init__(self) -> None:
         self._sums: dict[int, NDArray[np.float64]] = {}
+        self._kept: dict[int, NDArray[np.float64]] = {}
         self.weights = np.zeros(LANES, dtype=np.int64)
+
+    def clear(self) -> None:
+        """Begins a round: nothing is summed."""
+        self._sums.clear()
+        self.weights[:] = 0
 
     def add(self, client: int, vector: FloatVector, weight: int) -> None:
         """Adds weight * vector, f32[d]."""
@@ -34,7 +42,10 @@ class LaneSums:
         if lane in self._sums:
             self._sums[lane] += weighted
         else:
-            self._sums[lane] = weighted.astype(np.float64)
+            if lane not in self._kept:
+                self._kept[lane] = np.empty(len(vector), dtype=np.float64)
+            self._sums[lane] = self._kept[lane]
+            self._sums[lane][:] = weighted
         self.weights[lane] += weight
 
     def mean(self) -> NDArray[np.float64] | None:

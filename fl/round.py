@@ -13,7 +13,6 @@ from fl import secure
 from fl.aggregate import Attempt, aggregate
 from fl.encoding import Encoding, Mean, RecordValue, round_rotation
 from fl.group import Group
-from fl.lanes import LaneSums
 from fl.plan import Plan, Resolved
 from fl.site import Order, Site
 from fl.streams import SERVER, streams
@@ -87,7 +86,8 @@ def attempt_round(
 def _in_the_open(
     site: Site, order: Order, group: Group, release: Release, clock: Clock
 ) -> Outcome | None:
-    lanes = LaneSums()
+    lanes = site.lanes
+    lanes.clear()
     for client, value in site.train(order, group.mine(order.invited), clock):
         if isinstance(value, RecordValue):
             raise TypeError("records without noise")  # no plan has both

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fl.arrays import from_npz, leaves_from_npz, to_npz, tree_to_npz
 from fl.encoding import ClientValue, RecordValue
-from fl.lanes import Totals, add_metrics
+from fl.lanes import LaneSums, Totals, add_metrics
 from fl.plan import Plan
 from fl.privacy import NotPrivate
 from fl.records import RecordRunner
@@ -110,6 +110,10 @@ class Site:
         runner: how they train; where records are the unit of privacy, each by itself.
         states: what they keep.
         sizes: int64[num_clients], examples per client.
+
+    Attributes:
+        states: what they keep.
+        lanes: their sum of one round, where floats leave them.
     """
 
     def __init__(
@@ -122,6 +126,7 @@ class Site:
         in_the_open: bool,
     ) -> None:
         self.states = states
+        self.lanes = LaneSums()
         self._plan, self._runner, self._sizes = plan, runner, sizes
         self._in_the_open = in_the_open
         self._zeroed: list[int] = []

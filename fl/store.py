@@ -93,7 +93,7 @@ class Store:
 
     @classmethod
     def in_memory(cls, meta: Mapping[str, Any]) -> "Store":
-        """Makes a store that lives as long as this object."""
+        """Makes a store that lives as long as this object, without checkpoints."""
         return cls(":memory:", None)._begin(meta)
 
     def _begin(self, meta: Mapping[str, Any]) -> "Store":
@@ -221,24 +221,31 @@ class Store:
             key: _json(value) if isinstance(value, Mapping) else value for key, value in row.items()
         }
         columns, marks = ", ".join(values), ", ".join("?" * len(values))
-        kept = self._kept(round_index, tree_to_npz(state))
+        # Nobody resumes from memory, so a store there keeps no checkpoint.
+        kept = None if self._dir is None else self._kept(self._dir, round_index, tree_to_npz(state))
         with self._db:
             self._db.execute(
                 f"insert into rounds ({columns}) values ({marks})",  # noqa: S608 - own column names
                 tuple(values.values()),
             )
-            self._db.execute("delete from checkpoints")
-            self._db.execute("insert into checkpoints values (?, ?, ?, ?)", (round_index, *kept))
+            if kept is not None:
+                self._db.execute("delete from checkpoints")
+                self._db.execute(
+                    "insert into checkpoints values (?, ?, ?, ?)", (round_index, *kept)
+                )
             self._db.executemany(
                 "insert or replace into client_states values (?, ?)", client_states
             )
-        self._remove_files_but(kept[1])
+        if kept is not None:
+            self._remove_files_but(kept[1])
 
-    def _kept(self, round_index: int, data: bytes) -> tuple[bytes | None, str | None, str | None]:
+    def _kept(
+        self, directory: Path, round_index: int, data: bytes
+    ) -> tuple[bytes | None, str | None, str | None]:
         """Returns (state, file, sha256) of a checkpoint; a file is on disk when this returns."""
-        if self._dir is None or len(data) <= INLINE_BYTES:
+        if len(data) <= INLINE_BYTES:
             return data, None, None
-        path = self._dir / f"checkpoint-{round_index}.npz"
+        path = directory / f"checkpoint-{round_index}.npz"
         with path.open("wb") as file:
             file.write(data)
             file.flush()

@@ -234,6 +234,22 @@ def test_lane_sums_do_not_depend_on_how_lanes_are_shared() -> None:
     np.testing.assert_allclose(np.frombuffer(means[0]), exact / weight, rtol=1e-9)
 
 
+def test_lane_sums_begin_every_round_afresh() -> None:
+    lanes = LaneSums()
+    for client in (0, 1, 8):
+        lanes.add(client, np.full(3, 5.0, np.float32), 2)
+    first = lanes.mean()
+    lanes.clear()
+    assert lanes.mean() is None
+    lanes.add(8, np.array([1.0, 2.0, 3.0], np.float32), 1)
+    lanes.add(16, np.array([2.0, 3.0, 4.0], np.float32), 3)
+    second = lanes.mean()
+    assert first is not None
+    assert second is not None
+    assert first.tolist() == [5.0, 5.0, 5.0]  # the first round's mean is its own
+    assert second.tolist() == [1.75, 2.75, 3.75]
+
+
 def failing(group: Group) -> None:
     """What a process does that dies at once; at module level, since processes are spawned."""
     raise SystemExit(7 * group.index)
