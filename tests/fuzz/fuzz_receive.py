@@ -132,7 +132,7 @@ def targets_of(mode: dict[str, Any]) -> list[Target]:
             for session in (server, restored(server)):
                 found.append(Target(secureagg.ServerSession, copied(vars(session)), message))
             if server.stage == "mask_input":
-                adder = Adder(server._round)
+                adder = Adder(server._round, server._state.expected)
                 found.append(Target(Adder, copied(vars(adder)), message))
             server.receive(CLIENT, message)
         inbound = server.close_stage()
