@@ -45,7 +45,8 @@ def spent(q, sigma, count, delta, accountant="pld"):
 def check(setting, found):
     """What holds of any interval by itself, and next to that of Rényi divergences."""
     assert 0.0 <= found.lower <= found.upper < math.inf, setting
-    above = spent(*setting, accountant="rdp").upper
+    q, sigma, count, delta = setting
+    above = spent(q, sigma, count, delta, "rdp").upper
     assert found.lower <= above * (1 + 1e-9), setting
     assert found.upper <= above * (1 + 1e-2) + 2e-5, setting
     width = found.upper - found.lower
