@@ -19,7 +19,7 @@ demo: $(VENV)/.demo ## train on digits: private, masked, with dropouts; writes r
 
 test: $(VENV)/.dev ## the whole suite except the slow tests, on every core
 	$(BIN)/python -m pytest -n auto -m "not slow and not gpu and not deploy"
-	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' README.md secureagg dp fl
+	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' README.md docs/datasets.md secureagg dp fl
 
 test-slow: $(VENV)/.dev ## the tests marked slow
 	$(BIN)/python -m pytest -n auto -m slow

@@ -202,19 +202,15 @@ class Ledger:
         upper = with_failures(upper_at, delta, failure_prob, total_variation)
         return Interval(0.0, upper)
 
-    def _compositions(self, seen_as: Callable[[int], Event] | None) -> tuple[list[Event], IntArray]:
-        """Distinct events, and the distinct rows of int64[clients, events] counts."""
-        releases = [
-            (release.survivors, seen_as(release.num_survivors) if seen_as else release.event)
-            for release in self._released.values()
-        ]
-        order: dict[Event, int] = {}
-        for _, event in releases:
-            order.setdefault(event, len(order))
-        counts = np.zeros((self.num_clients, len(order)), dtype=np.int64)
-        for survivors, event in releases:
-            counts[survivors, order[event]] += 1
-        return list(order), np.unique(counts, axis=0)
+    def _compositions(
+        self, seen_as: Callable[[int], Event] | None
+    ) -> tuple[list[Event], _realised.Rows]:
+        """Distinct events, and the distinct compositions of them that clients have."""
+        by_event: dict[Event, list[IntArray]] = {}
+        for release in self._released.values():
+            event = seen_as(release.num_survivors) if seen_as else release.event
+            by_event.setdefault(event, []).append(release.survivors)
+        return list(by_event), _realised.patterns(list(by_event.values()), self.num_clients)
 
     def worst_case(
         self,

@@ -6,7 +6,7 @@
     python -m fl train --preset digits-demo --seeds 5   five runs, means with 95 % intervals
     python -m fl resume RUN       continue a run that was interrupted [--processes N]
     python -m fl report RUN       write report.html again
-    python -m fl datasets         list the data sets
+    python -m fl datasets         list the data sets; --plot NAME draws who holds which labels
     python -m fl privacy --job job.toml   the privacy statement, without training
 
 Several hosts: the same command on each with --coordinator ADDRESS:PORT --hosts N --host K, K = 0 on
@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 import dp
 from fl import datasets, workers
-from fl.console import cost_table, privacy_table, round_note
+from fl.console import cost_table, metrics_text, privacy_table, round_note
 from fl.datasets import FederatedDataset
 from fl.errors import FlError, MissingExtraError, PlanError, fault
 from fl.group import Group
@@ -90,6 +90,7 @@ def _job(words: list[str], command: str) -> Job:
         default = _preset(chosen.preset, chosen.dataset, any_will_do=helping)
     if chosen.dataset is not None:
         default = dataclasses.replace(default, dataset=chosen.dataset)
+    default, rest = _switches(default, rest)
     return tyro.cli(
         Job,
         prog=f"python -m fl {command}",
@@ -98,6 +99,18 @@ def _job(words: list[str], command: str) -> Job:
         args=rest,
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
     )
+
+
+def _switches(default: Job, words: list[str]) -> tuple[Job, list[str]]:
+    """Lets a switch be given that is on already, and --epsilon end a preset's --no-dp.
+
+    tyro knows no switch for what is on; and a target that is asked for must not go unheard.
+    """
+    names = {word: word.partition("=")[0].replace("_", "-") for word in words}
+    if "--epsilon" in names.values() and "--no-dp" not in names.values():
+        default = dataclasses.replace(default, no_dp=False)
+    on = {f"--{name.replace('_', '-')}" for name, value in vars(default).items() if value is True}
+    return default, [word for word in words if names[word] not in on]
 
 
 def _preset(preset: str | None, dataset: str | None, *, any_will_do: bool) -> Job:
@@ -207,9 +220,8 @@ def _run(training: Training, out: Path) -> None:
     print(privacy_table(training.statement(), assumptions=False))
     if training.stopped_early:
         print(f"\nstopped early: {training.stopped_early}")
-    accuracy = summary["accuracy"]
-    shown = "not evaluated" if accuracy is None else f"{accuracy:.2%}"
-    print(f"\naccuracy {shown} after {summary['rounds']} rounds; run in {out}")
+    shown = metrics_text(summary["metrics"], digits=2) or "not evaluated"
+    print(f"\n{shown} after {summary['rounds']} rounds; run in {out}")
 
 
 def _rounds(training: Training) -> None:
@@ -252,7 +264,24 @@ def _directory(words: list[str], command: str) -> Path:
 
 
 def _datasets(words: list[str]) -> None:
-    argparse.ArgumentParser(prog="python -m fl datasets").parse_args(words)
+    parser = argparse.ArgumentParser(prog="python -m fl datasets")
+    parser.add_argument("--plot", metavar="NAME", choices=datasets.DATASETS, help="draw one set")
+    parser.add_argument("--data-dir", help="with --plot: where original files lie")
+    parser.add_argument("--clients", type=int, help="with --plot: artificial clients")
+    parser.add_argument("--partition", help="with --plot: how examples are dealt to clients")
+    parser.add_argument("--seed", type=int, default=0, help="with --plot: decides the clients")
+    parser.add_argument("--out", type=Path, help="with --plot: picture; NAME-labels.svg")
+    asked = parser.parse_args(words)
+    if asked.plot is not None:
+        data = datasets.load(
+            asked.plot,
+            data_dir=asked.data_dir,
+            clients=asked.clients,
+            partition=asked.partition,
+            seed=asked.seed,
+        )
+        print(datasets.plot_labels(data, asked.out or Path(f"{asked.plot}-labels.svg")))
+        return
     for description in datasets.describe():
         print(f"{description.name}\n  {description.summary}\n  needs {description.needs}")
 

@@ -75,10 +75,18 @@ def cost_table(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def metrics_text(metrics: Mapping[str, float | None], *, digits: int) -> str:
+    """Returns the accuracy, or, where there is none, the errors of a regression; "" without."""
+    accuracy = metrics.get("accuracy")
+    if accuracy is not None:
+        return f"accuracy {accuracy:.{digits}%}"
+    errors = {name: metrics.get(name) for name in ("mae", "mse")}
+    return ", ".join(f"{name} {value:.4g}" for name, value in errors.items() if value is not None)
+
+
 def round_note(finished: Round) -> str:
-    """Returns accuracy, epsilon so far and survivors in one line."""
-    accuracy = finished.metrics.get("accuracy")
-    parts = ["" if accuracy is None else f"accuracy {accuracy:.1%}"]
+    """Returns the metrics, epsilon so far and survivors in one line."""
+    parts = [metrics_text(finished.metrics, digits=1)]
     parts.append("" if finished.epsilon is None else f"epsilon <= {upper_text(finished.epsilon)}")
     parts.append(f"{len(finished.survivors)} clients")
     return ", ".join(part for part in parts if part)

@@ -153,14 +153,10 @@ def _notices(summary: Summary, rounds: Rounds) -> list[str]:
 
 def _tiles(summary: Summary) -> list[dict[str, str]]:
     """The headline: accuracy, epsilon of the row that the noise was sized against, cost."""
-    accuracy, upload = summary["accuracy"], summary["upload_bytes_per_client_round"]
+    upload = summary["upload_bytes_per_client_round"]
     seconds = summary["seconds_per_round"]["total"]
     return [
-        {
-            "label": "Test accuracy",
-            "value": "none" if accuracy is None else f"{100 * accuracy:.1f} %",
-            "note": "final model" if accuracy is not None else "not evaluated",
-        },
+        _metric_tile(summary),
         _epsilon_tile(summary),
         {"label": "Round, median", "value": _seconds(seconds), "note": "wall clock, all clients"},
         {
@@ -169,6 +165,15 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
             "note": "per client and round" if upload is not None else "no protocol was run",
         },
     ]
+
+
+def _metric_tile(summary: Summary) -> dict[str, str]:
+    accuracy, error = summary["accuracy"], summary["metrics"].get("mae")
+    if accuracy is not None:
+        return {"label": "Test accuracy", "value": f"{100 * accuracy:.1f} %", "note": "final model"}
+    if error is not None:
+        return {"label": "Test mean error", "value": f"{error:.4g}", "note": "final model"}
+    return {"label": "Test accuracy", "value": "none", "note": "not evaluated"}
 
 
 def _epsilon_tile(summary: Summary) -> dict[str, str]:

@@ -5,6 +5,8 @@ processes adds in each, and only N partial sums travel to the one that holds the
 adder is trusted like the server it is a part of: it sees masked vectors and nothing else.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 
 from secureagg import masking, messages
@@ -19,13 +21,21 @@ from secureagg.primitives import fingerprint
 class Adder:
     """Takes masked vectors as the ServerSession would, which takes their sum by `receive_sum`.
 
+    Args:
+        round_: the round.
+        expected: whose vectors to add: clients that the session sent boxes to. As in the session,
+            what others in the roster send is discarded.
+
     Attributes:
+        ctx: of the round, 32 bytes.
         marks: client id to the fingerprint of its message.
         sums: [length] words by segment.
     """
 
-    def __init__(self, round_: Round) -> None:
+    def __init__(self, round_: Round, expected: Collection[int]) -> None:
         self._round = round_
+        self._expected = frozenset(expected)
+        self.ctx = round_.ctx
         self.marks: dict[int, bytes] = {}
         self.sums: tuple[Words, ...] = masking.zero_words(round_.params)
 
@@ -43,6 +53,8 @@ class Adder:
             kind, body = messages.open_header(message, client_id, self._round.ctx)
         except ValueError as error:
             raise MessageError(client_id, index, str(error)) from error
+        if client_id not in self._expected:
+            return
         if kind != Kind.MASKED_VECTOR:
             raise MessageError(client_id, index, f"kind {kind}, takes {int(Kind.MASKED_VECTOR)}")
         mark = fingerprint(message)
@@ -59,17 +71,19 @@ class Adder:
         self.marks[client_id] = mark
 
     def to_bytes(self) -> bytes:
-        """Returns who is in the sum, and the sum mod 2^b."""
-        return blobs(self.marks) + pack_vector(self._round.params, self.sums)
+        """Returns ctx, who is in the sum, and the sum mod 2^b."""
+        return self.ctx + blobs(self.marks) + pack_vector(self._round.params, self.sums)
 
     @classmethod
     def from_bytes(cls, data: bytes, round_: Round) -> "Adder":
-        """Undoes `to_bytes`, between parts of one server.
+        """Undoes `to_bytes`, between parts of one server; it expects nobody any more.
 
         Raises:
-            ValueError: malformed.
+            ValueError: malformed, or of another context.
         """
-        adder, reader = cls(round_), Reader(data)
+        adder, reader = cls(round_, ()), Reader(data)
+        if reader.take(len(round_.ctx)) != round_.ctx:
+            raise ValueError("a sum of another context")
         adder.marks = reader.blobs()
         adder.sums = unpack_vector(round_.params, reader.take(masking.vector_bytes(round_.params)))
         reader.close()

@@ -135,12 +135,9 @@ def roster_to_bytes(roster: Mapping[int, bytes]) -> bytes:
     Raises:
         MisuseError: an id is not an integer in 0..2^32 - 1.
     """
-    ids = sorted(roster)
-    if any(isinstance(i, bool) or not isinstance(i, int) for i in ids) or not (
-        ids and ids[0] >= 0 and ids[-1] < 1 << 32
-    ):
+    if not roster or not all(type(i) is int and 0 <= i < 1 << 32 for i in roster):
         raise MisuseError("roster", "client ids are integers in 0..2^32 - 1")
-    return b"".join(starmap(_entry, ((i, roster[i]) for i in ids)))
+    return b"".join(starmap(_entry, ((i, roster[i]) for i in sorted(roster))))
 
 
 def check_identities(roster: Mapping[int, bytes]) -> None:

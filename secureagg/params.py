@@ -37,7 +37,7 @@ class Segment:
     modulus_bits: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not 1 <= len(self.name.encode()) <= 255:
+        if not isinstance(self.name, str) or not 1 <= _utf8_bytes(self.name) <= 255:
             raise ParamsError("segments.name", self.name, "a string of 1..255 UTF-8 bytes")
         _check_int(self, "length", 1, (1 << 32) - 1, "segments.length")
         _check_int(self, "modulus_bits", 1, 62, "segments.modulus_bits")
@@ -214,7 +214,7 @@ def _params_from(reader: Reader) -> Params:
         for _ in range(reader.number(2))
     )
     degree, threshold, min_survivors = (reader.number() for _ in range(3))
-    corrupt, dropout = (Fraction(str(reader.prefixed(), "ascii")) for _ in range(2))
+    corrupt, dropout = (_exact(str(reader.prefixed(), "ascii")) for _ in range(2))
     rounds, server = reader.number(), str(reader.prefixed(), "ascii")
     security_bits, correctness_bits = reader.number(2), reader.number(2)
     session_id = bytes(reader.prefixed())
@@ -254,10 +254,21 @@ def check_server(server: str) -> None:
         raise ParamsError("server", server, "'semi_honest' or 'malicious'")
 
 
+def _exact(rate: Rate) -> Fraction:
+    """Returns the number that a rate prints as; ValueError where it is none.
+
+    A short exponent can stand for gigabytes of digits, so it is looked at before they are made.
+    """
+    text = str(rate)
+    if len(text.lower().partition("e")[2]) > 5:
+        raise ValueError("an exponent of more than 4 digits")
+    return Fraction(text)
+
+
 def check_rate(field: str, rate: Rate) -> Rate:
     """Returns a rate in [0, 1) as it came; ParamsError otherwise."""
     try:
-        value = Fraction(str(rate))
+        value = _exact(rate)
         # beyond that Python does not write the canonical bytes' decimal digits
         fine = not isinstance(rate, bool) and 0 <= value < 1 and value.denominator < 10**4000
     except (ValueError, ZeroDivisionError):
@@ -288,3 +299,11 @@ def _check_int(owner: object, field: str, low: int, high: int, shown: str | None
     number = as_int(shown or field, getattr(owner, field), low, high)
     object.__setattr__(owner, field, number)
     return number
+
+
+def _utf8_bytes(name: str) -> int:
+    """Bytes that a string takes; 0 for one that has no UTF-8."""
+    try:
+        return len(name.encode())
+    except UnicodeEncodeError:
+        return 0

@@ -174,8 +174,10 @@ class IdentityKey:
         return self._key.sign(data)
 
 
-def is_signed(identity: bytes, signature: bytes, data: bytes) -> bool:
+def is_signed(identity: bytes, signature: object, data: bytes) -> bool:
     """Tells whether a signature of `data` by the holder of a roster key is valid."""
+    if not isinstance(signature, bytes):
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(identity).verify(signature, data)
     except (InvalidSignature, ValueError):

@@ -72,6 +72,5 @@ def verify_roster(
 def _to_sign(session_id: bytes, roster: Mapping[int, bytes]) -> bytes:
     if not isinstance(session_id, bytes) or not 1 <= len(session_id) <= 255:
         raise MisuseError("roster", "session_id takes 1..255 bytes")
-    entries = roster_to_bytes(roster)
     check_identities(roster)
-    return label(Usage.ROSTER, session_id, sha256(entries))
+    return label(Usage.ROSTER, session_id, sha256(roster_to_bytes(roster)))

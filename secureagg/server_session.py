@@ -124,11 +124,14 @@ class ServerSession:
             part: of clients from which nothing was taken in this stage.
 
         Raises:
-            MisuseError: at another stage; a client is not expected or was taken before.
+            MisuseError: at another stage; of another context; a client is not expected or was
+                taken before.
         """
         state, ids = self._state, set(part.marks)
         if not isinstance(state, server.CollectVectors):
             raise MisuseError("receive_sum", f"takes masked vectors; collecting {self.stage}")
+        if part.ctx != self._round.ctx:
+            raise MisuseError("receive_sum", "a sum of another context")
         if not ids <= state.expected or ids & set(self._received):
             raise MisuseError("receive_sum", "a client that is not expected, or taken before")
         for total, more in zip(self._sums, part.sums, strict=True):

@@ -185,7 +185,8 @@ class ClientSession:
         """Undoes `to_bytes`, with the same arguments as were given to the constructor.
 
         A session that comes back sends `outbound` again. What it did after it was saved it does
-        not do a second time, if `once` remembers: it drops out instead.
+        not do a second time, as `once` remembers: it drops out instead. A record that does not
+        even know of the start is lost: then the session masks, signs and unmasks no more.
 
         Raises:
             MisuseError: damaged, or of another client, context or version.
@@ -207,6 +208,9 @@ class ClientSession:
             reader.close()
         except ValueError as error:
             raise MisuseError("from_bytes", f"not a saved session: {error}") from None
+        started = not isinstance(session._state, states.Invited)
+        if started and once(once_key(round_.ctx, client_id, "start")):
+            session._once = _lost
         return session
 
     def set_inputs(self, inputs: Vectors) -> None:
@@ -300,7 +304,13 @@ class ClientSession:
 
     def _ask_once(self, step: str, stage: str) -> None:
         if not self._once(once_key(self._round.ctx, self._id, step)):
-            raise MisuseError(stage, f"{step!r} was taken before in this context")
+            reason = f"{step!r} was taken before in this context, or its record is lost"
+            raise MisuseError(stage, reason)
+
+
+def _lost(_: bytes) -> bool:
+    """Stands in for a record that has forgotten steps: any may have been taken."""
+    return False
 
 
 def _check_identity(round_: Round, client_id: int, identity: IdentityKey | None) -> None:

@@ -144,7 +144,7 @@ class _Here:
         inputs: Callable[[tuple[int, ...]], Iterable[tuple[int, Vectors]]],
     ) -> Adder:
         """Masks and adds, one client's vector in memory at a time."""
-        adder, stage = Adder(self.round), "mask_input"
+        adder, stage = Adder(self.round, outbound), "mask_input"
         there = {i: m for i, m in outbound.items() if i not in self._gone[stage]}
         for client_id, vectors in inputs(tuple(sorted(there))):
             if client_id not in there:

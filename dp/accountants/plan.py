@@ -58,6 +58,8 @@ def made(
 
     `points`: of the composition, at most; `MAX_CELLS` if there is to be one.
     """
+    if points is None:
+        losses = losses.ended(aim.last(losses))
     theta = aim.tilt(losses)
     moment, _, variance = losses.moments(theta)
     deviation = math.sqrt(variance)

@@ -21,7 +21,8 @@ from dp.events import Interval
 
 _WIDTH, _NARROW = 8e-4, 8e-6  # relative and absolute widths that need no finer grid
 _PROMISED, _PROMISED_ABSOLUTE = 1e-3, 1e-5  # widths beyond which `note` says why
-_ROUNDS = 3  # of planning, each with what the one before found
+_ROUNDS = 4  # of planning, each with what the one before found
+_FARTHER = 4.0  # where epsilon is looked for when it was above all losses
 _FINER = 3.0  # when the plan was right but the interval is wide
 _ROUGH = 0.3  # finer than usual by this, for a direction that seems smaller
 _SMALLER = 0.99  # by this share, of the largest
@@ -70,10 +71,10 @@ def epsilon(directions: Sequence[Parts], delta: float) -> Interval:
             sides = [s.refined(delta, finer) if s.upper > lower else s for s in sides]
         largest = max(sides, key=lambda side: side.upper)
         lower = max(lower, largest.lower(delta))
-        if largest.upper - lower <= max(_WIDTH * largest.upper, _NARROW):
+        if _is_narrow(lower, largest.upper, _WIDTH, _NARROW) or largest.settled:
             break
         finer = finer if largest.moved else finer * _FINER
-    if largest.upper - lower <= max(_PROMISED * largest.upper, _PROMISED_ABSOLUTE):
+    if _is_narrow(lower, largest.upper, _PROMISED, _PROMISED_ABSOLUTE):
         return Interval(min(lower, largest.upper), largest.upper)
     return _wide(sides, lower, delta)
 
@@ -93,6 +94,10 @@ def _uppers(sides: Sequence["_Side"], delta: float) -> list["_Side"]:
                 continue
         found.append(side.refined(delta, 1.0))
     return found
+
+
+def _is_narrow(lower: float, upper: float, relative: float, absolute: float) -> bool:
+    return math.isfinite(upper) and upper - lower <= max(relative * upper, absolute)
 
 
 def _wide(sides: Sequence["_Side"], lower: float, delta: float) -> Interval:
@@ -120,6 +125,11 @@ class _Side:
     upper: float = math.inf
     moved: bool = False
 
+    @property
+    def settled(self) -> bool:
+        """Whether another round would change nothing: nothing moved, and nothing finer is left."""
+        return self.used is not None and self.used.capped and not self.moved
+
     @classmethod
     def of(cls, parts: Parts, delta: float) -> "_Side":
         """Not discretised yet; a single release never is."""
@@ -144,9 +154,11 @@ class _Side:
         if law is None:
             return dataclasses.replace(self, used=used)
         found = _root(lambda e: law.delta(e, upper=True), delta, self.aim.epsilon)
-        rate = law.rate(found)
+        if math.isinf(found):  # the last losses were too small: look farther
+            aim = dataclasses.replace(self.aim, epsilon=_FARTHER * self.aim.epsilon)
+            return dataclasses.replace(self, aim=aim, used=used, moved=True)
         moved = abs(found - self.aim.epsilon) > 0.1 * found
-        aim = saddle.Aim.found(found, math.log(delta), rate) if math.isfinite(found) else self.aim
+        aim = saddle.Aim.found(found, math.log(delta), law.rate(found))
         return _Side(self.parts, self.losses, aim, used, min(self.upper, found), moved)
 
     def renyi(self, delta: float) -> float:
@@ -163,7 +175,8 @@ class _Side:
         law = plan.composed(self.used, grid.lower_law)
         if law is None:
             return 0.0
-        return _root(lambda e: law.delta(e, upper=False), delta, self.upper, below=True)
+        guess = self.upper if math.isfinite(self.upper) else self.used.aim.epsilon
+        return _root(lambda e: law.delta(e, upper=False), delta, guess, below=True)
 
 
 def delta(directions: Sequence[Parts], epsilon: float) -> Interval:

@@ -28,40 +28,61 @@ _IDX_TYPES: dict[int, np.dtype[np.generic]] = {
 
 @dataclasses.dataclass(frozen=True)
 class DataFile:
-    """One published gzip IDX file.
+    """One published file.
 
     Attributes:
         folder: subfolder that it usually lies in.
         name: file name.
         url: folder on the web that holds it, with a trailing slash.
-        sha256: of the compressed bytes, hexadecimal.
-        shape: of the array inside.
-        dtype: of the array inside, big-endian.
+        sha256: of its bytes as published, hexadecimal.
     """
 
     folder: str
     name: str
     url: str
     sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class IdxFile(DataFile):
+    """A gzip IDX file; `sha256` is that of the compressed bytes.
+
+    Attributes:
+        shape: of the array inside.
+        dtype: of the array inside, big-endian.
+    """
+
     shape: tuple[int, ...]
     dtype: str
 
 
-def find(file: DataFile, data_dir: Path) -> Path:
-    """The file in data_dir/folder, or else in data_dir itself.
+@dataclasses.dataclass(frozen=True)
+class TextFile(DataFile):
+    """A text file; `sha256` is that of the text, which may lie there as NAME.gz too.
+
+    Attributes:
+        size: of the text in bytes.
+    """
+
+    size: int
+
+
+def find(file: DataFile, data_dir: Path, *suffixes: str) -> Path:
+    """The file in data_dir/folder, or else in data_dir itself; NAME before NAME + suffix.
 
     Raises:
         MissingFileError: neither holds it; the message says what to download from where.
     """
     nested = data_dir / file.folder / file.name
     for path in (nested, data_dir / file.name):
-        if path.is_file():
-            return path
+        for suffix in ("", *suffixes):
+            if (named := path.with_name(path.name + suffix)).is_file():
+                return named
     takes = f"{file.url}{file.name} downloaded to {nested}"
     raise MissingFileError(f"{file.folder}/{file.name}", f"no such file in {data_dir}", takes)
 
 
-def read(file: DataFile, data_dir: Path) -> npt.NDArray[np.generic]:
+def read(file: IdxFile, data_dir: Path) -> npt.NDArray[np.generic]:
     """The array of a file whose bytes are the published ones, in native byte order.
 
     Raises:
@@ -71,11 +92,35 @@ def read(file: DataFile, data_dir: Path) -> npt.NDArray[np.generic]:
     """
     path = find(file, data_dir)
     packed = path.read_bytes()
-    digest = hashlib.sha256(packed).hexdigest()
+    _check_sha256(file, path, packed)
+    return parse_idx(packed, field=str(path), shape=file.shape, dtype=file.dtype)
+
+
+def read_text(file: TextFile, data_dir: Path) -> str:
+    """The text of a file whose bytes are the published ones, compressed or not.
+
+    Of a compressed file no more than one byte beyond the published size is decompressed.
+
+    Raises:
+        MissingFileError: see `find`.
+        ChecksumError: the text is not the published one.
+        DataError: the compressed file is broken.
+    """
+    path = find(file, data_dir, ".gz")
+    try:
+        with gzip.open(path) if path.name != file.name else path.open("rb") as stream:
+            text = stream.read(file.size + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(str(path), f"broken gzip data ({error})", "a whole gzip file") from error
+    _check_sha256(file, path, text)
+    return text.decode()
+
+
+def _check_sha256(file: DataFile, path: Path, content: bytes) -> None:
+    digest = hashlib.sha256(content).hexdigest()
     if digest != file.sha256:
         takes = f"sha256 {file.sha256}: download {file.url}{file.name} again"
         raise ChecksumError(str(path), f"sha256 {digest}", takes)
-    return parse_idx(packed, field=str(path), shape=file.shape, dtype=file.dtype)
 
 
 def parse_idx(

@@ -1,10 +1,12 @@
 """Examples of many clients, kept as one array per field and the places where clients begin.
 
-A client is a range of rows, not an object: ten thousand clients cost one int64 each, and what a
-client sees is a view.
+A client is a range of rows, not an object: a million clients cost one int64 each, and what a
+client sees is a view. Arrays may be maps of files (`fl.datasets.from_npz`): then a client's rows
+are read when that client is asked for, and no others.
 """
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Mapping
 
@@ -28,7 +30,8 @@ class FederatedDataset:
             have "x" float32 [N, pixels] and "y" int32 [N].
         offsets: int64 [num_clients + 1]; client i owns the rows offsets[i] to offsets[i + 1].
         test: name -> [M, ...], the same fields for evaluation; public, outside every guarantee.
-        num_classes: labels "y" are in [0, num_classes); None where there are no classes.
+        num_classes: labels "y" are in [0, num_classes); None where there are no classes. Labels of
+            a mapped file are checked client by client, when they are read.
     """
 
     name: str
@@ -46,7 +49,8 @@ class FederatedDataset:
             _check_alike(fields, test)
             object.__setattr__(self, "test", test)
         if self.num_classes is not None:
-            _check_labels(fields, self.num_classes, "fields['y']")
+            if not isinstance(fields.get("y"), np.memmap):
+                _check_labels(fields, self.num_classes, "fields['y']")
             _check_labels(self.test or {}, self.num_classes, "test['y']")
 
     @classmethod
@@ -103,10 +107,12 @@ class FederatedDataset:
         """N, the training examples of all clients."""
         return int(self.offsets[-1])
 
-    @property
+    @functools.cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """Examples per client, int64 [num_clients]."""
-        return np.diff(self.offsets)
+        """Examples per client, int64 [num_clients], read-only."""
+        sizes = np.diff(self.offsets)
+        sizes.flags.writeable = False
+        return sizes
 
     def client_slice(self, i: int) -> slice:
         """The rows of client i in every array of `fields`.
@@ -123,10 +129,13 @@ class FederatedDataset:
         """The examples of client i as read-only views: name -> [sizes[i], ...].
 
         Raises:
-            DataError: i is not in [0, num_clients).
+            DataError: i is not in [0, num_clients), or a mapped file holds a label out of range.
         """
         rows = self.client_slice(i)
-        return {key: value[rows] for key, value in self.fields.items()}
+        mine = {key: value[rows] for key, value in self.fields.items()}
+        if self.num_classes is not None and isinstance(self.fields.get("y"), np.memmap):
+            _check_labels(mine, self.num_classes, f"fields['y'] of client {i}")
+        return mine
 
 
 def _length(fields: Mapping[str, Array]) -> int:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fl.datasets import _files
 from fl.datasets.dataset import Array, FederatedDataset
-from fl.datasets.partition import Partition, assign, parse_partition
+from fl.datasets.partition import assign, checked_request, split_rng
 from fl.errors import DataError, MissingExtraError
 
 _MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
@@ -29,7 +29,7 @@ _TEST_X = "t10k-images-idx3-ubyte.gz"
 _TEST_Y = "t10k-labels-idx1-ubyte.gz"
 
 
-def _image_set(folder: str, url: str, sha256: Mapping[str, str]) -> dict[str, _files.DataFile]:
+def _image_set(folder: str, url: str, sha256: Mapping[str, str]) -> dict[str, _files.IdxFile]:
     """The four files that MNIST and its replacements consist of, by file name."""
     shapes: dict[str, tuple[int, ...]] = {
         _TRAIN_X: (60_000, 28, 28),
@@ -38,7 +38,7 @@ def _image_set(folder: str, url: str, sha256: Mapping[str, str]) -> dict[str, _f
         _TEST_Y: (10_000,),
     }
     return {
-        name: _files.DataFile(folder, name, url, sha256[name], shape, ">u1")
+        name: _files.IdxFile(folder, name, url, sha256[name], shape, ">u1")
         for name, shape in shapes.items()
     }
 
@@ -65,7 +65,7 @@ FASHION_FILES = _image_set(
 )
 # Columns: class, HSF series, writer, index of the digit, NIST class, NIST index, duplicate, unused.
 # Row i belongs to MNIST training image i (Yadav and Bottou 2019, arXiv:1905.10498).
-WRITERS_FILE = _files.DataFile(
+WRITERS_FILE = _files.IdxFile(
     "mnist",
     "qmnist-train-labels-idx2-int.gz",
     _QMNIST_URL,
@@ -74,8 +74,6 @@ WRITERS_FILE = _files.DataFile(
     ">i4",
 )
 NUM_WRITERS = 539
-
-_SPLIT_STREAM = 0x7370_6C69  # "spli"
 
 
 def digits(*, clients: int, partition: str, seed: int) -> FederatedDataset:
@@ -86,7 +84,7 @@ def digits(*, clients: int, partition: str, seed: int) -> FederatedDataset:
 
     Args:
         clients: how many.
-        partition: "iid" or "dirichlet:ALPHA".
+        partition: an artificial one, see `fl.datasets.parse_partition`.
         seed: 0 to 2**32 - 1; decides the test set and the clients.
 
     Returns:
@@ -96,7 +94,7 @@ def digits(*, clients: int, partition: str, seed: int) -> FederatedDataset:
         MissingExtraError: scikit-learn is not installed.
         DataError: clients, partition or seed is out of range.
     """
-    split = _checked_request(clients, partition, seed)
+    split = checked_request(clients, partition, seed)
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
@@ -112,7 +110,7 @@ def digits(*, clients: int, partition: str, seed: int) -> FederatedDataset:
     )
     return FederatedDataset.from_arrays(
         {"x": train_x, "y": train_y},
-        assign(split, train_y, clients, _split_rng(seed)),
+        assign(split, train_y, clients, split_rng(seed)),
         test={"x": test_x, "y": test_y},
         num_clients=clients,
         num_classes=10,
@@ -149,6 +147,17 @@ def mnist_writers(data_dir: Path) -> FederatedDataset:
     return _grouped(pixels, labels, ids, NUM_WRITERS, test=test, name="mnist-writers")
 
 
+def mnist(data_dir: Path, *, clients: int, partition: str, seed: int) -> FederatedDataset:
+    """MNIST split over artificial clients, with the official test set: McMahan et al.'s task.
+
+    They used 100 clients, "iid" and "shards:2". Pixels are scaled to x/255. Source: LeCun, Bottou,
+    Bengio, Haffner 1998.
+
+    Args and errors are those of `fashion_mnist`; the folder is `mnist/`.
+    """
+    return _artificial(MNIST_FILES, data_dir, clients, partition, seed, "mnist")
+
+
 def fashion_mnist(data_dir: Path, *, clients: int, partition: str, seed: int) -> FederatedDataset:
     """Fashion-MNIST split over artificial clients, with the official test set.
 
@@ -157,7 +166,7 @@ def fashion_mnist(data_dir: Path, *, clients: int, partition: str, seed: int) ->
     Args:
         data_dir: the folder that holds the files, or that holds `fashion-mnist/` with them.
         clients: how many.
-        partition: "iid" or "dirichlet:ALPHA".
+        partition: an artificial one, see `fl.datasets.parse_partition`.
         seed: 0 to 2**32 - 1; decides the clients.
 
     Returns:
@@ -168,32 +177,22 @@ def fashion_mnist(data_dir: Path, *, clients: int, partition: str, seed: int) ->
         ChecksumError: a file is not the published one.
         DataError: clients, partition or seed is out of range.
     """
-    split = _checked_request(clients, partition, seed)
-    pixels = _files.read(FASHION_FILES[_TRAIN_X], data_dir)
-    labels = _files.read(FASHION_FILES[_TRAIN_Y], data_dir)
-    ids = assign(split, labels.astype(np.int64), clients, _split_rng(seed))
-    test = _image_fields(
-        _files.read(FASHION_FILES[_TEST_X], data_dir),
-        _files.read(FASHION_FILES[_TEST_Y], data_dir),
-    )
-    return _grouped(pixels, labels, ids, clients, test=test, name="fashion-mnist")
+    return _artificial(FASHION_FILES, data_dir, clients, partition, seed, "fashion-mnist")
 
 
-def _checked_request(clients: int, partition: str, seed: int) -> Partition:
-    """Everything about an artificial split that can be wrong, before a file is read."""
-    if clients < 1:
-        raise DataError("clients", clients, "at least 1")
-    if not 0 <= seed < 2**32:
-        raise DataError("seed", seed, "0 to 2**32 - 1")
-    split = parse_partition(partition)
-    if split.kind == "natural":
-        raise DataError("partition", "'natural'", "'iid' or 'dirichlet:ALPHA': no natural clients")
-    return split
-
-
-def _split_rng(seed: int) -> np.random.Generator:
-    """The second word keeps these draws apart from others made from the same run seed."""
-    return np.random.default_rng([seed, _SPLIT_STREAM])
+def _artificial(
+    files: Mapping[str, _files.IdxFile],
+    data_dir: Path,
+    clients: int,
+    partition: str,
+    seed: int,
+    name: str,
+) -> FederatedDataset:
+    split = checked_request(clients, partition, seed)
+    pixels, labels = (_files.read(files[part], data_dir) for part in (_TRAIN_X, _TRAIN_Y))
+    ids = assign(split, labels.astype(np.int64), clients, split_rng(seed))
+    test = _image_fields(*(_files.read(files[part], data_dir) for part in (_TEST_X, _TEST_Y)))
+    return _grouped(pixels, labels, ids, clients, test=test, name=name)
 
 
 def _writers(rows: Array, labels: Array) -> npt.NDArray[np.int64]:

@@ -4,6 +4,9 @@
 # mypy: allow-untyped-calls, disable-error-code="arg-type, type-var"
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -257,3 +260,58 @@ def test_text_that_is_no_ledger_is_refused(text, error):
 
 def test_repr_holds_no_ids():
     assert repr(make()) == "Ledger(num_clients=5, attempts=0, releases=0, max_releases=2)"
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 2]), st.sets(st.integers(0, 5))), max_size=9))
+def test_distinct_compositions_are_those_of_a_full_table(releases):
+    events = [dp.GaussianEvent(z) for z in (1.0, 2.0, 3.0)]
+    ledger = make(num_clients=6, max_releases=20, min_survivors=1)
+    table = {client: [0, 0, 0] for client in range(6)}
+    for t, (kind, survivors) in enumerate(releases):
+        if survivors:
+            ledger.charge(t, 0, survivors)
+            ledger.release(t, 0, survivors, events[kind])
+            for client in survivors:
+                table[client][kind] += 1
+    order, rows = ledger._compositions(None)
+    got = [
+        {order[event].noise_multiplier: count for event, count in rows.row(i)}
+        for i in range(len(rows))
+    ]
+    want = [
+        {event.noise_multiplier: n for event, n in zip(events, row, strict=True) if n}
+        for row in {tuple(row) for row in table.values()}
+        if any(row)
+    ]
+    assert sorted(map(sorted, (d.items() for d in got))) == sorted(
+        map(sorted, (d.items() for d in want))
+    )
+
+
+LARGE = """
+import pathlib
+import numpy as np
+import dp
+ledger = dp.Ledger(
+    10**6, max_releases=50, min_survivors=10, neighboring=dp.NeighboringRelation.ZERO_OUT
+)
+rng = np.random.default_rng(0)
+for t in range(1000):
+    ids = rng.choice(10**6, 1000, replace=False).tolist()
+    ledger.charge(t, 0, ids)
+    ledger.release(t, 0, ids[:900], dp.SkellamEvent(900.0 + t, 900, 90, 30, 100))
+assert ledger.realised(1e-8, "rdp").upper > 0
+lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="needs Linux")
+def test_a_million_clients_and_a_thousand_events_take_less_than_a_gigabyte():
+    root = pathlib.Path(dp.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE], check=True, capture_output=True, text=True, cwd=root
+    )
+    assert int(done.stdout) < 1 << 20  # kilobytes

@@ -1,6 +1,8 @@
 """FederatedDataset and partitions: every example has one client, and bad input is named."""
 
+import gc
 import pickle
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl import datasets
-from fl.datasets import FederatedDataset, Partition, assign, dirichlet, iid, parse_partition
+from fl.datasets import (
+    FederatedDataset,
+    Partition,
+    assign,
+    dirichlet,
+    iid,
+    parse_partition,
+    quantity,
+    shards,
+)
 from fl.errors import DataError
 
 
@@ -231,13 +242,17 @@ def test_partitions_are_read():
     assert parse_partition("iid") == Partition("iid")
     assert parse_partition("natural") == Partition("natural")
     assert parse_partition("dirichlet:0.3") == Partition("dirichlet", 0.3)
+    assert parse_partition("quantity:2") == Partition("quantity", 2.0)
+    assert parse_partition("shards:2") == Partition("shards", 2)
+    assert parse_partition("natural:month") == Partition("natural", "month")
 
 
 @pytest.mark.parametrize(
     "text",
     [
         *("", "IID", "iid:1", "dirichlet", "dirichlet:", "dirichlet:x", "dirichlet:0"),
-        *("dirichlet:-1", "dirichlet:nan", "dirichlet:inf", "shards:2"),
+        *("dirichlet:-1", "dirichlet:nan", "dirichlet:inf", "quantity", "quantity:0", "shards"),
+        *("shards:0", "shards:2.5", "shards:-1", "shards:²", "natural:", "naturally"),
     ],
 )
 def test_other_partitions_are_refused(text: str):
@@ -251,11 +266,119 @@ def test_assign_follows_the_partition():
     for partition, direct in (
         (Partition("iid"), iid(100, 9, np.random.default_rng(2))),
         (Partition("dirichlet", 0.5), dirichlet(labels, 9, 0.5, np.random.default_rng(2))),
+        (Partition("quantity", 0.5), quantity(100, 9, 0.5, np.random.default_rng(2))),
+        (Partition("shards", 2), shards(labels, 9, 2, np.random.default_rng(2))),
     ):
         found = assign(partition, labels, 9, np.random.default_rng(2))
         assert found.tolist() == direct.tolist()
-    with pytest.raises(DataError, match="partition"):
-        assign(Partition("natural"), labels, 9, np.random.default_rng(2))
+    for other in (Partition("natural"), Partition("shards"), Partition("dirichlet", "0.5")):
+        with pytest.raises(DataError, match="partition"):
+            assign(other, labels, 9, np.random.default_rng(2))
+
+
+@given(
+    labels=st.lists(st.integers(-3, 5), max_size=80),
+    num_clients=st.integers(1, 40),
+    per_client=st.integers(1, 5),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=200)
+def test_shards_are_sorted_even_and_each_of_one_client(
+    labels: list[int], num_clients: int, per_client: int, seed: int
+):
+    array = np.array(labels, np.int64)
+    ids = shards(array, num_clients, per_client, np.random.default_rng(seed))
+    assert ids.dtype == np.int64
+    assert ids.shape == (len(labels),)
+    assert ((ids >= 0) & (ids < num_clients)).all()
+    # Of the sorted examples each shard is a run within a client: so a client has few classes.
+    sizes = np.bincount(ids, minlength=num_clients)
+    smallest = len(labels) // (num_clients * per_client)
+    assert (sizes >= per_client * smallest).all()
+    assert (sizes <= per_client * (smallest + 1)).all()
+    for label in np.unique(array):
+        holders = np.unique(ids[array == label])
+        count = int((array == label).sum())
+        assert len(holders) <= min(num_clients, -(-count // max(1, smallest)) + 1)
+
+
+def test_shards_of_mcmahan_et_al():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 6000))
+    ids = shards(labels, 100, 2, np.random.default_rng(1))
+    assert np.bincount(ids).tolist() == [600] * 100
+    held = [len(np.unique(labels[ids == client])) for client in range(100)]
+    assert max(held) == 2  # 6,000 is a multiple of 300: no shard spans two classes
+    other = shards(labels, 100, 2, np.random.default_rng(2))
+    assert not np.array_equal(ids, other)
+    # Which examples of a class a shard holds is random too, not their order in the file.
+    first = np.flatnonzero(labels == 0)
+    assert np.any(np.diff(ids[first[:300]]) != 0)
+
+
+@given(
+    num_examples=st.integers(0, 200),
+    num_clients=st.integers(1, 40),
+    alpha=st.floats(1e-9, 1e9),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_quantity_skew_gives_every_example_one_client(
+    num_examples: int, num_clients: int, alpha: float, seed: int
+):
+    ids = quantity(num_examples, num_clients, alpha, np.random.default_rng(seed))
+    assert ids.dtype == np.int64
+    assert ids.shape == (num_examples,)
+    assert ((ids >= 0) & (ids < num_clients)).all()
+
+
+def test_quantity_skew_follows_its_shares_and_not_the_order():
+    ids = quantity(5000, 6, 0.7, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    order = rng.permutation(5000)
+    expected = 5000 * rng.dirichlet([0.7] * 6)
+    assert np.abs(np.bincount(ids, minlength=6) - expected).max() < 1
+    assert (np.diff(ids[order]) >= 0).all()
+    even, skewed = (quantity(5000, 20, a, np.random.default_rng(0)) for a in (1e6, 0.05))
+    assert np.ptp(np.bincount(even, minlength=20)) < 20
+    assert np.bincount(skewed, minlength=20).max() > 1500
+
+
+def test_bad_skews_are_refused():
+    rng, labels = np.random.default_rng(0), np.zeros(3, np.int64)
+    for clients, parameter in ((0, 1), (2, 0)):
+        with pytest.raises(DataError):
+            quantity(3, clients, parameter, rng)
+        with pytest.raises(DataError):
+            shards(labels, clients, parameter, rng)
+    with pytest.raises(DataError, match="labels"):
+        shards(np.zeros(3), 2, 1, rng)  # type: ignore[arg-type]
+
+
+def test_a_million_clients_cost_arrays_and_no_objects():
+    count = 1_000_000
+    ids = np.repeat(np.arange(count, dtype=np.int32), 2)
+    x = np.zeros((2 * count, 4), np.uint8)
+    gc.collect()
+    objects = len(gc.get_objects())
+    tracemalloc.start()
+    data = FederatedDataset.from_arrays({"x": x}, ids, num_clients=count + 5)
+    sizes = data.sizes
+    kept, peak = tracemalloc.get_traced_memory()
+    assert data.client(999_999)["x"].shape == (2, 4)
+    assert data.client(count + 4)["x"].shape == (0, 4)
+    assert data.sizes is sizes  # once, not for every client that is asked for
+    during = tracemalloc.get_traced_memory()[0] - kept
+    tracemalloc.stop()
+    assert kept < 17 * count  # offsets and sizes, 8 bytes each; the examples are views
+    assert peak < 60 * count
+    assert during < 10_000
+    gc.collect()
+    assert len(gc.get_objects()) - objects < 1000
+
+
+def test_sizes_cannot_be_written():
+    data = FederatedDataset.from_arrays(_arrays(), IDS)
+    with pytest.raises(ValueError, match="read-only"):
+        data.sizes[0] = 3
 
 
 def test_the_list_of_data_sets_is_complete():

@@ -91,12 +91,12 @@ def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch):
     assert asked == [4, 8, 7]
 
 
-def _small(tmp_path: Path) -> _files.DataFile:
+def _small(tmp_path: Path) -> _files.IdxFile:
     packed = gzip.compress(_idx(), mtime=0)
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a.gz").write_bytes(packed)
     digest = hashlib.sha256(packed).hexdigest()
-    return _files.DataFile("set", "a.gz", "https://example.org/", digest, (2, 3), ">u1")
+    return _files.IdxFile("set", "a.gz", "https://example.org/", digest, (2, 3), ">u1")
 
 
 def test_a_file_is_found_in_its_folder_or_above(tmp_path: Path):

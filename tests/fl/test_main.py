@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 import fl
@@ -300,14 +301,14 @@ def test_a_job_that_is_refused_leaves_no_directory(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--dataset", "nosuch"], "dataset: got nosuch; takes digits | mnist-writers"),
+        (["--dataset", "nosuch"], "dataset: got nosuch; takes digits | mnist | mnist-writers"),
         (["--preset", "digits-demo", "--dataset", "nosuch"], "dataset: got nosuch"),
-        (["--preset", "nosuch"], "preset: got nosuch; takes digits-demo | mnist-writers"),
+        (["--preset", "nosuch"], "preset: got nosuch; takes digits-demo | mnist |"),
         ([], "dataset: got None"),
         (["--job", "nosuch.toml"], "job: got nosuch.toml"),
         (["--dataset", "mnist-writers"], "data_dir: got None; takes a folder"),
         (["--dataset", "digits", "--aggregation", "magic"], "aggregation: got magic"),
-        (["--dataset", "digits", "--processes", "2"], "processes: got 2; takes "),
+        (["--dataset", "digits", "--processes", "0"], "processes: got 0; takes "),
         ([*SMALL, "--server", "nosy"], "server: got nosy; takes semi_honest | malicious"),
     ],
 )
@@ -360,6 +361,61 @@ def test_datasets_are_listed_with_what_they_need() -> None:
     for description in fl.datasets.describe():
         assert f"{description.name}\n  {description.summary}\n" in called.out
         assert f"needs {description.needs}\n" in called.out
+
+
+def test_a_set_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("datasets", "--plot", "digits", "--clients", "30", "--partition", "shards:2")
+    assert call(*words).out == "digits-labels.svg\n"
+    assert (tmp_path / "digits-labels.svg").read_text().startswith("<?xml")
+    assert call(*words, "--out", "picture.png").status == 0
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    refused(call(*words, "--out", "picture.txt"), "plot: got picture.txt; takes a file name")
+    refused(call("datasets", "--plot", "digits"), "partition: got None")
+    assert call("datasets", "--plot", "nosuch").status == 2
+
+
+HEART = ("privacy", "--dataset", "digits", "--clients", "20", "--partition", "iid", "--preset",
+         "heart-disease")  # fmt: skip
+
+
+def test_a_switch_that_is_on_may_be_given_again(tmp_path: Path) -> None:
+    for words in (HEART, (*HEART, "--no-dp"), (*HEART, "--no_dp")):
+        called = call(*words)
+        assert (called.status, called.err) == (0, "")
+        assert "the plan is not private" in called.out
+
+
+def test_a_target_that_is_asked_for_ends_a_presets_no_dp() -> None:
+    called = call(*HEART, "--epsilon", "4")
+    assert called.status == 2
+    for name in ("mechanism", "against", "delta", "clip_norm"):
+        assert f"{name}: got None" in called.err
+    private = ("--mechanism", "skellam", "--against", "server", "--delta", "1e-3",
+               "--clip-norm", "1")  # fmt: skip
+    for words in ((*HEART, "--epsilon", "4", *private), (*HEART, "--epsilon=4", *private)):
+        assert "not private" not in call(*words).out
+    assert "not private" in call(*HEART, "--epsilon", "4", "--no-dp", *private).out
+
+
+def test_a_regression_ends_in_its_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 3)).astype(np.float32)
+    fields = {"x": x, "y": (x @ np.array([1.0, -2.0, 0.5]) + 1).astype(np.float32)}
+    data = fl.FederatedDataset.from_arrays(fields, np.arange(80) % 8, test=fields, name="numbers")
+    monkeypatch.setattr(fl.datasets, "load", lambda *_, **__: data)
+    words = ("train", "--preset", "heart-disease", "--model", "linear", "--client-lr", "0.05")
+    called = call(*words, "--rounds", "12", "--out", str(tmp_path / "run"))
+    assert (called.status, called.err) == (0, "")
+    summary = read_summary(tmp_path / "run")
+    assert summary["accuracy"] is None
+    mae, mse = summary["metrics"]["mae"], summary["metrics"]["mse"]
+    assert mse < 0.1
+    assert f"\nmae {mae:.4g}, mse {mse:.4g} after 12 rounds" in called.out
+    assert "round 9: mae " in called.out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Test mean error" in page
+    assert "Test accuracy" not in page
 
 
 def worst_cases(text: str) -> dict[str, float]:

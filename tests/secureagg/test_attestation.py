@@ -181,10 +181,20 @@ def test_who_has_not_signed_or_signed_something_else_is_named():
     with pytest.raises(secureagg.RosterError, match="no signature by 4, 12") as caught:
         verify_roster(b"run", roster, {i: signatures[i] for i in (1, 9)})
     assert (caught.value.missing, caught.value.wrong) == ((4, 12), ())
-    swapped = {1: signatures[4], 4: elsewhere[4], 9: before[9], 12: b"short", 7: signatures[1]}
+    swapped: dict[int, Any] = {
+        1: signatures[4],
+        4: elsewhere[4],
+        9: before[9],
+        12: b"short",
+        7: signatures[1],
+    }
     with pytest.raises(secureagg.RosterError, match="no valid signature by") as caught:
         verify_roster(b"run", roster, swapped)
     assert (caught.value.missing, caught.value.wrong) == ((), (1, 4, 7, 9, 12))
+    unsigned: dict[int, Any] = signatures | {4: None, 9: signatures[9].hex()}
+    with pytest.raises(secureagg.RosterError) as caught:
+        verify_roster(b"run", roster, unsigned)
+    assert caught.value.wrong == (4, 9)
 
 
 def test_a_roster_signed_by_the_server_alone_is_refused():
@@ -225,6 +235,10 @@ def test_every_change_of_a_roster_changes_its_hash():
         ({}, b"run", "client ids"),
         ({-1: 0}, b"run", "client ids"),
         ({1 << 32: 0}, b"run", "client ids"),
+        ({0: 0, "1": b"other"}, b"run", "public keys"),
+        ({"0": 0}, b"run", "client ids"),
+        ({0: "text" * 8}, b"run", "public keys"),
+        ({0: bytes(70_000)}, b"run", "public keys"),
         ({0: 0, 1: 0}, b"run", "same identity key"),
         ({0: b"short"}, b"run", "public keys"),
         ({0: (1).to_bytes(32, "little")}, b"run", "public keys"),  # small order

@@ -130,7 +130,7 @@ def storm(make_play, mode, count, seed) -> int:
                 texts |= attack(play.server, receive, answer, others, generator, count)
                 sent += count
                 if play.server.stage == "mask_input":
-                    adder = Adder(play.server._round)
+                    adder = Adder(play.server._round, play.server._state.expected)
                     part = partial(adder.receive, client_id)
                     texts |= attack(adder, part, answer, others, generator, count)
                     sent += count

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import math
+import tracemalloc
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -346,6 +347,7 @@ def test_every_field_is_checked(make_params, field, value):
     [
         (("", 1, 1), "segments.name"),
         (("x" * 256, 1, 1), "segments.name"),
+        (("\ud800", 1, 1), "segments.name"),  # no UTF-8
         (("x", 0, 1), "segments.length"),
         (("x", 1, 0), "segments.modulus_bits"),
         (("x", 1, 63), "segments.modulus_bits"),
@@ -355,6 +357,24 @@ def test_segments_are_checked(shape, field):
     with pytest.raises(secureagg.ParamsError) as caught:
         secureagg.Segment(*shape)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("exponent", [b"e-3000000", b"E+3000000", b"e-00001"])
+def test_a_rate_of_few_characters_takes_little_memory(make_params, exponent):
+    """An exponent of one more digit is ten times as many digits: refused before they are made."""
+    data = make_params(corrupt="0.125").to_bytes()
+    rate = b"1" + exponent
+    changed = data.replace(b"\x03\x001/8", bytes([len(rate), 0]) + rate)
+    assert changed != data
+    tracemalloc.start()
+    try:
+        with pytest.raises(secureagg.ParamsError):
+            secureagg.Params.from_bytes(changed)
+        with pytest.raises(secureagg.ParamsError, match="corrupt"):
+            make_params(corrupt=rate.decode())
+        assert tracemalloc.get_traced_memory()[1] < 1 << 18
+    finally:
+        tracemalloc.stop()
 
 
 def test_threshold_above_degree_is_refused(make_params):

@@ -144,6 +144,31 @@ def test_two_restores_of_one_snapshot_act_once(make_play, server, durable, tmp_p
     assert refusals == [s for s in play.params.stages if s != "share_keys"]
 
 
+@pytest.mark.parametrize("server", ["semi_honest", "malicious"])
+def test_a_record_that_has_forgotten_the_start_stops_every_later_step(make_play, server):
+    """Restored with an empty record, a session sends again what it sent, and drops out."""
+    play = make_play(0, server=server, threshold=4)
+    stopped = []
+    while play.server.stage is not None:
+        old = play.clients[0].to_bytes()
+        answer = play.answers()[0]
+        if play.server.stage == "share_keys":
+            blank = reborn(play, 0, once=secureagg.MemoryOnce(), data=old)
+            assert blank.receive(play.inbound[0]) == answer
+        elif play.server.stage != "advertise_keys":
+            blank = reborn(play, 0, once=secureagg.MemoryOnce(), data=old)
+            with pytest.raises(secureagg.MisuseError, match="record is lost"):
+                blank.receive(play.inbound[0])
+            assert blank.to_bytes() == old
+            stopped.append(play.server.stage)
+        assert reborn(play, 0, once=secureagg.MemoryOnce()).outbound == answer
+        for client_id, message in play.sent.items():
+            play.server.receive(client_id, message)
+        play.inbound = play.server.close_stage()
+    play.check()
+    assert stopped == [s for s in play.params.stages if s not in ("advertise_keys", "share_keys")]
+
+
 def test_a_restored_client_sends_the_same_bytes_again(make_play):
     play = make_play(0, server="malicious", threshold=4)
     while play.server.stage is not None:

@@ -107,7 +107,7 @@ def test_no_repr_of_any_type_shows_a_secret(make_play, server):
     assert len(longest) > 300
 
 
-PUBLIC = {"Aggregate", "ClientStep", "KeyBundle", "NeighbourShares", "SealedShares"}
+PUBLIC = {"Aggregate", "Attestation", "ClientStep", "KeyBundle", "NeighbourShares", "SealedShares"}
 """Types with a repr of all their fields that no session keeps, or that a peer sees."""
 
 FIGURES = {"_tails", "cost", "finder", "prediction", "simulate"}

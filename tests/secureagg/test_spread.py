@@ -2,7 +2,8 @@
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,8 +123,8 @@ def test_one_partial_sum_travels_whatever_the_number_of_clients():
     vector = masking.vector_bytes(params_of("semi_honest"))
     few, many = at_mask_input
     marks = 4 + 8 + 16
-    assert few == 4 + 3 * marks + vector
-    assert many == 4 + 9 * marks + vector
+    assert few == 32 + 4 + 3 * marks + vector  # ctx, number, marks, sum
+    assert many == 32 + 4 + 9 * marks + vector
 
 
 @pytest.mark.parametrize("stage", STAGES[:3])
@@ -160,8 +161,13 @@ def test_inputs_must_be_those_of_the_clients_that_mask():
         )  # fmt: skip
 
 
-def masked(params: secureagg.Params, ids: list[int]) -> tuple[Any, ServerSession, dict[int, Any]]:
-    """Sessions run up to mask_input: the server before it, and every client's vector."""
+def masked(
+    params: secureagg.Params, ids: list[int], late: Collection[int] = ()
+) -> tuple[Any, ServerSession, dict[int, Any]]:
+    """Sessions run up to mask_input: the server before it, and every client's vector.
+
+    The shares of those that are late do not arrive.
+    """
     roster, inputs = dict.fromkeys(ids, b""), inputs_of(ids)
     clients = {
         i: secureagg.ClientSession(params, i, None, roster, inputs[i], once=secureagg.MemoryOnce())
@@ -173,7 +179,8 @@ def masked(params: secureagg.Params, ids: list[int]) -> tuple[Any, ServerSession
     for _ in range(2):
         for i, message in outbound.items():
             sent = clients[i].receive(message) if message else clients[i].start()
-            server.receive(i, sent or b"")
+            if not (message and i in late):
+                server.receive(i, sent or b"")
         outbound = server.close_stage()
     return round_, server, {i: clients[i].receive(message) for i, message in outbound.items()}
 
@@ -181,7 +188,7 @@ def masked(params: secureagg.Params, ids: list[int]) -> tuple[Any, ServerSession
 def test_an_adder_refuses_what_the_server_refuses() -> None:
     params, ids = params_of("semi_honest"), list(range(9))
     round_, _, vectors = masked(params, ids)
-    adder = Adder(round_)
+    adder = Adder(round_, ids)
     adder.receive(3, vectors[3])
     before = [total.copy() for total in adder.sums]
     adder.receive(3, vectors[3])  # the same bytes: ignored
@@ -206,10 +213,38 @@ def test_an_adder_refuses_what_the_server_refuses() -> None:
             Adder.from_bytes(data, round_)
 
 
+def test_an_adder_discards_vectors_of_clients_that_dropped_out():
+    """A late vector must not spoil the sum of those that are in time."""
+    params, ids = params_of("semi_honest"), list(range(9))
+    round_, server, vectors = masked(params, ids, late=[8])
+    adder = Adder(round_, server._state.expected)
+    for i in ids[:8]:
+        adder.receive(i, vectors[i])
+    adder.receive(8, bytes([1, 3]) + (8).to_bytes(4, "little") + round_.ctx)
+    assert sorted(adder.marks) == ids[:8]
+    server.receive_sum(Adder.from_bytes(adder.to_bytes(), round_))
+    assert sorted(server.close_stage()) == ids[:8]
+
+
+def test_a_partial_sum_is_of_this_very_round():
+    params, ids = params_of("semi_honest"), list(range(9))
+    _, server, _ = masked(params, ids)
+    other, _, vectors = masked(replace(params, attempt=1), ids)
+    part = Adder(other, ids)
+    for i in ids:
+        part.receive(i, vectors[i])
+    with pytest.raises(secureagg.MisuseError, match="another context"):
+        server.receive_sum(part)
+    with pytest.raises(ValueError, match="another context"):
+        Adder.from_bytes(part.to_bytes(), server._round)
+    assert not server._received
+    assert not any(total.any() for total in server._sums)
+
+
 def test_a_partial_sum_is_taken_once_at_its_stage_of_whom_is_expected():
     params, ids = params_of("semi_honest"), list(range(9))
     round_, server, vectors = masked(params, ids)
-    one, two = Adder(round_), Adder(round_)
+    one, two = Adder(round_, ids), Adder(round_, ids)
     for i in ids[:4]:
         one.receive(i, vectors[i])
     for i in ids[3:]:
@@ -217,7 +252,7 @@ def test_a_partial_sum_is_taken_once_at_its_stage_of_whom_is_expected():
     early = ServerSession.in_round(round_)
     with pytest.raises(secureagg.MisuseError, match="advertise_keys"):
         early.receive_sum(one)
-    stranger = Adder(round_)
+    stranger = Adder(round_, ids)
     stranger.marks[77] = bytes(16)
     with pytest.raises(secureagg.MisuseError, match="not expected"):
         server.receive_sum(stranger)
