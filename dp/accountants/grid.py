@@ -5,7 +5,6 @@ law whose potential is nowhere smaller dominates the pair, also after compositio
 potential is nowhere larger is dominated. docs/privacy.md, "Privacy loss distributions".
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,7 +17,7 @@ from dp.accountants.knots import IntArray, Knots
 from dp.accountants.pairs import Curve
 
 _ULP = 2.0**-52
-_SWEEPS = 3  # of the borders of narrow cells
+_SWEEPS = 2  # of the borders of narrow cells; a third narrows intervals by less than a hundredth
 _ABOVE = 1e-3  # of a step, by which the mean of the last cell of a run exceeds its kink
 
 
@@ -107,7 +106,13 @@ class _Tangents:
 
     def __getitem__(self, chosen: slice | IntArray | NDArray[np.bool_]) -> "_Tangents":
         """Some of them."""
-        return _Tangents(*(getattr(self, f.name)[chosen] for f in dataclasses.fields(self)))
+        return _Tangents(
+            self.points[chosen],
+            self.delta[chosen],
+            self.tail[chosen],
+            self.delta_error[chosen],
+            self.tail_error[chosen],
+        )
 
     def at(self, losses: FloatArray, sign: float) -> FloatArray:
         """Values at `losses` (one each), certainly not too large (sign -1) or too small (1)."""

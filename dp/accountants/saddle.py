@@ -17,6 +17,8 @@ _FARTHER = 30.0  # times the quadrature's tail may be cut off at large losses
 _DEVIATIONS = 8.0  # of the total loss below its mean, that are as good as impossible
 _LEAST = 1e-7  # epsilon whose digits matter
 _TINY = 1e-300
+_POINTS = 1 << 16  # of all parts together, about; fewer for each where there are many
+_FEWEST = 64  # of one part
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class Losses:
             far = np.flatnonzero(gain > _FARTHER * tail)
             kept = max(3, int(far[-1]) + 2 if far.size else 0)
             rest = float(weight[kept:].sum())
-            points.append((loss[:kept], weight[:kept]))
-            points[-1][1][-1] += rest
+            weight[kept - 1] += rest
+            points.append(_thinned(loss[:kept], weight[:kept], _POINTS // len(parts)))
         sizes = [loss.size for loss, _ in points]
         return cls(
             losses=np.concatenate([loss for loss, _ in points]),
@@ -112,6 +114,16 @@ class Losses:
         weights, _ = self.tilted(theta, cap)
         beyond = np.where(theta * self.losses > cap, weights, 0.0)
         return float(self.counts @ np.add.reduceat(beyond, self.starts))
+
+
+def _thinned(loss: FloatArray, weight: FloatArray, most: int) -> tuple[FloatArray, FloatArray]:
+    """At most about `most` points: neighbours merged at their mean loss, all of them evenly."""
+    stride = -(-loss.size // max(most, _FEWEST))
+    starts = np.arange(0, loss.size, stride)
+    total = np.maximum(np.add.reduceat(weight, starts), _TINY)
+    mean = np.add.reduceat(weight * loss, starts) / total
+    last = np.append(starts[1:], loss.size) - 1
+    return np.clip(mean, loss[starts], loss[last]), total
 
 
 @dataclass(frozen=True)

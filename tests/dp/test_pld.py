@@ -318,7 +318,8 @@ def cells(pair, step, growth):
     loss, weight = pair.points(1e-9)
     order = np.argsort(loss)
     loss, weight = loss[order], weight[order]
-    offset = knots.placed(pair, knots.densest(loss, weight, step), step) - 1e-9 * step
+    middle = np.array([knots.densest(loss, weight, step)])
+    offset = float(knots.placed([pair], middle, step)[0]) - 1e-9 * step
     wanted = step * growth ** (np.abs(loss - offset) / (2 * step))
     return knots.graded(loss, np.minimum(wanted, 50 * step), step, offset)
 
