@@ -4,7 +4,8 @@
 
 Random bytes come from AES-128-CTR. Best of several repetitions, wall clock; tables are built
 before the clock starts, and their cost is printed beside. OpenDP is measured in the same run
-where it is installed.
+where it is installed: `pip install dp-accounting opendp` in an environment of its own, and run
+this script there with the repository on PYTHONPATH (numpy and cryptography suffice).
 """
 
 import importlib.util

@@ -1,6 +1,6 @@
 """One round as both roles see it: parameters, roster, context hash and graph."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import starmap
 
@@ -108,14 +108,15 @@ def open_round(params: Params, roster: Mapping[int, bytes]) -> Round:
     Raises:
         MisuseError: the roster does not have num_clients entries of that form.
     """
-    ids = tuple(sorted(roster))
-    if len(ids) != params.num_clients:
-        raise MisuseError("roster", f"{len(ids)} clients, takes num_clients={params.num_clients}")
+    have, need = len(roster), params.num_clients
+    if have != need:
+        raise MisuseError("roster", f"{have} clients, takes num_clients={need}")
     if params.malicious:
         check_identities(roster)
     elif any(key != b"" for key in roster.values()):
         raise MisuseError("roster", "a semi-honest server's roster maps ids to b''")
     listed = roster_to_bytes(roster)
+    ids = tuple(sorted(roster))
     found = graph.build(params.num_clients, params.degree, params.graph_seed)
     return Round(
         params=params,
@@ -135,9 +136,14 @@ def roster_to_bytes(roster: Mapping[int, bytes]) -> bytes:
     Raises:
         MisuseError: an id is not an integer in 0..2^32 - 1.
     """
-    if not roster or not all(type(i) is int and 0 <= i < 1 << 32 for i in roster):
-        raise MisuseError("roster", "client ids are integers in 0..2^32 - 1")
+    check_ids(roster)
     return b"".join(starmap(_entry, ((i, roster[i]) for i in sorted(roster))))
+
+
+def check_ids(ids: Collection[int]) -> None:
+    """Raises MisuseError unless there are ids and all are integers in 0..2^32 - 1."""
+    if not ids or not all(type(i) is int and 0 <= i < 1 << 32 for i in ids):
+        raise MisuseError("roster", "client ids are integers in 0..2^32 - 1")
 
 
 def check_identities(roster: Mapping[int, bytes]) -> None:

@@ -45,16 +45,24 @@ class SqliteOnce:
         path: the file; made with mode 0600 if there is none.
 
     Raises:
-        MisuseError: the file is there, and others than its owner may read or write it.
+        MisuseError: the file cannot be opened or made; it is no SQLite database; others than its
+            owner may read or write it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-        if self._path.stat().st_mode & 0o077:
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            mode = self._path.stat().st_mode
+        except OSError as error:
+            raise MisuseError("once", f"{self._path}: {error.strerror}") from error
+        if mode & 0o077:
             raise MisuseError("once", f"{self._path} is open to others than its owner")
-        with closing(self._connect()) as connection:
-            connection.execute("CREATE TABLE IF NOT EXISTS seen (key BLOB PRIMARY KEY) STRICT")
+        try:
+            with closing(self._connect()) as connection:
+                connection.execute("CREATE TABLE IF NOT EXISTS seen (key BLOB PRIMARY KEY) STRICT")
+        except sqlite3.Error as error:
+            raise MisuseError("once", f"{self._path}: {error}") from error
 
     def __call__(self, key: bytes) -> bool:
         """Returns whether this is the first call with `key`, by anybody, ever.

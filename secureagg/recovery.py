@@ -3,8 +3,8 @@
 A share is checked against its dealer's commitment as it arrives, so whoever answers with a wrong
 one is named, and its answer is not used. Secrets are rebuilt from exactly threshold shares and
 checked against what their dealer advertised; as the shares match the dealer's own commitments by
-then, a wrong secret names the dealer. So does a surplus share off the polynomial of the others,
-but the secret being right, the sum comes out all the same.
+then, a wrong secret names the dealer, and so does a surplus share off the polynomial of the others.
+The sum comes out all the same if some of the shares rebuild the right secret: `shamir.candidates`.
 
 A holder whose box was no good says so in place of a share. It cannot prove that: the key that opens
 the box would open an honest dealer's box just as well. So the server counts. The holders of an
@@ -15,7 +15,6 @@ good shares are fewer than threshold.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,31 +134,30 @@ def accept_unmask(state: CollectUnmask, sender: int, body: memoryview) -> Unmask
 
 
 def close_unmask(state: CollectUnmask, received: Mapping[int, UnmaskShares]) -> Finished:
-    """Rebuilds what is needed from exactly threshold shares each, and takes the masks off.
+    """Rebuilds what is needed, from exactly threshold shares each, and takes the masks off.
 
     Needed are the self-mask seed of every survivor and the mask key of every client in shared
     that is no survivor but has one among its neighbours.
 
     Raises:
         TooFewClientsError: some secret has fewer than threshold shares.
-        FaultyClientError: the shares that a client committed to rebuild another secret than the
-            one it advertised; or there are fewer than threshold of them, as more than max_corrupt
-            holders got no good box from it.
+        FaultyClientError: the shares that a client committed to do not rebuild the secret it
+            advertised, whichever are left out; or there are fewer than threshold of them, as more
+            than max_corrupt holders got no good box from it.
     """
     round_ = state.round
     needed, shares = _needed(state), _flat_shares(state, received)
     disputes = _disputes(state, received)
     _check_counts(round_, needed, shares, disputes)
     secrets, faulty = _rebuild(round_, needed, shares)
-    for client_id, secret in secrets.items():
-        if not _is_advertised(state, client_id, secret):
-            secrets[client_id] = _without_bad_share(state, client_id, shares)
+    bad = [i for i, secret in secrets.items() if not _is_advertised(state, i, secret)]
+    secrets |= {i: _despite_bad_shares(state, i, shares) for i in bad}
     sums = tuple(array.copy() for array in state.sums)
     masking.add_masks(sums, _masks_left(state, secrets))
     parts = zip(round_.params.segments, sums, strict=True)
     totals = {s.name: low_bits(w, s.modulus_bits).astype(np.uint64) for s, w in parts}
     shared, survivors = tuple(sorted(state.bundles)), tuple(sorted(state.survivors))
-    named = tuple(sorted({*faulty, *_proven(round_, disputes)}))
+    named = tuple(sorted({*faulty, *bad, *_proven(round_, disputes)}))
     result = Aggregate(totals, shared, survivors, state.quorum, named, disputes)
     return Finished(round_, frozenset(), result)
 
@@ -270,21 +268,17 @@ def _is_advertised(state: CollectUnmask, client_id: int, secret: bytes | None) -
     return public_key(secret) == bundle.mask_public_key
 
 
-def _without_bad_share(state: CollectUnmask, client_id: int, shares: _Shares) -> bytes:
-    """Rebuilds a secret whose dealer committed to a wrong share or two, from the other shares.
+def _despite_bad_shares(state: CollectUnmask, client_id: int, shares: _Shares) -> bytes:
+    """Rebuilds a secret whose dealer committed to wrong shares: the advertised one, if any is.
 
     Raises:
-        FaultyClientError: leaving out one or two shares does not help: the dealer is to blame.
+        FaultyClientError: no secret that the shares may stand for is: the dealer is to blame.
     """
-    threshold = state.round.params.threshold
     rows = np.flatnonzero(shares.dealers == state.round.position[client_id])
-    for few in range(1, min(2, len(rows) - threshold) + 1):
-        # Only the first threshold + few are used, so only among them does leaving out matter.
-        for left_out in combinations(range(threshold + few), few):
-            kept = np.delete(rows[: threshold + few], left_out)[None, :]
-            (secret,) = shamir.combine(shares.xs[kept], shares.limbs[kept])
-            if secret is not None and _is_advertised(state, client_id, secret):
-                return secret
+    threshold = state.round.params.threshold
+    for secret in shamir.candidates(shares.xs[rows], shares.limbs[rows], threshold):
+        if _is_advertised(state, client_id, secret):
+            return secret
     what = "self-mask seed" if client_id in state.survivors else "mask key"
     reason = f"the shares it committed to do not rebuild the {what} it advertised"
     raise FaultyClientError(client_id, reason)

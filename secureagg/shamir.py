@@ -4,6 +4,7 @@ Shamir, "How to share a secret", CACM 1979. A secret is nine 30-bit limbs, least
 first, each shared by its own polynomial of degree t - 1; a share is the nine values at x.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ PRIME = (1 << 31) - 1
 LIMB_BITS = 30
 LIMBS = 9
 SHARE_BYTES = 4 * LIMBS
+WINDOWS = 64  # runs of holders that `candidates` tries
 
 Field = NDArray[np.uint64]
 
@@ -92,6 +94,106 @@ def consistent(
     terms = _times(weights[:, :, None], np.asarray(shares, dtype=np.uint64))
     clean: NDArray[np.bool_] = (_reduced(terms.sum(axis=1)) == 0).all(axis=1)
     return clean
+
+
+def candidates(xs: NDArray[Any], shares: NDArray[Any], threshold: int) -> Iterator[bytes]:
+    """What a secret can be when some of its shares are wrong, for a caller who can tell which.
+
+    The secret is among them if, of m shares, at most (m - t) / 2 are wrong; or at most 2 and at
+    most m - t are; or the wrong ones lie in a cyclic run of at most m - t + 1 - ceil(m / 64).
+
+    Args:
+        xs: [m] distinct evaluation points.
+        shares: [m, 9] limb shares below p.
+        threshold: t, at most m.
+
+    Yields:
+        Secrets of 32 bytes: 1 decoded, 64 from runs of holders and, where m - t is 3 or less, up to
+        (t + 2)(t + 1) / 2 without one share or two. Work grows as m^2 but for the runs' 64 t^2.
+    """
+    points, values = np.asarray(xs, dtype=np.uint64), np.asarray(shares, dtype=np.uint64)
+    surplus = len(points) - threshold
+    if surplus == 0:
+        return
+    yield from _present([_decode(points, values, threshold)])
+    starts = np.arange(0, len(points), -(-len(points) // WINDOWS))
+    runs = (starts[:, None] + np.arange(threshold)) % len(points)
+    yield from _present(combine(points[runs], values[runs]))
+    if surplus <= 3:
+        used = threshold + min(2, surplus)
+        yield from _present(_without_few(points[:used], values[:used], used - threshold))
+
+
+def _present(secrets: Iterable[bytes | None]) -> Iterator[bytes]:
+    return (secret for secret in secrets if secret is not None)
+
+
+def _decode(xs: Field, shares: Field, threshold: int) -> bytes | None:
+    """The secret if at most (m - t) / 2 values of each limb are wrong.
+
+    Every limb is a word of a generalised Reed-Solomon code. Its syndromes, sum_i e_i x_i^j /
+    prod_{j != i} (x_j - x_i) over the errors e_i, obey one linear recurrence, whose roots are the
+    x_i in error: Massey, "Shift-register synthesis and BCH decoding", IEEE Trans. IT 1969.
+    """
+    terms = _times(_inverse_differences(xs[None, :])[0][:, None], shares)  # [m, 9]
+    syndromes = np.zeros((len(xs) - threshold, LIMBS), dtype=np.uint64)
+    for row in syndromes:
+        row[:] = _reduced(terms.sum(axis=0))
+        terms = _times(terms, xs[:, None])
+    kept = np.empty((LIMBS, threshold), dtype=np.int64)
+    for limb in range(LIMBS):
+        locator = _recurrence(syndromes[:, limb])
+        value = np.zeros_like(xs)
+        for coefficient in locator:  # Horner: z^L C(1/z) vanishes at the points in error
+            value = _reduced(value * xs + coefficient)
+        right = np.flatnonzero(value)
+        if len(xs) - len(right) != len(locator) - 1 or len(right) < threshold:
+            return None
+        kept[limb] = right[:threshold]
+    terms = _times(_lagrange_at_zero(xs[kept]), shares[kept, np.arange(LIMBS)[:, None]])
+    return _from_limbs(_reduced(terms.sum(axis=1))[None, :])[0]
+
+
+def _recurrence(sequence: Field) -> Field:
+    """[L + 1] C with C_0 = 1 and sum_i C_i s_(n - i) = 0, the shortest (Berlekamp, Massey)."""
+    size = len(sequence) + 1
+    current, previous = np.zeros((2, size), dtype=np.uint64)
+    current[0] = previous[0] = 1
+    length, shift, last = 0, 1, 1
+    for n in range(len(sequence)):
+        window = sequence[n - length : n + 1][::-1]
+        gap = int(_times(current[: length + 1], window).sum()) % PRIME
+        if gap == 0:
+            shift += 1
+            continue
+        factor = PRIME - gap * pow(last, -1, PRIME) % PRIME
+        changed = current.copy()
+        changed[shift:] += _reduced(previous[: size - shift] * np.uint64(factor))
+        if 2 * length <= n:
+            length, previous, last, shift = n + 1 - length, current, gap, 0
+        current, shift = _reduced(changed), shift + 1
+    return current[: length + 1]
+
+
+def _without_few(xs: Field, shares: Field, few: int) -> Iterator[bytes | None]:
+    """Secrets from all shares but any one, or any two, of threshold + few.
+
+    Without i and j the weight of share l at zero is that with all of them times (1 - x_l / x_i)
+    (1 - x_l / x_j): so three sums, of y_l x_l^r times that weight, give every pair at once.
+    """
+    terms = _times(_lagrange_at_zero(xs[None, :])[0][:, None], shares)
+    sums = []  # r = 0, 1, 2, each [9]
+    for _ in range(few + 1):
+        sums.append(_reduced(terms.sum(axis=0)))
+        terms = _times(terms, xs[:, None])
+    inverse = _inverse(xs)[:, None]  # [m, 1]
+    if few == 1:
+        yield from _from_limbs(_reduced(sums[0] + _P - _times(inverse, sums[1])))
+        return
+    for i in range(len(xs) - 1):
+        one, other = inverse[i], inverse[i + 1 :]
+        left = _times(_reduced(other + one), sums[1])
+        yield from _from_limbs(_reduced(sums[0] + _P - left + _times(_times(other, one), sums[2])))
 
 
 def _lagrange_at_zero(xs: Field) -> Field:

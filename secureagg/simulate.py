@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from secureagg import masking
 from secureagg.adversaries import Wire, honest
 from secureagg.attestation import Attestation
-from secureagg.context import Round, open_round
+from secureagg.context import Round, check_ids, open_round
 from secureagg.cost import Meter, RoundCost
 from secureagg.errors import FaultyClientOrServerError, MisuseError, TooFewClientsError
 from secureagg.graph import Flags
@@ -261,6 +261,7 @@ def _invited(params: Params, inputs: Inputs, client_ids: Collection[int] | None)
     if len(ids) != params.num_clients:
         takes = f"takes num_clients={params.num_clients}"
         raise MisuseError("run_round", f"inputs for {len(ids)} clients, {takes}")
+    check_ids(ids)
     return ids
 
 
@@ -282,6 +283,6 @@ def gone_by_stage(params: Params, dropouts: Dropouts, ids: frozenset[int]) -> di
     for stage in params.stages:
         out = out | set(dropouts.get(stage, ()))
         gone[stage] = out
-    if strangers := sorted(set().union(*dropouts.values()) - ids):
+    if strangers := sorted(set().union(*dropouts.values()) - ids, key=repr):
         raise MisuseError("dropouts", f"clients {strangers} are not invited")
     return gone

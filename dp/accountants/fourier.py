@@ -87,7 +87,7 @@ class Composed:
         log_scale: log of the composition's moment generating function at theta.
         tails: bounds on the tilted mass outside.
         relative: relative error of all masses together, at most.
-        infinite: mass at infinite loss.
+        beyond: outcomes in which some release is beyond its law's last point.
     """
 
     theta: float
@@ -98,7 +98,7 @@ class Composed:
     noise: float
     tails: Tails
     relative: float
-    infinite: float
+    beyond: "_Beyond"
 
     @property
     def last(self) -> float:
@@ -191,11 +191,48 @@ class Composed:
         if upper:
             total += noise + missing
             finite = math.exp(min(0.0, exponent + math.log(max(total, 1e-300)) + slack))
-            return min(1.0, finite + self.infinite * math.exp(slack))
+            return min(1.0, finite + self.beyond.mass * (1.0 + self.beyond.relative))
         total -= noise + wrapped
-        if total <= 0.0:
+        below = 0.0
+        if total > 0.0:
+            below = math.exp(min(0.0, exponent + math.log(total) - slack))
+        return min(1.0, below + self.beyond.least(epsilon))
+
+
+@dataclass(frozen=True)
+class _Beyond:
+    """Outcomes in which some release is beyond the last point of its law.
+
+    Attributes:
+        mass, other: in P and in Q.
+        relative: relative error of either, at most.
+    """
+
+    mass: float
+    other: float
+    relative: float
+
+    @classmethod
+    def of(cls, laws: Sequence[GridLaw]) -> "_Beyond":
+        """All outcomes less those with no such release, in P and in Q."""
+        whole, escaped = np.zeros(2), np.zeros(2)
+        relative = 1e-12
+        for law in laws:
+            losses = law.losses
+            finite = np.array([law.masses.sum(), (law.masses * np.exp(-losses)).sum()])
+            beyond = np.array([law.infinite, law.other])
+            whole += law.count * np.log(finite + beyond)
+            escaped += law.count * np.log1p(beyond / finite)
+            relative += law.count * 2.0**-48 * (1.0 + float(np.abs(losses[[0, -1]]).max()))
+        mass, other = np.exp(np.minimum(whole, 1.0)) * -np.expm1(-escaped)
+        return cls(float(mass), float(other), relative)
+
+    def least(self, epsilon: float) -> float:
+        """Their share of delta, at least: P less e^epsilon times Q, where that is positive."""
+        if self.mass <= 0.0:
             return 0.0
-        return math.exp(min(0.0, exponent + math.log(total) - slack))
+        other = math.exp(min(epsilon, 700.0)) * self.other * (1.0 + self.relative)
+        return max(0.0, self.mass * (1.0 - self.relative) - other * (1.0 + 8.0 * _ULP))
 
 
 def compose(
@@ -207,16 +244,13 @@ def compose(
     start = math.floor((low - offset) / step)
     size = transform_size(math.ceil((high - offset) / step) - start + 1)
     product: NDArray[np.complex128] | None = None
-    log_scale = noise = relative = log_all = escaped = 0.0
+    log_scale = noise = relative = 0.0
     transform = _FFT * _ULP * math.log2(size)
     for law in laws:
         tilted, log_mass, rounding = _tilted(law, theta, size)
         log_scale += law.count * log_mass
         noise += law.count * transform * float(np.sqrt(tilted @ tilted))
         relative += law.count * rounding
-        finite = float(law.masses.sum())
-        escaped += law.count * math.log1p(law.infinite / finite)
-        log_all += law.count * math.log(finite + law.infinite)
         part = _power(np.fft.rfft(tilted), law.count)
         product = part if product is None else product * part
     assert product is not None  # noqa: S101 - laws is never empty
@@ -224,7 +258,6 @@ def compose(
     composed = np.fft.irfft(product, size)
     growth = math.exp(min(50.0, noise * math.sqrt(size)))
     noise = noise * growth + (4.0 * _ULP * powers + transform) * float(np.sqrt(composed @ composed))
-    infinite = math.exp(log_all) * -math.expm1(-escaped) * (1.0 + 1e-9)
     return Composed(
         theta=theta,
         step=step,
@@ -234,7 +267,7 @@ def compose(
         noise=noise,
         tails=tails,
         relative=relative,
-        infinite=infinite,
+        beyond=_Beyond.of(laws),
     )
 
 

@@ -6,13 +6,14 @@ this chooses; any choice gives valid laws (docs/privacy.md, "Privacy loss distri
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp.accountants.conversion import FloatArray
-from dp.accountants.pairs import Pair
+from dp.accountants.pairs import Pair, curves
 from dp.accountants.saddle import Losses
 
 IntArray = NDArray[np.int64]
@@ -134,25 +135,28 @@ def densest(losses: FloatArray, weights: FloatArray, width: float) -> float:
     return float(losses[int(np.argmax(inside))])
 
 
-def placed(pair: Pair, guess: float, step: float) -> float:
-    """An offset at which the cell of width `step` around it has its mean (in e^-loss).
+def placed(pairs: Sequence[Pair], guesses: FloatArray, step: float) -> FloatArray:
+    """Offsets, one per pair, at which the cell of width `step` there has its mean (in e^-loss).
 
     Mass that is concentrated on less than a cell then costs neither end anything.
     """
-    offset = guess
+    offsets = guesses.copy()
+    ends = np.array([-step / 2.0, step / 2.0])
+    left = np.arange(len(pairs))
     for _ in range(3):
-        edges = pair.curve(np.array([offset - step / 2.0, offset + step / 2.0]))
-        mass = float(edges.tail[0] - edges.tail[1])
+        found = curves([pairs[int(i)] for i in left], list(offsets[left, None] + ends))
+        tail = np.array([curve.tail for curve in found])
+        mass = tail[:, 0] - tail[:, 1]
         # Masses of the cell in P and, times e^offset, in Q: their log ratio is its mean loss.
-        scaled = np.exp(np.array([step / 2.0, -step / 2.0])) * (edges.tail - edges.delta)
-        other = float(scaled[0] - scaled[1])
-        if mass <= 0.0 or other <= 0.0:
+        other = (tail - np.array([curve.delta for curve in found])) @ (np.exp(-ends) * [1.0, -1.0])
+        good = (mass > 0.0) & (other > 0.0)
+        left, ratio = left[good], mass[good] / other[good]
+        moved = np.clip(np.log(ratio), -step, step)
+        offsets[left] += moved
+        left = left[np.abs(moved) >= 1e-6 * step]
+        if left.size == 0:
             break
-        moved = max(-step, min(step, math.log(mass / other)))
-        offset += moved
-        if abs(moved) < 1e-6 * step:
-            break
-    return offset
+    return offsets
 
 
 def graded(losses: FloatArray, wanted: FloatArray, step: float, offset: float) -> Knots:

@@ -6,8 +6,9 @@ docs/privacy.md, "Privacy loss distributions" and "Sampling", say which pair dom
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from dp import _laws, _special
 from dp.accountants.conversion import FloatArray
 
 Direction = Literal["remove", "add"]
+DIRECTIONS: tuple[Direction, ...] = ("remove", "add")
 
 ULP = 2.0**-52
 POINTS = 400
@@ -50,8 +52,7 @@ class GaussianShift:
 
     def above(self, ratio: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The set is {x > ratio / mu + mu / 2}."""
-        z = -ratio / self.mu
-        return _special.log_ndtr(z - self.mu / 2.0), _special.log_ndtr(z + self.mu / 2.0)
+        return _gaussian_above(self.mu, ratio)
 
     def points(self, tail: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Trapezoidal rule."""
@@ -62,6 +63,11 @@ class GaussianShift:
         first = scale * np.exp(-0.5 * x * x)
         second = scale * np.exp(-0.5 * (x - self.mu) ** 2)
         return self.mu * (x - self.mu / 2.0), first, second
+
+
+def _gaussian_above(mu: float | FloatArray, ratio: FloatArray) -> tuple[FloatArray, FloatArray]:
+    z = -ratio / mu
+    return _special.log_ndtr(z - mu / 2.0), _special.log_ndtr(z + mu / 2.0)
 
 
 @dataclass(frozen=True)
@@ -169,12 +175,44 @@ def far_end(tail: float) -> float:
     return -float(_special.ndtri(tail))
 
 
-def _log_shifted(loss: FloatArray, q: float) -> FloatArray:
+def _log_shifted(loss: FloatArray, q: float | FloatArray) -> FloatArray:
     """log(e^loss - 1 + q), -inf where that is not positive."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         small = np.log(np.maximum(np.expm1(np.minimum(loss, 1.0)) + q, 0.0))
         large = loss + np.log1p(-(1.0 - q) * np.exp(-np.maximum(loss, 0.0)))
     return np.asarray(np.where(loss > 0.5, large, small))
+
+
+def _sampled_curve(
+    above: Callable[[FloatArray], tuple[FloatArray, FloatArray]],
+    q: float | FloatArray,
+    direction: Direction,
+    loss: FloatArray,
+) -> Curve:
+    """The curve of F1 against F0 with participation q; `above` as in `Shift`, q may vary."""
+    log_q = np.log(q)
+    sign = 1.0 if direction == "remove" else -1.0
+    log_a = _log_shifted(sign * loss, q)
+    whole = np.isneginf(log_a)
+    ratio = np.where(whole, 0.0, log_a - log_q)
+    log_0, log_1 = above(sign * ratio)
+    size = np.where(whole, 0.0, np.abs(log_a)) + np.abs(loss)
+    if direction == "remove":
+        plus = q * np.exp(log_1)
+        minus = np.exp(np.where(whole, -np.inf, log_a) + log_0)
+        delta = np.where(whole, -np.expm1(np.minimum(loss, 0.0)), plus - minus)
+        tail = np.where(whole, 1.0, (1.0 - q) * np.exp(log_0) + plus)
+        kernel = np.exp(log_0) * (q + np.abs(np.expm1(np.minimum(loss, 1.0))))
+    else:  # the set is {lambda < ratio}, by symmetry {lambda > -ratio} with laws exchanged
+        in_0, in_1 = log_1, log_0
+        plus = np.where(whole, 0.0, np.exp(np.where(whole, 0.0, log_a) + loss + in_0))
+        minus = np.where(whole, 0.0, np.exp(log_q + loss + in_1))
+        delta = plus - minus
+        tail = np.where(whole, 0.0, np.exp(in_0))
+        low = np.maximum(loss, -1.0)
+        kernel = np.where(whole, 0.0, np.exp(in_0 + low) * (q + np.abs(np.expm1(-low))))
+    error = term_error(plus, log_1, size) + term_error(minus, log_0, size) + 4.0 * ULP * kernel
+    return checked(delta, tail, error, term_error(tail, log_0, size) + term_error(tail, log_1, 0.0))
 
 
 @dataclass(frozen=True)
@@ -195,31 +233,7 @@ class SampledPair:
 
     def curve(self, loss: FloatArray) -> Curve:
         """delta, tail and their errors."""
-        q = self.sampling_prob
-        sign = 1.0 if self.direction == "remove" else -1.0
-        log_a = _log_shifted(sign * loss, q)
-        whole = np.isneginf(log_a)
-        ratio = np.where(whole, 0.0, log_a - math.log(q))
-        log_0, log_1 = self.shift.above(sign * ratio)
-        size = np.where(whole, 0.0, np.abs(log_a)) + np.abs(loss)
-        if self.direction == "remove":
-            plus = q * np.exp(log_1)
-            minus = np.exp(np.where(whole, -np.inf, log_a) + log_0)
-            delta = np.where(whole, -np.expm1(np.minimum(loss, 0.0)), plus - minus)
-            tail = np.where(whole, 1.0, (1.0 - q) * np.exp(log_0) + plus)
-            kernel = np.exp(log_0) * (q + np.abs(np.expm1(np.minimum(loss, 1.0))))
-        else:  # the set is {lambda < ratio}, by symmetry {lambda > -ratio} with laws exchanged
-            in_0, in_1 = log_1, log_0
-            plus = np.where(whole, 0.0, np.exp(np.where(whole, 0.0, log_a) + loss + in_0))
-            minus = np.where(whole, 0.0, np.exp(math.log(q) + loss + in_1))
-            delta = plus - minus
-            tail = np.where(whole, 0.0, np.exp(in_0))
-            low = np.maximum(loss, -1.0)
-            kernel = np.where(whole, 0.0, np.exp(in_0 + low) * (q + np.abs(np.expm1(-low))))
-        error = term_error(plus, log_1, size) + term_error(minus, log_0, size) + 4.0 * ULP * kernel
-        return checked(
-            delta, tail, error, term_error(tail, log_0, size) + term_error(tail, log_1, 0.0)
-        )
+        return _sampled_curve(self.shift.above, self.sampling_prob, self.direction, loss)
 
     def points(self, tail: float) -> tuple[FloatArray, FloatArray]:
         """(loss, weight in P), approximately, leaving out about `tail`."""
@@ -246,6 +260,31 @@ class Pair(Protocol):
 
     def points(self, tail: float) -> tuple[FloatArray, FloatArray]:
         """(loss, weight in P), approximately, leaving out about `tail`."""
+
+
+def curves(pairs: Sequence["Pair"], losses: Sequence[FloatArray]) -> list[Curve]:
+    """Every pair's curve at its own losses; those of sampled Gaussians in one pass each way."""
+    found: dict[int, Curve] = {}
+    for way in DIRECTIONS:
+        chosen = [
+            (i, pair, pair.shift)
+            for i, pair in enumerate(pairs)
+            if isinstance(pair, SampledPair)
+            and pair.direction == way
+            and isinstance(pair.shift, GaussianShift)
+        ]
+        if not chosen:
+            continue
+        sizes = [losses[i].size for i, _, _ in chosen]
+        q = np.repeat([pair.sampling_prob for _, pair, _ in chosen], sizes)
+        mu = np.repeat([shift.mu for _, _, shift in chosen], sizes)
+        whole = _sampled_curve(
+            partial(_gaussian_above, mu), q, way, np.concatenate([losses[i] for i, _, _ in chosen])
+        )
+        columns = (whole.delta, whole.tail, whole.delta_error, whole.tail_error)
+        pieces = zip(*(np.split(c, np.cumsum(sizes)[:-1]) for c in columns), strict=True)
+        found |= {i: Curve(*piece) for (i, _, _), piece in zip(chosen, pieces, strict=True)}
+    return [found[i] if i in found else pair.curve(losses[i]) for i, pair in enumerate(pairs)]
 
 
 def term_error(term: FloatArray, log: FloatArray, size: FloatArray | float) -> FloatArray:

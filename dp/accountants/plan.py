@@ -15,6 +15,7 @@ from dp.accountants.saddle import Aim, Losses, Parts
 
 MAX_CELLS = 1 << 20  # points of a composition: about 100 MB in all
 _SHARE = 2e-4  # of epsilon, aimed at for the width
+_MANY, _MANY_SHARE = 100, 5e-4  # different laws, each of which costs a transform
 _FLOOR = 2e-6  # epsilon below which the width need not shrink further
 _ATOMS = 1 / 16  # of the step, for laws with atoms, which rarely lie on grid points
 _EVEN = 1 << 14  # cells at most, of laws with atoms: theirs are all alike
@@ -57,10 +58,13 @@ def made(
 
     `points`: of the composition, at most; `MAX_CELLS` if there is to be one.
     """
+    if points is None:
+        losses = losses.ended(aim.last(losses))
     theta = aim.tilt(losses)
     moment, _, variance = losses.moments(theta)
     deviation = math.sqrt(variance)
-    budget = max(_SHARE * aim.epsilon, _FLOOR) / finer**2
+    share = _SHARE if len(parts) < _MANY else _MANY_SHARE
+    budget = max(share * aim.epsilon, _FLOOR) / finer**2
     costs = aim.costs(losses)
     distances = np.abs(losses.losses - np.repeat(knots.centres_of(losses), losses.sizes))
     step = min(knots.base_step(distances, costs, budget / 2.0), deviation / 4.0)
@@ -91,17 +95,18 @@ def _places(
     releases = float(losses.counts.sum())
     share = min(1e-6, spare * theta)
     columns = (losses.losses, losses.log_weights, weights, wanted)
+    pieces = [losses.pieces(column) for column in columns]
+    centres = [knots.densest(x, w, step) for x, w in zip(pieces[0], pieces[2], strict=True)]
+    offsets = knots.placed([pair for pair, _ in parts], np.array(centres), step) - spare / releases
     result = []
-    for (pair, _), moment, loss, log_weight, weight, width in zip(
-        parts, moments, *(losses.pieces(column) for column in columns), strict=True
+    for (pair, _), moment, centre, offset, loss, log_weight, _, width in zip(
+        parts, moments, centres, offsets, *pieces, strict=True
     ):
-        centre = knots.densest(loss, weight, step)
         start = knots.first_loss(loss, log_weight, theta, float(moment), share / releases)
         start = min(start, max(0, int(np.searchsorted(loss, centre)) - 1))
-        offset = knots.placed(pair, centre, step) - spare / releases
         if pair.has_atoms:
             width = np.full_like(width, step)
-        result.append(knots.graded(loss[start:], width[start:], step, offset))
+        result.append(knots.graded(loss[start:], width[start:], step, float(offset)))
     return result
 
 

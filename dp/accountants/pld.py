@@ -21,8 +21,11 @@ from dp.events import Interval
 
 _WIDTH, _NARROW = 8e-4, 8e-6  # relative and absolute widths that need no finer grid
 _PROMISED, _PROMISED_ABSOLUTE = 1e-3, 1e-5  # widths beyond which `note` says why
-_ROUNDS = 3  # of planning, each with what the one before found
+_ROUNDS = 4  # of planning, each with what the one before found
+_FARTHER = 4.0  # where epsilon is looked for when it was above all losses
 _FINER = 3.0  # when the plan was right but the interval is wide
+_ROUGH = 0.3  # finer than usual by this, for a direction that seems smaller
+_SMALLER = 0.99  # by this share, of the largest
 
 
 def merged(parts: Parts) -> list[tuple[Pair, int]]:
@@ -53,7 +56,7 @@ def _is_gaussian(pair: Pair) -> bool:
 def upper_epsilon(directions: Sequence[Parts], delta: float) -> float:
     """The upper end of `epsilon` alone."""
     sides = [_Side.of(parts, delta) for parts in _distinct(directions)]
-    return max(side.refined(delta, 1.0).upper for side in sides)
+    return max(side.upper for side in _uppers(sides, delta))
 
 
 def epsilon(directions: Sequence[Parts], delta: float) -> Interval:
@@ -61,18 +64,40 @@ def epsilon(directions: Sequence[Parts], delta: float) -> Interval:
 
     The lower end is computed for the direction with the larger upper end only.
     """
-    sides = [_Side.of(parts, delta) for parts in _distinct(directions)]
+    sides = _uppers([_Side.of(parts, delta) for parts in _distinct(directions)], delta)
     lower, finer = 0.0, 1.0
-    for _ in range(_ROUNDS):
-        sides = [s.refined(delta, finer) if s.upper > lower else s for s in sides]
+    for again in range(_ROUNDS):
+        if again:
+            sides = [s.refined(delta, finer) if s.upper > lower else s for s in sides]
         largest = max(sides, key=lambda side: side.upper)
         lower = max(lower, largest.lower(delta))
-        if largest.upper - lower <= max(_WIDTH * largest.upper, _NARROW):
+        if _is_narrow(lower, largest.upper, _WIDTH, _NARROW) or largest.settled:
             break
         finer = finer if largest.moved else finer * _FINER
-    if largest.upper - lower <= max(_PROMISED * largest.upper, _PROMISED_ABSOLUTE):
+    if _is_narrow(lower, largest.upper, _PROMISED, _PROMISED_ABSOLUTE):
         return Interval(min(lower, largest.upper), largest.upper)
     return _wide(sides, lower, delta)
+
+
+def _uppers(sides: Sequence["_Side"], delta: float) -> list["_Side"]:
+    """With upper ends, the one that seems largest first.
+
+    The others' are rough where that suffices to show that they are smaller.
+    """
+    first, *others = sorted(sides, key=lambda side: side.expected, reverse=True)
+    found = [first.refined(delta, 1.0)]
+    for side in others:
+        if 0.0 < side.expected < _SMALLER * first.expected:
+            rough = side.refined(delta, _ROUGH)
+            if rough.upper <= found[0].upper:
+                found.append(rough)
+                continue
+        found.append(side.refined(delta, 1.0))
+    return found
+
+
+def _is_narrow(lower: float, upper: float, relative: float, absolute: float) -> bool:
+    return math.isfinite(upper) and upper - lower <= max(relative * upper, absolute)
 
 
 def _wide(sides: Sequence["_Side"], lower: float, delta: float) -> Interval:
@@ -100,6 +125,11 @@ class _Side:
     upper: float = math.inf
     moved: bool = False
 
+    @property
+    def settled(self) -> bool:
+        """Whether another round would change nothing: nothing moved, and nothing finer is left."""
+        return self.used is not None and self.used.capped and not self.moved
+
     @classmethod
     def of(cls, parts: Parts, delta: float) -> "_Side":
         """Not discretised yet; a single release never is."""
@@ -107,6 +137,11 @@ class _Side:
             return cls(parts, None, None)
         losses = plan.losses_of(parts, delta)
         return cls(parts, losses, saddle.for_delta(losses, delta))
+
+    @property
+    def expected(self) -> float:
+        """About epsilon; 0 for a single release."""
+        return 0.0 if self.aim is None else self.aim.epsilon
 
     def refined(self, delta: float, finer: float) -> "_Side":
         """With the upper end of a (finer) discretisation, and where to look for the next."""
@@ -119,9 +154,11 @@ class _Side:
         if law is None:
             return dataclasses.replace(self, used=used)
         found = _root(lambda e: law.delta(e, upper=True), delta, self.aim.epsilon)
-        rate = law.rate(found)
+        if math.isinf(found):  # the last losses were too small: look farther
+            aim = dataclasses.replace(self.aim, epsilon=_FARTHER * self.aim.epsilon)
+            return dataclasses.replace(self, aim=aim, used=used, moved=True)
         moved = abs(found - self.aim.epsilon) > 0.1 * found
-        aim = saddle.Aim.found(found, math.log(delta), rate) if math.isfinite(found) else self.aim
+        aim = saddle.Aim.found(found, math.log(delta), law.rate(found))
         return _Side(self.parts, self.losses, aim, used, min(self.upper, found), moved)
 
     def renyi(self, delta: float) -> float:
@@ -138,7 +175,8 @@ class _Side:
         law = plan.composed(self.used, grid.lower_law)
         if law is None:
             return 0.0
-        return _root(lambda e: law.delta(e, upper=False), delta, self.upper, below=True)
+        guess = self.upper if math.isfinite(self.upper) else self.used.aim.epsilon
+        return _root(lambda e: law.delta(e, upper=False), delta, guess, below=True)
 
 
 def delta(directions: Sequence[Parts], epsilon: float) -> Interval:

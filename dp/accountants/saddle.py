@@ -13,10 +13,12 @@ from dp.accountants.pairs import Pair
 Parts = Sequence[tuple[Pair, int]]
 
 _HALVINGS = 24  # of the tilt's bracket, on a logarithmic scale
-_EXCESS = 0.1  # in the log moment, that losses beyond the cap may add
 _FARTHER = 30.0  # times the quadrature's tail may be cut off at large losses
+_DEVIATIONS = 8.0  # of the total loss below its mean, that are as good as impossible
 _LEAST = 1e-7  # epsilon whose digits matter
 _TINY = 1e-300
+_POINTS = 1 << 16  # of all parts together, about; fewer for each where there are many
+_FEWEST = 64  # of one part
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class Losses:
             far = np.flatnonzero(gain > _FARTHER * tail)
             kept = max(3, int(far[-1]) + 2 if far.size else 0)
             rest = float(weight[kept:].sum())
-            points.append((loss[:kept], weight[:kept]))
-            points[-1][1][-1] += rest
+            weight[kept - 1] += rest
+            points.append(_thinned(loss[:kept], weight[:kept], _POINTS // len(parts)))
         sizes = [loss.size for loss, _ in points]
         return cls(
             losses=np.concatenate([loss for loss, _ in points]),
@@ -68,6 +70,23 @@ class Losses:
     def pieces(self, values: FloatArray) -> list[FloatArray]:
         """`values`, one array per part."""
         return np.split(values, self.starts[1:])
+
+    def ended(self, last: float) -> "Losses":
+        """With all mass beyond the loss `last` at the last point up to it."""
+        ended = []
+        for loss, log_weight in zip(
+            self.pieces(self.losses), self.pieces(self.log_weights), strict=True
+        ):
+            kept = min(max(3, int(np.searchsorted(loss, last)) + 1), loss.size)
+            rest = np.logaddexp.reduce(log_weight[kept - 1 :])
+            ended.append((loss[:kept], np.append(log_weight[: kept - 1], rest)))
+        sizes = [loss.size for loss, _ in ended]
+        return Losses(
+            np.concatenate([loss for loss, _ in ended]),
+            np.concatenate([log_weight for _, log_weight in ended]),
+            np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64),
+            self.counts,
+        )
 
     def tilted(self, theta: float, cap: float = math.inf) -> tuple[FloatArray, FloatArray]:
         """(weights that sum to 1 in every part, log moment of every part).
@@ -97,6 +116,16 @@ class Losses:
         return float(self.counts @ np.add.reduceat(beyond, self.starts))
 
 
+def _thinned(loss: FloatArray, weight: FloatArray, most: int) -> tuple[FloatArray, FloatArray]:
+    """At most about `most` points: neighbours merged at their mean loss, all of them evenly."""
+    stride = -(-loss.size // max(most, _FEWEST))
+    starts = np.arange(0, loss.size, stride)
+    total = np.maximum(np.add.reduceat(weight, starts), _TINY)
+    mean = np.add.reduceat(weight * loss, starts) / total
+    last = np.append(starts[1:], loss.size) - 1
+    return np.clip(mean, loss[starts], loss[last]), total
+
+
 @dataclass(frozen=True)
 class Aim:
     """Where delta is decided: at `epsilon` it is about e^log_delta and falls at this `rate`.
@@ -117,16 +146,30 @@ class Aim:
             theta = max(rate, (-log_delta - math.log1p(theta)) / max(epsilon, _LEAST))
         return cls(theta, epsilon, log_delta, rate)
 
+    def last(self, law: Losses) -> float:
+        """A loss so large that one release of it is beyond epsilon, whatever the others are.
+
+        Beyond it delta is linear in e^-loss: the upper law may split mass between it and
+        infinity, the lower law may merge it, at no cost.
+        """
+        below = np.minimum(law.losses, max(self.epsilon, _LEAST))
+        weights, _ = law.tilted(0.0)
+        counts = np.repeat(law.counts, law.sizes)
+        mean = float(counts @ (weights * below))
+        square = float(counts @ (weights * below**2))
+        return 2.0 * self.epsilon + _DEVIATIONS * math.sqrt(square) + max(0.0, -mean)
+
     def tilt(self, law: Losses) -> float:
-        """Tilt for the transform: theta, or less where losses too large to matter would rule."""
-        cap = -self.log_delta
-        most = law.moments(self.theta, cap)[0] + _EXCESS
-        if law.moments(self.theta)[0] <= most:
+        """Tilt for the transform: theta, or less where the tilted mean would pass epsilon.
+
+        There the Chernoff bound, relative to which the transform's errors count, is smallest.
+        """
+        if law.moments(self.theta)[1] <= self.epsilon:
             return self.theta
         low, high = math.log(self.theta * 1e-4), math.log(self.theta)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2.0
-            fits = law.moments(math.exp(middle))[0] <= most
+            fits = law.moments(math.exp(middle))[1] <= self.epsilon
             low, high = (middle, high) if fits else (low, middle)
         return math.exp(low)
 

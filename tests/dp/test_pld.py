@@ -308,9 +308,9 @@ def test_sampling_probabilities_out_of_range_are_refused(bad):
 
 
 def potential(law, losses):
-    """delta(l) of a discrete law, straight from its definition."""
+    """delta(l) of a discrete law, straight from its definition; what is beyond is one point."""
     gains = np.maximum(-np.expm1(losses[:, None] - law.losses[None, :]), 0.0)
-    return gains @ law.masses + law.infinite
+    return gains @ law.masses + np.maximum(law.infinite - np.exp(losses) * law.other, 0.0)
 
 
 def cells(pair, step, growth):
@@ -318,7 +318,8 @@ def cells(pair, step, growth):
     loss, weight = pair.points(1e-9)
     order = np.argsort(loss)
     loss, weight = loss[order], weight[order]
-    offset = knots.placed(pair, knots.densest(loss, weight, step), step) - 1e-9 * step
+    middle = np.array([knots.densest(loss, weight, step)])
+    offset = float(knots.placed([pair], middle, step)[0]) - 1e-9 * step
     wanted = step * growth ** (np.abs(loss - offset) / (2 * step))
     return knots.graded(loss, np.minimum(wanted, 50 * step), step, offset)
 
@@ -358,6 +359,87 @@ def test_lower_laws_are_valid_wherever_the_borders_are(shift):
     assert law.masses.sum() > 0.99
 
 
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3])
+@pytest.mark.parametrize("way", ["remove", "add"])
+def test_laws_that_end_early_keep_both_masses_of_what_is_beyond(way, share):
+    """Cells over part of the losses only: the rest is a point (lower) or split (upper)."""
+    pair = pairs.SampledPair(pairs.GaussianShift(1.7), 1e-3, way)
+    made = cells(pair, 0.002, 1.1)
+    kept = made.edges[made.at(made.edges) <= share]
+    cut = knots.Knots(made.step, made.offset, kept)
+    check = np.linspace(-0.2, 12.0, 4001)
+    exact = pair.curve(check).delta
+    lower, upper = grid.lower_law(pair, cut, 1), grid.upper_law(pair, cut, 1)
+    assert np.all(potential(lower, check) <= exact * (1 + 1e-12) + 1e-17)
+    assert np.all(potential(upper, check) >= exact * (1 - 1e-12) - 1e-17)
+    if way == "remove":
+        assert lower.infinite > 1e-6
+        near = check[check < cut.at(kept[-1:])[0]]
+        assert potential(lower, near)[-1] > 0.99 * pair.curve(near).delta[-1]
+
+
+def test_what_is_beyond_the_points_of_three_laws_is_counted_in_all_their_outcomes():
+    """Against all outcomes, one by one."""
+    index = np.arange(3)
+    laws = [
+        grid.GridLaw(0.1, 0.0, index, np.array([0.5, 0.3, 0.1]), 0.1, 2, 0.04),
+        grid.GridLaw(0.1, -0.1, index, np.array([0.2, 0.6, 0.15]), 0.05, 1, 0.02),
+    ]
+    points = [
+        [(m, m * math.exp(-loss), False) for m, loss in zip(law.masses, law.losses, strict=True)]
+        + [(law.infinite, law.other, True)]
+        for law in (laws[0], *laws)
+    ]
+    mass = other = 0.0
+    for outcome in itertools.product(*points):
+        if any(beyond for _, _, beyond in outcome):
+            mass += math.prod(p for p, _, _ in outcome)
+            other += math.prod(q for _, q, _ in outcome)
+    found = around(laws, 1.0, -0.5, 1.0).beyond
+    assert found.mass == pytest.approx(mass, rel=1e-12)
+    assert found.other == pytest.approx(other, rel=1e-12)
+    assert mass - math.exp(0.3) * other >= found.least(0.3) > 0.99 * (mass - math.exp(0.3) * other)
+    assert found.least(5.0) == 0.0
+
+
+RARE = [
+    (1.6e-6, 0.639, 11172, 1.4e-7),
+    (1.89e-6, 0.593, 14, 6.8e-8),
+    (3.65e-5, 1.03, 53, 7.6e-12),
+    (2.94e-5, 0.773, 94, 1.3e-11),
+    (4.9e-6, 0.438, 713123, 2.5e-5),
+    (2.06e-6, 0.768, 6, 1.5e-8),
+    (1.18e-6, 0.661, 14196, 6.4e-11),
+    (1e-3, 0.5, 2, 1e-5),  # looked for first where it is not
+]
+
+
+@pytest.mark.parametrize(("q", "sigma", "count", "delta"), RARE)
+def test_rare_large_losses_have_narrow_intervals(q, sigma, count, delta):
+    found = dp.epsilon(sampled(q, sigma, count), delta, neighboring=ADD_REMOVE)
+    assert found.upper - found.lower <= max(1e-3 * found.upper, 1e-5)
+    assert not found.note
+
+
+@pytest.mark.parametrize(("q", "sigma", "delta"), [(1e-5, 0.6, 1e-8), (1e-3, 0.45, 1e-6)])
+def test_two_releases_against_a_quadrature_of_one_over_the_other(q, sigma, delta):
+    """delta_2(e) = E_P delta_1(e - L): no grid of losses, no transform."""
+    pair = pairs.SampledPair(pairs.GaussianShift(1.0 / sigma), q, "remove")
+    found = dp.epsilon(sampled(q, sigma, 2), delta, neighboring=ADD_REMOVE)
+    x = np.linspace(-12.0, 13.0 + 1.0 / sigma, 200_001)
+    first = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    second = np.exp(-0.5 * (x - 1.0 / sigma) ** 2) / math.sqrt(2 * math.pi)
+    loss = np.log1p(q * np.expm1(x / sigma - 0.5 / sigma**2))
+    weights = ((1 - q) * first + q * second) * (x[1] - x[0])
+
+    def exact(epsilon):
+        return float(weights @ pair.curve(epsilon - loss).delta)
+
+    assert exact(found.upper) <= delta * (1 + 1e-9)
+    assert exact(found.lower) >= delta * (1 - 1e-9)
+    assert found.upper - found.lower <= max(1e-3 * found.upper, 1e-5)
+
+
 def test_transforms_keep_the_stated_error():
     rng = np.random.default_rng(1)
     for size in (16, 1024, 1 << 16):
@@ -373,8 +455,9 @@ def test_transforms_keep_the_stated_error():
 
 
 def around(law, theta, low, high):
-    tails = fourier.Tails.of(lambda t: fourier.composed_moments([law], t), theta, 2.0)
-    return fourier.compose([law], theta, tails, low, high)
+    laws = law if isinstance(law, list) else [law]
+    tails = fourier.Tails.of(lambda t: fourier.composed_moments(laws, t), theta, 2.0)
+    return fourier.compose(laws, theta, tails, low, high)
 
 
 def test_window_and_noise_are_charged():

@@ -226,6 +226,28 @@ def test_a_bad_share_among_those_used_is_left_out_where_others_are_enough(make_p
     assert play.server.result.faulty == (1,)
 
 
+@pytest.mark.parametrize("dropped", [[], [1]])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_round_succeeds_wherever_the_wrong_shares_can_be_decoded(make_play, seed, dropped):
+    """Eleven holders, threshold 5: any three of them may hold wrong shares, of either secret."""
+    generator = np.random.default_rng(seed)
+    others = [i for i in range(12) if i != 1]
+    wrong = [0, 4, 8] if seed == 0 else generator.choice(others, 1 + seed % 3, replace=False)
+    play = make_play(1, n=12, threshold=5, min_survivors=6)
+    play.answers()
+    words = generator.integers(0, shamir.PRIME, (12, 2, 9)).astype("<u4")
+    bad = {
+        int(v): resealed(play, 1, int(v), (words[v, 0].tobytes(), words[v, 1].tobytes()))
+        for v in wrong
+    }
+    play.sent[1] = with_boxes(play, 1, dealt(play, 1) | bad)
+    go_on(play)
+    play.step(but=dropped)
+    play.finish()
+    assert play.server.result.survivors == tuple(i for i in range(12) if i not in dropped)
+    assert play.server.result.faulty == (1,)
+
+
 def test_shares_that_fit_no_secret_name_the_dealer(make_play):
     """Nine limbs that stand for a number above 2^256."""
     play = make_play(1, threshold=1)

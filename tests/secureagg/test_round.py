@@ -7,7 +7,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 import secureagg
-from secureagg import prediction, simulate
+from secureagg import context, prediction, simulate
 
 STAGES = secureagg.STAGES
 
@@ -358,6 +358,19 @@ def test_misuse_of_run_round(make_params, arguments, step):
 def test_ids_must_fit_the_wire(make_params, ids):
     with pytest.raises(secureagg.MisuseError):
         secureagg.outcome(make_params(), {}, client_ids=ids)
+
+
+def test_ids_of_mixed_types_are_refused(make_params):
+    params, ids = make_params(), [0, 1, 2, 3, 4, "5"]
+    roster: Any = dict.fromkeys(ids, b"")
+    with pytest.raises(secureagg.MisuseError, match="client ids are integers"):
+        context.open_round(params, roster)
+    inputs: Any = {i: np.zeros(5, dtype=np.uint64) for i in ids}
+    with pytest.raises(secureagg.MisuseError, match="client ids are integers"):
+        secureagg.run_round(params, inputs)
+    strange: Any = {"unmask": [7, "x"]}
+    with pytest.raises(secureagg.MisuseError, match="not invited"):
+        secureagg.outcome(params, strange)
 
 
 def test_masked_vectors_look_nothing_like_the_inputs(make_play):

@@ -292,6 +292,20 @@ def test_sqlite_once_refuses_a_file_that_others_may_open(tmp_path):
         secureagg.SqliteOnce(path)
 
 
+def test_sqlite_once_refuses_what_it_cannot_open_or_read(tmp_path):
+    with pytest.raises(secureagg.MisuseError, match="No such file"):
+        secureagg.SqliteOnce(tmp_path / "missing" / "once.sqlite")
+    with pytest.raises(secureagg.MisuseError, match="directory"):
+        secureagg.SqliteOnce(tmp_path)
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, and longer than the header of one\n" * 20, encoding="utf-8")
+    path.chmod(0o600)
+    before = path.read_bytes()
+    with pytest.raises(secureagg.MisuseError, match="not a database"):
+        secureagg.SqliteOnce(path)
+    assert path.read_bytes() == before
+
+
 def test_a_session_that_has_lost_its_record_does_not_run(make_play, tmp_path):
     """What cannot be written down is not done."""
     play = make_play(2)

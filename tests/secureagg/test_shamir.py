@@ -1,4 +1,6 @@
 import hashlib
+import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,3 +164,73 @@ def test_surplus_shares_of_rows_that_lack_different_points(data):
     # passes for one wrong row in 2^31
     fine = shamir.consistent(xs, shares, t, source(98))
     assert fine.tolist() == [g != wrong for g in range(len(rows))]
+
+
+def wrong_at(shares: Any, at: Any, generator: np.random.Generator) -> Any:
+    """The shares with other values in all limbs at some holders."""
+    other = shares.copy()
+    shift = generator.integers(1, P, (len(at), 9), dtype=np.uint64)
+    other[at] = (shares[at] + shift) % np.uint64(P)
+    return other
+
+
+def dealt(m: int, t: int, seed: int, spread: int = 1) -> tuple[Any, Any, bytes]:
+    """(points, shares, secret) of m holders out of spread * m."""
+    generator = np.random.default_rng(seed)
+    xs = np.sort(generator.choice(spread * m, m, replace=False)) + 1
+    secret = generator.bytes(32)
+    return xs, shamir.split((secret,), xs, t, source(seed))[0], secret
+
+
+@settings(max_examples=80)
+@given(st.integers(2, 40), st.data())
+def test_as_many_wrong_shares_as_can_be_decoded_anywhere(m, data):
+    t = data.draw(st.integers(1, m - 1))
+    wrong = data.draw(st.integers(1, max(1, (m - t) // 2)))
+    seed = data.draw(st.integers(0, 10**6))
+    xs, shares, secret = dealt(m, t, seed, data.draw(st.integers(1, 3)))
+    generator = np.random.default_rng(seed + 1)
+    at = generator.choice(m, wrong, replace=False)
+    found = list(shamir.candidates(xs, wrong_at(shares, at, generator), t))
+    assert secret in found
+    assert len(found) <= 1 + shamir.WINDOWS + (t + 2) * (t + 1) // 2
+
+
+@pytest.mark.parametrize(("m", "t"), [(12, 6), (15, 5), (300, 200)])
+def test_wrong_shares_in_every_run_of_holders_are_decoded(m, t):
+    """Spaced so that no run of t holders is free of them: only decoding helps."""
+    xs, shares, secret = dealt(m, t, m)
+    at = np.arange(0, m, 6 if m == 300 else t - 2)
+    assert len(at) <= (m - t) // 2
+    assert secret in list(shamir.candidates(xs, wrong_at(shares, at, np.random.default_rng(0)), t))
+
+
+def test_limbs_wrong_at_different_holders_are_decoded():
+    xs, shares, secret = dealt(12, 6, 4)
+    for limb in range(9):
+        for j in range(3):
+            shares[(limb + 4 * j) % 12, limb] ^= 1
+    assert secret in list(shamir.candidates(xs, shares, 6))
+
+
+@pytest.mark.parametrize("m", [16, 100])
+def test_a_run_of_wrong_shares_is_left_out_beyond_what_decodes(m):
+    xs, shares, secret = dealt(m, 8, m)
+    for first in range(m):
+        at = (first + np.arange(m - 8 - (m > shamir.WINDOWS))) % m
+        other = wrong_at(shares, at, np.random.default_rng(first))
+        assert secret in list(shamir.candidates(xs, other, 8))
+
+
+@pytest.mark.parametrize(("surplus", "wrong"), [(1, 1), (2, 2), (3, 2)])
+def test_one_or_two_wrong_shares_are_left_out_wherever_they_are(surplus, wrong):
+    m = 6 + surplus
+    xs, shares, secret = dealt(m, 6, surplus)
+    for at in itertools.combinations(range(m), wrong):
+        other = wrong_at(shares, list(at), np.random.default_rng(0))
+        assert secret in list(shamir.candidates(xs, other, 6))
+
+
+def test_no_share_to_spare_leaves_nothing_to_try():
+    xs, shares, _ = dealt(5, 5, 0)
+    assert list(shamir.candidates(xs, shares, 5)) == []
