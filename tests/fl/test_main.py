@@ -405,8 +405,8 @@ def test_a_regression_ends_in_its_errors(tmp_path: Path, monkeypatch: pytest.Mon
     data = fl.FederatedDataset.from_arrays(fields, np.arange(80) % 8, test=fields, name="numbers")
     monkeypatch.setattr(fl.datasets, "load", lambda *_, **__: data)
     words = ("train", "--preset", "mnist", "--model", "linear", "--client-lr", "0.05")
-    words += ("--cohort", "full", "--local-epochs", "5", "--eval-every", "1")
-    called = call(*words, "--rounds", "12", "--out", str(tmp_path / "run"))
+    local = ("--cohort", "full", "--local-epochs", "5", "--eval-every", "1")
+    called = call(*words, *local, "--rounds", "12", "--out", str(tmp_path / "run"))
     assert (called.status, called.err) == (0, "")
     summary = read_summary(tmp_path / "run")
     assert summary["accuracy"] is None
