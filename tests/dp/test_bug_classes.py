@@ -1,7 +1,44 @@
 """One test or more for each class of bug that privacy libraries are known for.
 
-Each test is named by its class; the comment above says where the class was seen. Statistical
-tests have fixed seeds and state their false-alarm rate.
+Statistical tests have fixed seeds and state their false-alarm rate; the comment above a test says
+where its class was seen. The table: class of bug > beginnings of the names of tests that catch it,
+here or in test_MODULE.py.
+
+    float grid leaks the input > noise_bugs.test_float_grid, laplace_and_grid.test_every_output
+    a float leaves the client > fl/train.test_no_float_and_no_clear_count
+    replace-one sensitivity > test_replace_one, pld.test_replace_one, events.test_replace_one
+    fixed batches accounted as Poisson > test_sampling, ledger.test_sampled_events_are_refused
+    public cohorts amplified > fl/cohort.test_only_secret_coins, pld.test_noise_shares_are_never
+    inclusions that depend on each other > fl/cohort.test_poisson_inclusions
+    only the remove direction > pld.test_both_directions, record_sampling.test_the_other_direction
+    a central limit as a guarantee > test_central_limit, oracles.test_intervals_contain
+    instability: tiny q or delta, huge epsilon > test_instability, pld.test_extreme_settings
+    not monotone in an argument > pld.test_monotone, test_instability
+    delta of failures forgotten > test_delta, fl/statement.test_protocol_failure_is_charged
+    delta of truncation forgotten > pld.test_window_and_noise, participation.test_what_lies_beyond
+    edge of the orders, orders near 1 > test_orders
+    streams reused: rounds, clients > noise_bugs.test_streams_of_two, fl/train.test_noise_differs
+    streams reused: update and bit > noise_bugs.test_streams_of_update
+    streams reused after a fork > noise_bugs.test_streams_of_forked
+    noise from a generator that is no secret > noise_bugs.test_secret
+    noise from a seed that is known > fl/statement.test_without_privacy_or_with_seeded
+    the modulus wraps > noise_bugs.test_wrap, clipping_batches.test_wrap, mechanisms.test_modulus
+    integers overflow before the modulus > noise_bugs.test_overflow, discretize.test_numpy_scalars
+    the clip is no bound > noise_bugs.test_clip, clipping.test_float32, discretize.test_adversarial
+    a layer's clip taken for the whole > clipping_batches.test_every_layer
+    a client without data or with NaN > fl/train.test_a_client_with_nan, discretize.test_zero
+    rounding without inflation of the norm > noise_bugs.test_rounding, discretize.test_bound
+    noise of the sum on the mean > noise_bugs.test_mean, fl/statement.test_the_realised_noise
+    division by the survivors > fl/train.test_a_private_plan_divides, fl/records.test_the_public
+    fewer survivors, colluders > test_survivors, fl/statement.test_worst_case_counts
+    the count of adaptive clipping is free > test_adaptive_clip
+    the accountant changes when asked > test_query, ledger.test_realised_charges_failures
+    the accountant is not saved > test_query, ledger.test_save_load_continue
+    epsilon 0, inf, None; delta 0, >= 1/n > test_edges
+    time of rejection samplers > noise_bugs.test_timing, samplers.test_draws_per_value
+    another law accounted than drawn > test_law, samplers.test_table_of_another_scale
+
+An auditor that raises false alarms is missing here: no auditor is part of the package.
 """
 
 # Helpers are untyped like the tests, and refusals are tested with wrong types on purpose.
@@ -10,18 +47,14 @@ tests have fixed seeds and state their false-alarm rate.
 import itertools
 import json
 import math
-import os
 import pathlib
-import subprocess
-import sys
-from fractions import Fraction
+import re
 
 import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from scipy import optimize, special
 
 import dp
@@ -56,34 +89,6 @@ def mechanism(**changes):
         **changes,
     }  # fmt: skip
     return dp.distributed(given_.pop("name", "skellam"), **given_)
-
-
-def rotation(dim, seed=b"r"):
-    return dp.Rotation.from_seed(dim, seed)
-
-
-# ---- the float grid leaks the input (Mironov 2012; opacus#616)
-
-
-def test_float_grid_client_values_are_integers_whatever_the_input(stream):
-    m = mechanism()
-    for x in (np.zeros(40), np.ones(40), np.full(40, 1 / 3), np.full(40, 2.0)):
-        encoded = m.encode(x, rotation(40), stream(1))
-        assert encoded.dtype == np.int64
-        assert dp.wrap(encoded, m.modulus_bits).dtype == np.uint64
-
-
-def test_float_grid_central_outputs_have_the_same_support_for_every_input(stream):
-    laplace = dp.grid_laplace(dim=20_000, l1_sensitivity=1.0, scale=1.0, grid_exponent=-4)
-    seen = []
-    for x in (0.0, 1.0, 1 / 3, 0.999):
-        out = laplace.release(np.full(20_000, x), stream(2))
-        units = out * 16.0
-        assert np.array_equal(units, np.rint(units))
-        seen.append(set(units[np.abs(units) < 32].tolist()))
-    # Each of these 63 points has probability above 0.002: missing one has chance below 1e-15.
-    assert all(s == seen[0] for s in seen)
-    assert len(seen[0]) == 63
 
 
 # ---- replace-one is off by two (google/differential-privacy#378)
@@ -198,147 +203,6 @@ def test_orders_near_one_are_continuous():
         assert curve[-1] <= curve[0] * 1.01 + 1e-9
 
 
-# ---- seeds and streams reused across rounds, clients, processes (flower#7225, tmlt.core)
-
-
-FORKING = """
-import os, sys
-import dp
-dp.skellam(os.urandom, 50.0, 10)  # whatever is buffered would be copied by the fork
-child = os.fork()
-with open(sys.argv[1 if child else 2], "wb") as out:
-    out.write(dp.skellam(os.urandom, 50.0, 4000).tobytes())
-if child:
-    os.waitpid(child, 0)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_streams_of_forked_processes_differ(tmp_path):
-    names = [str(tmp_path / name) for name in ("parent", "child")]
-    root = pathlib.Path(dp.__file__).parents[1]
-    subprocess.run([sys.executable, "-c", FORKING, *names], check=True, timeout=60, cwd=root)
-    parent, child = (np.fromfile(name, dtype=np.int64).astype(float) for name in names)
-    # 6 standard errors: false alarm 2e-9; these draws are not seeded
-    assert abs(np.corrcoef(parent, child)[0, 1]) < 6 / math.sqrt(4000)
-
-
-def test_streams_are_passed_in_and_used_once(stream):
-    m = mechanism()
-    rng = stream(5)
-    first, second = m.sample_share(rng), m.sample_share(rng)
-    assert not np.array_equal(first, second)
-    assert np.array_equal(first, m.sample_share(stream(5)))  # no state but the stream's
-
-
-# ---- noise from a generator that is no secret (opacus#43)
-
-
-def test_secret_generators_of_numpy_are_refused():
-    for bad in (np.random.default_rng(0), np.random.default_rng(0).normal, 7, None):
-        with pytest.raises((dp.ParameterError, TypeError)):
-            mechanism().sample_share(bad)
-    with pytest.raises(dp.ParameterError, match="rng"):
-        dp.discrete_laplace(np.random.default_rng(0), 1.0, 1)
-
-
-# ---- the modulus wraps (libprio-rs#1072)
-
-
-@pytest.mark.parametrize("name", ["skellam", "discrete_gaussian"])
-def test_wrap_worst_case_of_all_clients_survives(stream, name):
-    m = mechanism(name=name, num_clients=8, shares=8)
-    size = m.discretizer
-    worst = np.zeros(40, dtype=np.int64)
-    worst[0], worst[1] = size.linf, -size.linf
-    noise = sum(m.sample_share(stream(i)) for i in range(8))
-    total = 8 * worst + noise
-    residues = [dp.wrap(worst + m.sample_share(stream(i)), m.modulus_bits) for i in range(8)]
-    mask = np.uint64((1 << m.modulus_bits) - 1)
-    np.testing.assert_array_equal(dp.unwrap(sum(residues) & mask, m.modulus_bits), total)
-
-
-def test_wrap_a_modulus_that_cannot_hold_the_sum_is_refused():
-    m = mechanism()
-    with pytest.raises(dp.ModulusError) as caught:
-        mechanism(modulus_bits=m.modulus_bits - 1)
-    assert caught.value.needed == m.modulus_bits
-
-
-# ---- integers overflow before the modulus
-
-
-def test_overflow_sums_at_the_limit_agree_with_python_integers():
-    bits, count = 62, 3
-    top = (1 << (bits - 1)) - 1
-    values = np.array([top // count, -(top // count), 2**31, -(2**31), 2**53 + 1])
-    total = sum(dp.wrap(values, bits) for _ in range(count)) & np.uint64((1 << bits) - 1)
-    assert dp.unwrap(total, bits).tolist() == [count * v for v in values.tolist()]
-
-
-def test_overflow_squares_are_kept_below_exact_doubles():
-    with pytest.raises(dp.ParameterError, match="granularity"):
-        dp.Discretizer(4, 1.0, 2.0**-27, 0.5, 1)
-
-
-# ---- the clip is no bound (fedbiomed#1443)
-
-FINITE = st.floats(allow_nan=False, allow_infinity=False, width=64)
-
-
-@settings(max_examples=60)
-@given(hnp.arrays(np.float64, 24, elements=FINITE), st.integers(0, 2**32))
-def test_clip_integers_are_within_the_bound_for_every_vector(x, seed):
-    m = mechanism(dim=24)
-    z = m.discretizer.encode(x, rotation(24), np.random.default_rng(seed).bytes)
-    exact = sum(int(v) ** 2 for v in z)
-    assert exact <= m.discretizer.l2_sq
-    assert m.event(1).l2_sq == m.discretizer.l2_sq
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_clip_non_finite_vectors_never_become_integers(stream, bad):
-    x = np.zeros(40)
-    x[7] = bad
-    with pytest.raises(dp.NonFiniteError):
-        mechanism().encode(x, rotation(40), stream(0))
-
-
-def test_clip_float32_vectors_are_bounded_in_exact_arithmetic():
-    x = np.full(1_000_000, 1e-3, dtype=np.float32)
-    got = dp.clip_l2(x, 0.5)
-    assert x.size * Fraction(float(got.max())) ** 2 <= Fraction(1, 4)
-
-
-# ---- stochastic rounding without the inflation of the norm (Kairouz et al. 2021)
-
-
-def test_rounding_bound_is_enforced_where_rounding_would_break_it(stream):
-    d = dp.Discretizer(400, 1.0, 0.5, 0.6, 50)  # c = 2: rounding adds far more than the norm
-    x = np.ones(400) / 20.0
-    c_sq = 4.0
-    assert d.l2_sq > c_sq + 50
-    lengths = []
-    for seed in range(30):
-        z = d.encode(x, rotation(400), stream(seed))
-        lengths.append(int(np.dot(z, z)))
-    assert max(lengths) <= d.l2_sq
-    assert max(lengths) > c_sq  # the event must not state the norm before rounding
-    assert d.l1 >= max(np.abs(d.encode(x, rotation(400), stream(s))).sum() for s in range(5))
-
-
-# ---- noise of the sum put on the mean (jax_privacy#383, opacus#420)
-
-
-def test_mean_noise_of_the_sum_has_the_nominal_scale(stream):
-    m = mechanism(dim=2000, num_clients=10, shares=10)
-    turn = rotation(2000)
-    total = sum(m.encode(np.zeros(2000), turn, stream(i)) for i in range(10))
-    noise = m.discretizer.decode(total, turn)
-    # 5 standard errors of a deviation over 2,000 coordinates: false alarm 6e-7
-    assert abs(noise.std() / (1.0 * 2.0) - 1) < 5 / math.sqrt(2 * 2000)
-
-
 # ---- fewer survivors than planned, colluders know their shares
 
 
@@ -370,6 +234,25 @@ def test_adaptive_clip_the_count_is_charged():
     update = mechanism().event(8)
     bit = dp.bit_mechanism("skellam", stddev=5.0, num_clients=12, shares=8).event(8)
     assert spent(dp.ComposedEvent((update, bit))) > spent(update)
+
+
+def test_adaptive_clip_rounds_compose_in_a_ledger():
+    update = mechanism().event(8)
+    bit = dp.bit_mechanism("skellam", stddev=5.0, num_clients=12, shares=8).event(8)
+    both = dp.ComposedEvent((update, bit))
+    orders = np.array([0.5, 1.0, 7.0, 30.0])
+    np.testing.assert_allclose(
+        dp.rdp_curve(both, orders), dp.rdp_curve(update, orders) + dp.rdp_curve(bit, orders), 1e-9
+    )
+    realised = []
+    for event in (both, update):
+        ledger = dp.Ledger(12, max_releases=3, min_survivors=8, neighboring=ZERO_OUT)
+        for t in range(3):
+            ledger.charge(t, 0, range(12))
+            ledger.release(t, 0, range(8), event)
+        realised.append(ledger.realised(1e-5, "rdp").upper)
+        assert realised[-1] == pytest.approx(spent(dp.SelfComposedEvent(event, 3)), rel=1e-9)
+    assert realised[0] > realised[1]
 
 
 def test_adaptive_clip_noise_formula_keeps_the_joint_cost():
@@ -459,33 +342,6 @@ def test_edges_text_never_turns_infinity_into_a_figure():
             dp.Ledger.from_json(json.dumps({**data, "max_releases": bad}))
 
 
-# ---- rejection samplers betray their value by their time (libprio-rs#645)
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda rng: dp.discrete_gaussian(rng, 30.0, 1),
-        lambda rng: dp.skellam(rng, 900.0, 1),
-        lambda rng: dp.discrete_laplace(rng, 30.0, 1),
-    ],
-    ids=["discrete gaussian", "skellam", "discrete laplace"],
-)
-def test_timing_every_value_costs_the_same_random_bytes(stream, draw):
-    source, bytes_of = stream(4), {}
-    for _ in range(500):
-        asked: list[int] = []
-
-        def rng(count, asked=asked):
-            asked.append(count)
-            return source(count)
-
-        value = int(draw(rng)[0])
-        bytes_of[value] = tuple(asked)
-    assert len(bytes_of) > 60  # many values
-    assert set(bytes_of.values()) == {(8,)}
-
-
 # ---- a divergence of the law that was not added
 
 
@@ -499,3 +355,19 @@ def test_law_the_event_is_that_of_the_noise_drawn(stream):
         assert skellam.event(3).variance >= 3 * skellam.share_variance * (1 - 1e-15)
     for less, more in itertools.pairwise((1, 2, 3, 4)):
         assert spent(skellam.event(less)) > spent(skellam.event(more))
+
+
+# ---- the table itself
+
+
+def test_every_row_of_the_table_names_tests_that_exist():
+    here = pathlib.Path(__file__).parent
+    rows = [line for line in (__doc__ or "").splitlines() if line.startswith("    ")]
+    for row in rows:
+        names = re.findall(r"(?:([\w/]+)\.)?(test_\w+)", row.split(" > ")[1])
+        assert names, row
+        for module, start in names:
+            folder, _, name = (module or "bug_classes").rpartition("/")
+            path = (here.parent / folder if folder else here) / f"test_{name}.py"
+            assert re.search(rf"^def {start}", path.read_text(), re.MULTILINE), (path.name, start)
+    assert len(rows) >= 30

@@ -106,6 +106,23 @@ def test_poisson_members_follow_secret_coins() -> None:
         schedule.members(0, 1000, 1)
 
 
+def test_poisson_inclusions_are_independent_of_each_other() -> None:
+    """Pairs of clients are drawn together as often as independent coins say, unlike in batches.
+
+    The sum over all pairs is the variance of the cohort's size; a batch of fixed size has 0, and
+    shuffling has negative covariances. 5 standard errors, 190 pairs: false alarm 1e-4.
+    """
+    schedule, coins = cohort.poisson(0.3), np.random.default_rng(4).bytes
+    drawn = np.zeros((4000, 20))
+    for t in range(4000):
+        drawn[t, schedule.members(t, 20, 1, coins)] = 1.0
+    variance = 0.3 * 0.7
+    covariance = np.cov(drawn.T) - variance * np.eye(20)
+    off = covariance[np.triu_indices(20, 1)]
+    assert np.abs(off).max() < 5 * variance / math.sqrt(4000)
+    assert abs(drawn.sum(1).var() / (20 * variance) - 1) < 5 * math.sqrt(2 / 4000)
+
+
 @pytest.mark.parametrize(("trials", "prob"), [(50, 0.3), (200, 0.05), (1000, 0.5)])
 @pytest.mark.parametrize("failure", [0.2, 1e-3, 1e-9])
 def test_likely_counts_are_missed_less_often_than_said(
