@@ -92,7 +92,7 @@ def test_beijing_air_at_epsilon_four() -> None:
 @pytest.mark.slow
 @needs("heart-disease")
 def test_heart_disease_hides_patients_at_epsilon_two() -> None:
-    """80.5, 80.9 and 78.5 % in three runs; 80.2 without noise."""
+    """80.5, 80.9 and 78.5 % in three runs of the setting that was chosen on them."""
     assert np.mean([metrics("heart-disease", seed=seed)["accuracy"] for seed in range(3)]) > 0.77
 
 
