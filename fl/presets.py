@@ -103,7 +103,6 @@ _HEART = replace(
     epsilon=2.0,
     delta=1e-5,
     clip_norm=1.0,
-    max_norm=None,
 )
 # A first look, not McMahan et al.'s hundreds of rounds. 820,000 parameters would need many more
 # than 1,394 roles for a private model.
