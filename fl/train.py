@@ -4,8 +4,7 @@ The loop is the caller's: `for r in rounds(plan, model, data): ...`. `train` exh
 """
 
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fl.aggregate import Plain, draw_dropouts, lost_before_masking
+from fl.aggregate import Plain, draw_dropouts
 from fl.arrays import to_npz
 from fl.books import Books
 from fl.datasets.dataset import FederatedDataset
+from fl.engine import Attempted, Engine, InProcess
 from fl.errors import StoreError
 from fl.group import Group, alone
 from fl.lanes import metric_totals
@@ -26,9 +26,9 @@ from fl.plan import Plan
 from fl.prepare import Prepared, prepare, site_of
 from fl.programs import server_step
 from fl.results import Cost, Round, Run
-from fl.round import Clock, Outcome, attempt_round
+from fl.round import Clock, Outcome
 from fl.runners import Execution
-from fl.site import OVER, Order, Report
+from fl.site import Order, Report
 from fl.statement import Statement
 from fl.states import ClientStates
 from fl.store import Store
@@ -51,16 +51,15 @@ class Training:
     """
 
     def __init__(
-        self, ready: Prepared, model: Model, data: FederatedDataset, store: Store, group: Group
+        self, ready: Prepared, model: Model, data: FederatedDataset, store: Store, engine: Engine
     ) -> None:
         self.resolved = ready.resolved
         self.store = store
         self.state = ready.state
         self.next_round = 0
         self.stopped_early: str | None = None
-        self._group = group
-        self._sizes = data.sizes
-        self._site = site_of(ready, data, ClientStates(ready.fresh, store.client_state))
+        self._engine = engine
+        self._num_clients = data.num_clients
         self._evaluate = None if data.test is None else evaluator(model, data.test)
         self._evaluate_clients = (
             client_evaluator(model, data) if ready.resolved.plan.client_metrics else None
@@ -78,17 +77,9 @@ class Training:
             self.state = jax.tree.unflatten(structure, leaves)
             self.next_round = checkpoint.round_index + 1
 
-    def share_states(self) -> None:
-        """Hands what clients keep to the processes where they live."""
-        if self._group.size > 1:
-            rows = {str(client): np.frombuffer(kept, dtype=np.uint8)
-                    for client, kept in self.store.client_states()}  # fmt: skip
-            self._group.tell(to_npz(rows))
-
     def close(self) -> None:
-        """Ends the run in all processes and closes the store."""
-        if self._group.size > 1:
-            self._group.tell(OVER)
+        """Ends the run everywhere and closes the store."""
+        self._engine.close()
         self.store.close()
 
     def statement(self) -> Statement:
@@ -108,34 +99,21 @@ class Training:
         plan, index = self.resolved.plan, self.next_round
         if index >= plan.rounds:
             return None
-        ids = invited(self.resolved, len(self._sizes), index)
+        ids = invited(self.resolved, self._num_clients, index)
         if self._refused(ids):
             return None
         order = self._order(index, ids)
         if not self.resolved.sizes[0] <= len(ids) <= self.resolved.sizes[1]:
             why = "the secret cohort's size is outside its bounds: nothing is released"
-            return self._finish(order, Outcome(None, (), None, why), [], Clock())
-        clock, attempt = Clock(), order.attempt
-        lost = lost_before_masking(order.dropouts)
-        self._books.charge(index, attempt, [client for client in ids if client not in lost])
-        if self._group.size > 1:
-            self._group.tell(order.to_bytes())
-        outcome = attempt_round(
-            self.resolved, self._site, order, self._group,
-            lambda survivors: self._books.release(index, attempt, survivors), clock,
-        )  # fmt: skip
-        if outcome is None:
-            raise AssertionError("process 0 always has the outcome")
-        if outcome.attestation is not None:
-            self._books.attest(index, attempt, outcome.attestation)
-        reports = self._reports()
-        zeroed = sorted(client for report in reports for client in report.zeroed)
-        self.store.note_zeroed(index, attempt, zeroed)
+            return self._finish(order, Attempted(Outcome(None, (), None, why), (), ()), Clock())
+        clock = Clock()
+        attempted = self._engine.attempt(order, self._books, clock)
+        zeroed = sorted(client for report in attempted.reports for client in report.zeroed)
+        self.store.note_zeroed(index, order.attempt, zeroed)
         with clock("decode"):
-            self._apply(outcome)
-        finished = self._finish(order, outcome, reports, clock)
-        if self._group.size > 1:
-            self._group.tell(json.dumps(finished.survivors).encode())
+            self._apply(attempted.outcome)
+        finished = self._finish(order, attempted, clock)
+        self._engine.settle(finished.survivors)
         return finished
 
     def _order(self, index: int, ids: list[int]) -> Order:
@@ -148,12 +126,6 @@ class Training:
         self.state = self.state._replace(round_index=np.int32(index))
         sent = plan.algorithm.broadcast(self.state)
         return Order(index, self.store.attempts(index), tuple(ids), dropouts, sent)
-
-    def _reports(self) -> list[Report]:
-        mine = self._site.report(with_states=False)
-        if self._group.size == 1:
-            return [mine]
-        return [mine, *(Report.from_bytes(data) for data in self._group.exchange(b"")[1:])]
 
     def _refused(self, ids: list[int]) -> bool:
         why = self._books.refusal(ids, self.resolved.max_attempts)
@@ -183,15 +155,15 @@ class Training:
         found = self._evaluate_clients(self.state.params)
         return {key: v for name, one in found.items() for key, v in one.flat(name).items()}
 
-    def _metrics(self, index: int, outcome: Outcome, reports: list[Report]) -> dict[str, float]:
+    def _metrics(self, index: int, outcome: Outcome, reports: Sequence[Report]) -> dict[str, float]:
         due = self._due(index)
         counts = {} if outcome.mean is None else outcome.mean.counts
         local = metric_totals({k: v for report in reports for k, v in report.metrics.items()})
         means = {f"train_{name}": total / n for name, (total, n) in local.items() if n}
         return {**(self.evaluate() if due else {}), **counts, **means}
 
-    def _finish(self, order: Order, outcome: Outcome, reports: list[Report], clock: Clock) -> Round:
-        index = order.round_index
+    def _finish(self, order: Order, attempted: Attempted, clock: Clock) -> Round:
+        index, (outcome, reports, kept) = order.round_index, attempted
         self.next_round = index + 1
         metrics, clients = self._metrics(index, outcome, reports), self._client_metrics(index)
         epsilon, worst = self._books.so_far()
@@ -214,11 +186,8 @@ class Training:
             "client_metrics": clients,
         }
         released = outcome.survivors
-        kept = (self._site.states.pending(), *(r.states.items() for r in reports))
-        moved = ((client, state) for rows in kept for client, state in rows
-                 if client in frozenset(released))  # fmt: skip
+        moved = ((client, state) for client, state in kept if client in frozenset(released))
         self.store.finish_round(row, index, self.state, moved)
-        self._site.states.settle(released)
         cost = Cost(dict(clock.seconds), uploaded, outcome.cost)
         return Round(
             index, self.state.params, metrics, outcome.survivors, epsilon, worst, cost,
@@ -257,20 +226,60 @@ def start(
     """
     group = group or alone()
     ready = prepare(plan, model, data, execution, group)
-    facts = run_facts(ready.resolved, data, ready.execution)
-    meta = {"fingerprint": ready.identity, "facts": facts, "job": job}
-    if resume:
-        training = _resumed(ready, model, data, out, group)
-    else:
-        store = Store.in_memory(meta) if out is None else Store.create(Path(out), meta)
-        training = Training(ready, model, data, store, group)
-    training.share_states()
+
+    def in_process(store: Store) -> InProcess:
+        site = site_of(ready, data, ClientStates(ready.fresh, store.client_state))
+        return InProcess(ready.resolved, site, group)
+
+    training = begin(ready, model, data, in_process, out=out, resume=resume, job=job)
+    if group.size > 1:  # what clients keep goes where they live
+        rows = {str(client): np.frombuffer(kept, dtype=np.uint8)
+                for client, kept in training.store.client_states()}  # fmt: skip
+        group.tell(to_npz(rows))
     return training
 
 
-def _resumed(
-    ready: Prepared, model: Model, data: FederatedDataset, out: str | Path | None, group: Group
+def begin(
+    ready: Prepared,
+    model: Model,
+    data: FederatedDataset,
+    engine_of: Callable[[Store], Engine],
+    *,
+    out: str | Path | None,
+    resume: bool,
+    job: Mapping[str, Any] | None,
 ) -> Training:
+    """Opens the store of a validated plan; nothing is trained yet.
+
+    Args:
+        ready: the plan.
+        model: as `start`.
+        data: as `start`; of its examples only those of the test set are read here.
+        engine_of: the run's store -> what carries out its orders.
+        out: as `start`.
+        resume: as `start`.
+        job: as `start`.
+
+    Raises:
+        StoreError: as `start`.
+    """
+    facts = run_facts(ready.resolved, data, ready.execution)
+    meta = {"fingerprint": ready.identity, "facts": facts, "job": job}
+    if resume:
+        store = _reopened(ready, out)
+    else:
+        store = Store.in_memory(meta) if out is None else Store.create(Path(out), meta)
+    training = Training(ready, model, data, store, engine_of(store))
+    if resume:
+        try:
+            training.resume()
+        except StoreError:
+            store.close()
+            raise
+    return training
+
+
+def _reopened(ready: Prepared, out: str | Path | None) -> Store:
     if out is None:
         raise StoreError("out", None, "the directory of the run to resume")
     store = Store.open(Path(out))
@@ -281,13 +290,7 @@ def _resumed(
         if began != ready.execution:
             raise StoreError("execution", ready.execution, f"that of the run so far, {began}")
         raise StoreError("plan", "another plan than the one that began this run", "the same plan")
-    training = Training(ready, model, data, store, group)
-    try:
-        training.resume()
-    except StoreError:
-        store.close()
-        raise
-    return training
+    return store
 
 
 def rounds(

@@ -22,6 +22,7 @@ from tests.fl import helpers
 # The attribute fl.train is the function; both modules are patched below.
 train_module: Any = importlib.import_module("fl.train")
 round_module: Any = importlib.import_module("fl.round")
+engine_module: Any = importlib.import_module("fl.engine")
 
 
 def only_round(plan: fl.Plan, data: fl.FederatedDataset) -> fl.Round:
@@ -258,7 +259,7 @@ def crash(*args: object, **kwargs: object) -> NoReturn:
 
 
 CRASHES: list[tuple[Any, str]] = [
-    (train_module, "attempt_round"),  # charged, nothing sent
+    (engine_module, "attempt_round"),  # charged, nothing sent
     (Store, "release"),  # summed, not released
     (Store, "note_zeroed"),  # released, owners not told
     (train_module.Training, "_apply"),  # released, not stepped
