@@ -1,0 +1,68 @@
+"""A run across organisations, at the server: the round loop of `fl.train` with another engine."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fl.datasets.dataset import FederatedDataset
+from fl.engines.coordinator import Organisations, Transport
+from fl.engines.terms import terms_of
+from fl.group import alone
+from fl.models import Model
+from fl.plan import Plan
+from fl.prepare import prepare
+from fl.runners import Execution
+from fl.train import Training, begin
+
+_AUTO = Execution()
+
+
+def start_server(
+    plan: Plan,
+    model: Model,
+    data: FederatedDataset,
+    *,
+    session: bytes,
+    roster: Mapping[int, bytes],
+    names: Sequence[str],
+    transport: Transport,
+    timeouts: Mapping[str, float],
+    join_timeout: float,
+    out: Path,
+    resume: bool,
+    job: Mapping[str, Any] | None = None,
+) -> Training:
+    """Opens the run's store; nothing is sent yet. The caller steps through the rounds.
+
+    A run that resumes goes on after its last finished round. The round that was caught in the
+    middle is begun again as another attempt; what it charged stays charged, here and at the
+    members.
+
+    Args:
+        plan: that all have signed.
+        model: its parameters are trained.
+        data: sizes of the members' data, and the test set; no example is read.
+        session: 32 bytes, as `terms_of` takes it.
+        roster: member -> identity key.
+        names: of the members.
+        transport: to their nodes.
+        timeouts: stage -> seconds.
+        join_timeout: seconds to wait for members that are missing before a round.
+        out: directory of the run's store.
+        resume: continue the run in `out`.
+        job: strings and numbers to keep with the run.
+
+    Raises:
+        PlanError: with every fault of the plan.
+        StoreError: `out` holds a run already, or, to resume, none or another.
+    """
+    ready = prepare(plan, model, data, _AUTO, alone())
+    terms = terms_of(ready, session, roster)
+    identity = hashlib.sha256(session + ready.identity.encode()).hexdigest()
+    ready = ready._replace(resolved=terms.resolved, identity=identity)
+    return begin(
+        ready, model, data,
+        lambda store: Organisations(terms, names, transport, store, timeouts, join_timeout),
+        out=out, resume=resume, job=job,
+    )  # fmt: skip
