@@ -31,7 +31,7 @@ _LOOK_SECONDS = 1.0  # between looks at who is there
 class Transport(Protocol):
     """Carries bytes to nodes and back."""
 
-    def nodes(self) -> Sequence[int]:
+    def node_ids(self) -> Sequence[int]:
         """Returns the nodes that can be reached now."""
 
     def exchange(
@@ -121,7 +121,7 @@ class Organisations:
         self._complete = True
 
     def _greet(self) -> None:
-        nodes = set(self._transport.nodes())
+        nodes = set(self._transport.node_ids())
         self._node_of = {i: node for i, node in self._node_of.items() if node in nodes}
         self._strangers &= nodes
         new = sorted(nodes - set(self._node_of.values()) - self._strangers)

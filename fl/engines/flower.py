@@ -2,19 +2,19 @@
 
 Control messages travel in ConfigRecords, what is as long as the model in one uint8 Array, which is
 what Flower cuts into chunks. One message type per stage; `send_and_receive` with a timeout is the
-stage's barrier. flwr is the extra `deploy`.
+stage's barrier. flwr is the extra `deploy`: Flower loads this module, and nothing else does.
 """
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from fl import workers
 from fl.engines.coordinator import Parts
-from fl.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from flwr.app import Message
-    from flwr.serverapp import Grid
+from fl.engines.deployment import read_deployment
+from fl.engines.server import run_server
 
 LOG = logging.getLogger("fl.flower")
 CONTROL, BULK, BODY = "control", "bulk", "body"  # as fl/engines/client_app.py has them
@@ -26,25 +26,13 @@ def message_type(stage: str) -> str:
 
 
 class GridTransport:
-    """A `fl.engines.coordinator.Transport` over a Grid.
+    """A `fl.engines.coordinator.Transport` over Flower's Grid."""
 
-    Args:
-        grid: Flower's.
-
-    Raises:
-        MissingExtraError: flwr is not installed.
-    """
-
-    def __init__(self, grid: "Grid") -> None:
-        try:
-            import flwr.app
-        except ImportError as error:
-            raise MissingExtraError("a run across organisations", "deploy") from error
+    def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        self._app: Any = flwr.app
 
-    def nodes(self) -> Sequence[int]:
-        """See `Transport.nodes`."""
+    def node_ids(self) -> Sequence[int]:
+        """See `Transport.node_ids`."""
         return list(self._grid.get_node_ids())
 
     def exchange(
@@ -56,9 +44,7 @@ class GridTransport:
         that was asked.
         """
         messages = [
-            self._app.Message(
-                self._content(*parts), node, message_type(stage), ttl=timeout, group_id=stage
-            )
+            Message(_content(*parts), node, message_type(stage), ttl=timeout, group_id=stage)
             for node, parts in requests.items()
         ]
         if not messages:
@@ -79,21 +65,36 @@ class GridTransport:
                 else:
                     yield node, found
 
-    def _content(self, control: bytes, bulk: bytes) -> Any:
-        content = self._app.RecordDict({CONTROL: self._app.ConfigRecord({BODY: control})})
-        if bulk:
-            array = self._app.Array("uint8", (len(bulk),), "bytes", bulk)
-            content[BULK] = self._app.ArrayRecord({BODY: array})
-        return content
+
+def _content(control: bytes, bulk: bytes) -> RecordDict:
+    content = RecordDict({CONTROL: ConfigRecord({BODY: control})})
+    if bulk:
+        content[BULK] = ArrayRecord({BODY: Array("uint8", (len(bulk),), "bytes", bulk)})
+    return content
 
 
-def _parts(reply: "Message") -> Parts | None:
+def _parts(reply: Message) -> Parts | None:
     """Control and bulk of a reply; None where it is not made so."""
     content = reply.content
-    control = content.config_records.get(CONTROL, {}).get(BODY)
+    if CONTROL not in content.config_records:
+        return None
+    control = content.config_records[CONTROL].get(BODY)
     if not isinstance(control, bytes):
         return None
     if BULK not in content.array_records:
         return control, b""
     array = content.array_records[BULK].get(BODY)
     return None if array is None else (control, array.data)
+
+
+server_app = ServerApp()
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Runs, or resumes, the run of the server's own plan file: `--run-config 'plan="FILE"'`."""
+    workers.use_one_thread()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    data_dir = str(context.run_config.get("data-dir", "")) or None
+    deployment = read_deployment(str(context.run_config["plan"]))
+    run_server(deployment, GridTransport(grid), data_dir=data_dir)

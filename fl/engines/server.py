@@ -1,21 +1,28 @@
 """A run across organisations, at the server: the round loop of `fl.train` with another engine."""
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from fl.datasets.dataset import FederatedDataset
+from fl.engines.client import check_sizes, own_only
 from fl.engines.coordinator import Organisations, Transport
+from fl.engines.deployment import Deployment
 from fl.engines.terms import terms_of
 from fl.group import alone
 from fl.models import Model
 from fl.plan import Plan
 from fl.prepare import prepare
 from fl.runners import Execution
-from fl.train import Training, begin
+from fl.store import FILE
+from fl.train import Training, begin, conclude
 
+LOG = logging.getLogger("fl.server")
 _AUTO = Execution()
+RUN = "run"  # directory of the run, in the plan's state directory
 
 
 def start_server(
@@ -66,3 +73,42 @@ def start_server(
         lambda store: Organisations(terms, names, transport, store, timeouts, join_timeout),
         out=out, resume=resume, job=job,
     )  # fmt: skip
+
+
+def run_server(
+    deployment: Deployment, transport: Transport, *, data_dir: str | None = None
+) -> dict[str, Any]:
+    """Runs a deployment to its end, or goes on where an earlier process was killed.
+
+    Args:
+        deployment: the server's own plan file.
+        transport: to the members' nodes.
+        data_dir: where the data set's files lie, for the test set and the sizes.
+
+    Returns:
+        The contents of summary.json, which lies with the store in the state directory.
+
+    Raises:
+        PlanError: with every fault of plan or roster.
+        DataError: the data cannot be read.
+        StoreError: the run's directory cannot be used.
+    """
+    roster = deployment.read_roster()
+    plan, model, data = replace(deployment.job, data_dir=data_dir).build()
+    check_sizes(deployment, data)
+    out = deployment.state / RUN
+    training = start_server(
+        plan, model, own_only(data, None), session=deployment.session_id(roster),
+        roster=roster.identities, names=roster.names, transport=transport,
+        timeouts=deployment.timeouts, join_timeout=deployment.timeouts["advertise_keys"],
+        out=out, resume=(out / FILE).is_file(), job=asdict(deployment.job),
+    )  # fmt: skip
+    try:
+        while (finished := training.step()) is not None:
+            LOG.info("round %d: %s", finished.index, finished.reason or "released")
+    except BaseException:
+        training.store.close()
+        raise
+    if training.stopped_early is not None:
+        LOG.warning("stopped early: %s", training.stopped_early)
+    return conclude(training, out)
