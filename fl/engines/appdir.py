@@ -31,12 +31,12 @@ clientapp = "fl.engines.flower:client_app"
 plan = "" # the server's own plan file, an absolute path on the SuperLink's host
 """
 _PLAN = """\
-# The plan of one run. What is signed with the roster: session, records and job.
+# The plan of one run. What is signed with the roster: session, records, classes and job.
 session = {session}   # never used before: every key derives from it
 roster = "roster.json"
 state = "state"   # directory of what must survive a restart
 timeout = {timeout}   # seconds per stage; [timeouts] may name single stages
-{records}
+{shared}
 # Each organisation adds its own two lines; the server's plan has neither.
 # member = 0                  which entry of the roster it is, from 0
 # identity = "identity.key"   from `python -m fl keygen identity.key`
@@ -84,13 +84,16 @@ def write_app(plan: Deployment, folder: Path, *, timeout: float) -> None:
     if held is not None:
         raise PlanError((fault("dir", f"{folder}, which holds {held.name}", "an empty directory"),))
     name = re.sub(r"[^a-z0-9]+", "-", plan.session.lower()).strip("-") or "run"
-    records = "" if plan.records is None else f"records = {list(plan.records)}\n"
+    shared = (
+        "" if plan.records is None else f"records = {list(plan.records)}   # examples of each\n"
+    )
+    shared += "" if plan.classes is None else f"classes = {plan.classes}\n"
     files = {
         "pyproject.toml": _PYPROJECT.format(name=name),
         "plan.toml": _PLAN.format(
             session=json.dumps(plan.session, ensure_ascii=False),
             timeout=timeout,
-            records=records,
+            shared=shared,
             job=plan.job.describe(),
         ),
         "README.md": _README.format(session=plan.session),
