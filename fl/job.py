@@ -128,6 +128,8 @@ class Job:
     """Clients in flight per process: the knob for memory; None to choose."""
     out: str | None = None
     """Run directory; None for runs/DATASET-NUMBER."""
+    tensorboard: bool = False
+    """Write every round to OUT/tensorboard as events, for TensorBoard."""
 
     def build(self, data: FederatedDataset | None = None) -> tuple[Plan, Model, FederatedDataset]:
         """Loads the data and composes plan and model.
