@@ -14,8 +14,9 @@ from fl.engines import pipe
 from fl.engines.deployment import Deployment
 from fl.engines.journal import Journal
 from fl.engines.organisation import Organisation
+from fl.engines.owndata import own_data
 from fl.engines.terms import terms_of
-from fl.errors import PlanError, StoreError, fault
+from fl.errors import StoreError
 from fl.group import alone
 from fl.models import Model
 from fl.plan import Plan
@@ -96,7 +97,7 @@ def serve_client(
     Args:
         deployment: its own plan file.
         socket: path of the Unix socket, made with mode 0600.
-        data_dir: where the data set's files lie, on this host.
+        data_dir: where its data lie, on this host: `fl.engines.owndata.own_data`.
         stop: ends it.
 
     Raises:
@@ -106,8 +107,8 @@ def serve_client(
     """
     roster = deployment.read_roster()
     identity = deployment.read_identity(roster)
-    plan, model, data = replace(deployment.job, data_dir=data_dir).build()
-    check_sizes(deployment, data)
+    data = own_data(deployment, len(roster), data_dir)
+    plan, model, data = deployment.job.build(data)
     organisation, journal = open_organisation(
         plan, model, data, session=deployment.session_id(roster), roster=roster.identities,
         member=deployment.member or 0, identity=identity, state=deployment.state,
@@ -121,14 +122,3 @@ def serve_client(
         )  # fmt: skip
     finally:
         journal.close()
-
-
-def check_sizes(deployment: Deployment, data: FederatedDataset) -> None:
-    """Checks that the data are those that the plan speaks of.
-
-    Raises:
-        PlanError: another number of members, or of a member's examples.
-    """
-    sizes = tuple(data.sizes.tolist())
-    if deployment.records is not None and deployment.records != sizes:
-        raise PlanError((fault("records", list(sizes), f"{list(deployment.records)}, as signed"),))

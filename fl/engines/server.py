@@ -3,14 +3,15 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fl.datasets.dataset import FederatedDataset
-from fl.engines.client import check_sizes, own_only
+from fl.engines.client import own_only
 from fl.engines.coordinator import Organisations, Transport
 from fl.engines.deployment import Deployment
+from fl.engines.owndata import own_data
 from fl.engines.terms import terms_of
 from fl.group import alone
 from fl.models import Model
@@ -83,7 +84,7 @@ def run_server(
     Args:
         deployment: the server's own plan file.
         transport: to the members' nodes.
-        data_dir: where the data set's files lie, for the test set and the sizes.
+        data_dir: where test set and sizes lie: `fl.engines.owndata.own_data`.
 
     Returns:
         The contents of summary.json, which lies with the store in the state directory.
@@ -94,8 +95,8 @@ def run_server(
         StoreError: the run's directory cannot be used.
     """
     roster = deployment.read_roster()
-    plan, model, data = replace(deployment.job, data_dir=data_dir).build()
-    check_sizes(deployment, data)
+    data = own_data(deployment, len(roster), data_dir)
+    plan, model, data = deployment.job.build(data)
     out = deployment.state / RUN
     training = start_server(
         plan, model, own_only(data, None), session=deployment.session_id(roster),

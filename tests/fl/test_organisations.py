@@ -1,4 +1,4 @@
-"""A run across organisations: the model of the run in one process, and what nobody can make it do."""
+"""A run across organisations: the model of the run in one process, and what nobody can do."""
 
 from collections.abc import Iterator
 from pathlib import Path
