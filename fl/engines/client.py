@@ -114,6 +114,7 @@ def serve_client(
         member=deployment.member or 0, identity=identity, state=deployment.state,
         execution=deployment.job.execution,
     )  # fmt: skip
+    organisation.warm_up()
     try:
         LOG.info("member %d answers at %s", deployment.member, socket)
         pipe.serve(

@@ -61,7 +61,10 @@ class Journal:
             mode = path.stat().st_mode & 0o777
             if mode & 0o077:
                 raise StoreError("journal", f"{path}, mode {mode:04o}", "a file of mode 0600")
-            self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
+            # One request at a time, from whichever thread.
+            self._db = sqlite3.connect(
+                path, timeout=0, isolation_level=None, check_same_thread=False
+            )
         except (OSError, sqlite3.Error) as error:
             raise StoreError("journal", f"{path}: {error}", "a file of one's own") from error
         try:

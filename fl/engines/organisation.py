@@ -9,6 +9,9 @@ allow, once. A request that is refused has changed nothing, on disk or in memory
 import hashlib
 import logging
 
+import jax
+import numpy as np
+
 import dp
 from fl import secure
 from fl.arrays import tree_bytes, tree_from_bytes
@@ -175,19 +178,27 @@ class Organisation:
         return ledger
 
     def _inputs(self, asked: Step, members: list[int]) -> secure.SegmentValues:
-        terms = self._terms
         try:
-            broadcast = tree_from_bytes(asked.broadcast, terms.broadcast)
+            broadcast = tree_from_bytes(asked.broadcast, self._terms.broadcast)
         except ValueError as error:
             raise RefusedError("broadcast", str(error), "the model of this plan") from error
         order = Order(asked.round_index, asked.attempt, tuple(members), {}, broadcast)
-        ids, clock = (self._member,), Clock()
-        found = encoded(terms.resolved, terms.encoding, self._site, order, ids, clock)
-        ((_, segments),) = found
-        report = self._site.report(with_states=False)
-        if report.zeroed:
+        segments = self._train(order)
+        if self._site.report(with_states=False).zeroed:
             LOG.warning("%s: the update is not finite; zero was sent in its place", _place(asked))
         return segments
+
+    def _train(self, order: Order) -> secure.SegmentValues:
+        terms, ids = self._terms, (self._member,)
+        found = encoded(terms.resolved, terms.encoding, self._site, order, ids, Clock())
+        ((_, segments),) = found
+        return segments
+
+    def warm_up(self) -> None:
+        """Compiles the training step on a model of zeros, so that no stage has to wait for it."""
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._terms.broadcast)
+        self._train(Order(0, 0, (self._member,), {}, zeros))
+        self._site.report(with_states=False)
 
 
 def _reply(stage: str, answer: bytes | None) -> bytes:

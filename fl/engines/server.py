@@ -19,7 +19,8 @@ from fl.plan import Plan
 from fl.prepare import prepare
 from fl.runners import Execution
 from fl.store import FILE
-from fl.train import Training, begin, conclude
+from fl.train import begin, conclude
+from fl.training import Training
 
 LOG = logging.getLogger("fl.server")
 _AUTO = Execution()

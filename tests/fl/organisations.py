@@ -13,7 +13,8 @@ from fl.engines.journal import Journal
 from fl.engines.organisation import Organisation
 from fl.engines.server import start_server
 from fl.secure import STAGES, IdentityKey
-from fl.train import Training, conclude
+from fl.train import conclude
+from fl.training import Training
 from tests.fl import helpers
 
 SESSION = bytes(range(32))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import fl
-from fl import round as round_module
 from fl import engine as engine_module
+from fl import round as round_module
 from fl.aggregate import Aggregated, aggregate
 from fl.secure import SegmentValues
 from fl.store import Store
