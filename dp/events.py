@@ -160,6 +160,23 @@ class DiscreteLaplaceEvent:
 
 
 @dataclass(frozen=True)
+class MatrixEvent:
+    """All rounds of correlated noise together: C x + N_Z(0, sigma^2 I) in integers, row by row.
+
+    The rows of x are the rounds' sums, each chosen after the rows of C x + noise before it were
+    seen; C is lower triangular in blocks of rounds. `l2_sq` bounds the squared l2 norm by which
+    one client, in all rounds it takes part in, moves C x, whatever was seen before.
+    """
+
+    sigma: float
+    l2_sq: int
+
+    def __post_init__(self) -> None:
+        _keep_noise(self, "sigma")
+        _keep(self, l2_sq=_validate.integer("l2_sq", self.l2_sq, 1, 2**128))
+
+
+@dataclass(frozen=True)
 class PoissonSampledEvent:
     """`event` on a cohort that each client joins independently with `sampling_prob`.
 
@@ -300,6 +317,7 @@ Event = (
     | SkellamEvent
     | LaplaceEvent
     | DiscreteLaplaceEvent
+    | MatrixEvent
     | PoissonSampledEvent
     | FixedSizeSampledEvent
     | RecordSampledEvent
@@ -316,8 +334,11 @@ _SHARES = (SkellamEvent, DiscreteGaussianSumEvent)
 _SAMPLED = (PoissonSampledEvent, FixedSizeSampledEvent, RecordSampledEvent)
 _PARTICIPATION = (LimitedParticipationEvent, SecretParticipationEvent, ListedParticipationEvent)
 EVENT_CLASSES = {
-    c.__name__: c for c in (*_SINGLE, *_SAMPLED, *_PARTICIPATION, SelfComposedEvent, ComposedEvent)
-}
+    c.__name__: c
+    for c in (
+        *_SINGLE, *_SAMPLED, *_PARTICIPATION, MatrixEvent, SelfComposedEvent, ComposedEvent,
+    )
+}  # fmt: skip
 
 
 def check_event(field: str, value: object) -> None:
@@ -366,6 +387,8 @@ def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
         return GaussianEvent(event.noise_multiplier / 2)
     if isinstance(event, LaplaceEvent):
         return LaplaceEvent(event.noise_multiplier / 2)
+    if isinstance(event, MatrixEvent):
+        return MatrixEvent(event.sigma, 4 * event.l2_sq)
     if isinstance(event, _SAMPLED):
         raise UnsupportedEventError(
             event, 'replace-one is not a scaled event under sampling; takes accountant="pld"'
