@@ -4,6 +4,7 @@ NumPy and the standard library only. What each part promises, and why it holds, 
 docs/privacy.md; the names of the papers' symbols are in docs/notation.md.
 """
 
+from dp import matrix
 from dp.accountants import (
     Zcdp,
     delta,
@@ -72,6 +73,7 @@ from dp.events import (
     LaplaceEvent,
     LimitedParticipationEvent,
     ListedParticipationEvent,
+    MatrixEvent,
     NeighboringRelation,
     PoissonSampledEvent,
     RecordSampledEvent,
@@ -124,6 +126,7 @@ __all__ = [
     "LedgerMismatchError",
     "LimitedParticipationEvent",
     "ListedParticipationEvent",
+    "MatrixEvent",
     "ModulusError",
     "NeighboringRelation",
     "NonFiniteError",
@@ -170,6 +173,7 @@ __all__ = [
     "group_event",
     "joint_multiplier",
     "joint_norm",
+    "matrix",
     "privacy_filter",
     "rdp_curve",
     "renyi_bounds",

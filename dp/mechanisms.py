@@ -31,6 +31,7 @@ MechanismName = Literal["skellam", "discrete_gaussian"]
 _ROUNDING_BIAS = math.exp(-0.5)  # as in the code of Kairouz, Liu, Steinke 2021
 _INFLATION = 0.01
 _MAX_TRIES = 32
+_MAX_SIGMA = 1e6  # grid units, of one release: finer grids gain nothing
 _NOISE_WRAP = 2.0**-100  # what noise may exceed its tail with where inputs cannot wrap
 
 
@@ -225,7 +226,7 @@ def distributed(
     shares = _validate.integer("shares", shares, 1, num_clients)
     discretizer = _discretizer(dim, clip_norm, granularity)
     variance = _sigma(discretizer, noise_multiplier) ** 2 / shares
-    largest = samplers.MAX_VARIANCE if name == "skellam" else samplers.MAX_SIGMA**2
+    largest = samplers.MAX_VARIANCE if name == "skellam" else _MAX_SIGMA**2
     if not 1e-6 <= variance <= largest:
         raise ParameterError(
             "noise_multiplier",
@@ -290,11 +291,11 @@ def central_gaussian(
         dim, clip_norm, num_clients, granularity, modulus_bits, wrap_probability
     )
     sigma = _sigma(discretizer, noise_multiplier)
-    if not 1e-3 <= sigma <= samplers.MAX_SIGMA:
+    if not 1e-3 <= sigma <= _MAX_SIGMA:
         raise ParameterError(
             "noise_multiplier",
             noise_multiplier,
-            f"a sigma in [0.001, {samplers.MAX_SIGMA:g}] grid units, got {sigma:g}; "
+            f"a sigma in [0.001, {_MAX_SIGMA:g}] grid units, got {sigma:g}; "
             "the granularity scales it",
         )
     return CentralMechanism(discretizer, sigma, num_clients, bits)

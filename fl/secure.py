@@ -16,32 +16,44 @@ from fl.group import Group
 from fl.types import Purpose, RandomBytes, seed_bytes
 from secureagg import (
     STAGES,
+    IdentityKey,
+    MisuseError,
     Params,
     ParamsError,
+    RosterError,
     RoundCost,
     RoundResult,
     TooFewClientsError,
     byte_stream,
     choose_params,
     outcome,
+    roster_hash,
+    sign_roster,
     spread_round,
+    verify_roster,
 )
 
 __all__ = [
     "STAGES",
+    "IdentityKey",
+    "MisuseError",
     "Params",
     "ParamsError",
+    "RosterError",
     "RoundCost",
     "RoundResult",
     "TooFewClientsError",
     "bind",
     "binding",
     "masked_sum",
+    "roster_hash",
     "round_params",
     "run_params",
     "secret_stream",
     "seeded_stream",
+    "sign_roster",
     "survivors_of",
+    "verify_roster",
 ]
 
 Dropouts = Mapping[str, Collection[int]]

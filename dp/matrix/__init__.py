@@ -13,8 +13,9 @@ Example:
     4.07
 """
 
-from dp.matrix.banded import BandedStrategy, banded
-from dp.matrix.blt import BltStrategy, blt
+from dp.matrix.bandmf import BandedStrategy, banded
+from dp.matrix.buffered import BltStrategy, blt
+from dp.matrix.dyadic import TreeStrategy, tree
 from dp.matrix.mechanism import CorrelatedMechanism, correlated_gaussian
 from dp.matrix.optimum import (
     Errors,
@@ -31,7 +32,6 @@ from dp.matrix.participation import (
     single,
 )
 from dp.matrix.stream import NoiseStream, Strategy
-from dp.matrix.tree import TreeStrategy, tree
 
 __all__ = [
     "MAX_ROUNDS",

@@ -15,7 +15,7 @@ from dp import _validate, samplers
 from dp.discretize import Discretizer, Rotation
 from dp.errors import ParameterError
 from dp.events import MatrixEvent
-from dp.matrix.blt import TAIL_FAILURE, BltStrategy
+from dp.matrix.buffered import TAIL_FAILURE, BltStrategy
 from dp.matrix.participation import Participation
 from dp.matrix.stream import Draw, NoiseStream, Strategy
 from dp.mechanisms import central_sizes
@@ -101,9 +101,13 @@ def correlated_gaussian(
 
     Args:
         strategy: from `tree`, `banded` or `blt`.
-        dim, clip_norm, num_clients, granularity, modulus_bits, wrap_probability: as
-            `dp.central_gaussian`.
+        dim: length of the vectors.
+        clip_norm: l2 norm of one client.
         noise_multiplier: noise over what one client moves the measurements by in all rounds.
+        num_clients: the most vectors that can be summed.
+        granularity: as `dp.central_gaussian`.
+        modulus_bits: as `dp.central_gaussian`.
+        wrap_probability: as `dp.central_gaussian`.
 
     Raises:
         ParameterError: an argument out of range, or noise that the sampler does not draw.

@@ -31,6 +31,14 @@ class Errors(NamedTuple):
     rms_error: float
 
 
+def errors_of(variances: FloatArray, sensitivity_sq: float) -> Errors:
+    """Errors from the variances of the prefix sums per unit of noise."""
+    scale = math.sqrt(sensitivity_sq)
+    return Errors(
+        math.sqrt(float(variances.max())) * scale, math.sqrt(float(variances.mean())) * scale
+    )
+
+
 class Optimum(NamedTuple):
     """The least rms error of any factorization with one participation per client.
 
@@ -81,7 +89,8 @@ def prefix_optimum(rounds: int) -> Optimum:
 
 def _square_root(matrix: FloatArray) -> FloatArray:
     values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    root: FloatArray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    return root
 
 
 def lower_bound(participation: Participation) -> float:
@@ -95,7 +104,7 @@ def lower_bound(participation: Participation) -> float:
     j = np.arange(1.0, n + 1.0)
     nuclear = float((0.5 / np.sin((2.0 * j - 1.0) * np.pi / (4.0 * n + 2.0))).sum())
     covered = participation.most / (b * -(-n // b))  # the chance of any round, at least
-    return nuclear * math.sqrt(covered / n)
+    return nuclear * math.sqrt(covered / n) * (1.0 - 2.0**-40)
 
 
 def square_root_max_error(rounds: int) -> float:

@@ -49,7 +49,10 @@ def triangular_inverse(matrix: FloatArray) -> FloatArray:
     if n <= _WHOLE:
         return np.tril(np.linalg.inv(matrix))
     half = n // 2
-    first, second = triangular_inverse(matrix[:half, :half]), triangular_inverse(matrix[half:, half:])
+    first, second = (
+        triangular_inverse(matrix[:half, :half]),
+        triangular_inverse(matrix[half:, half:]),
+    )
     result = np.zeros((n, n))
     result[:half, :half], result[half:, half:] = first, second
     result[half:, :half] = -second @ (matrix[half:, :half] @ first)

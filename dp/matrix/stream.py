@@ -29,34 +29,40 @@ def rounded_quotient(values: IntArray, divisor: int) -> IntArray:
 
 
 class Strategy(Protocol):
-    """What tree, banded and BLT strategies have in common.
-
-    Attributes:
-        participation: what it was made for.
-    """
+    """What tree, banded and BLT strategies have in common."""
 
     @property
-    def participation(self) -> Participation: ...
+    def participation(self) -> Participation:
+        """What it was made for."""
 
     @property
-    def rounds(self) -> int: ...
+    def rounds(self) -> int:
+        """The number n of rounds."""
 
     @property
-    def measurements(self) -> int: ...
+    def measurements(self) -> int:
+        """Rows m of C: independent draws of noise per coordinate."""
 
-    def matrix(self) -> NDArray[np.float64]: ...
+    def matrix(self) -> NDArray[np.float64]:
+        """C in the units in which noise is drawn, float64[m, n]."""
 
-    def sensitivity_sq(self, participation: Participation) -> int: ...
+    def sensitivity_sq(self, participation: Participation) -> int:
+        """Bound on |C u|^2 over one client's vectors u of norm at most 1."""
 
-    def errors(self, participation: Participation) -> Errors: ...
+    def errors(self, participation: Participation) -> Errors:
+        """Errors of the prefix sums, sensitivity included."""
 
-    def noise_slack(self, dim: int, sigma: float) -> float: ...
+    def noise_slack(self, dim: int, sigma: float) -> float:
+        """What streaming moves a coordinate of a measurement by beyond C x, at most."""
 
-    def arrays(self, dim: int) -> Arrays: ...
+    def arrays(self, dim: int) -> Arrays:
+        """The state before round 0."""
 
-    def advance(self, arrays: Arrays, row: int, draw: Draw) -> IntArray: ...
+    def advance(self, arrays: Arrays, row: int, draw: Draw) -> IntArray:
+        """The noise of round `row`, int64[dim]; `arrays` moves on."""
 
-    def skip(self, arrays: Arrays, row: int, draw: Draw) -> None: ...
+    def skip(self, arrays: Arrays, row: int, draw: Draw) -> None:
+        """Passes over round `row`, in which nothing is released and no input counts."""
 
 
 class NoiseStream:

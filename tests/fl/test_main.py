@@ -343,7 +343,8 @@ def test_help_is_printed_and_an_unknown_command_fails() -> None:
     called = call("trian")
     assert called.status == 2
     assert called.err == (
-        "error: command: got trian; takes train | resume | report | datasets | privacy\n"
+        "error: command: got trian; takes train | resume | report | datasets | privacy "
+        "| keygen | roster | deploy\n"
     )
 
 

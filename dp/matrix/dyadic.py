@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from dp import _validate
 from dp.errors import ParameterError
-from dp.matrix.banded import errors_of
-from dp.matrix.optimum import MAX_DENSE, Errors
+from dp.matrix.optimum import MAX_DENSE, Errors, errors_of
 from dp.matrix.participation import Participation
 from dp.matrix.stream import Arrays, Draw, IntArray
 
@@ -85,11 +84,13 @@ class TreeStrategy:
     @cached_property
     def variances(self) -> FloatArray:
         """Variance of every prefix sum per unit of the variance of z, float64[n]."""
-        costs = [_node_variance(l) if self.estimator == "honaker" else 1.0
-                 for l in range(self.levels)]  # fmt: skip
+        costs = np.ones(self.levels)
+        if self.estimator == "honaker":
+            costs = np.array([_node_variance(level) for level in range(self.levels)])
         ends = np.arange(1, self.rounds + 1)
         bits = (ends[:, None] >> np.arange(self.levels)) & 1
-        return bits @ np.array(costs)
+        variances: FloatArray = bits @ costs
+        return variances
 
     def errors(self, participation: Participation) -> Errors:
         """Errors of the prefix sums, sensitivity included."""

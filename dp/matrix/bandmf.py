@@ -9,7 +9,6 @@ and everything that is said of a strategy is said of the rounded one.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -19,15 +18,14 @@ from numpy.typing import NDArray
 from dp import _validate
 from dp.errors import ParameterError
 from dp.matrix import sensitivity, series
-from dp.matrix._lbfgs import minimize
-from dp.matrix.optimum import MAX_DENSE, Errors, square_root
+from dp.matrix._search import general_rows, toeplitz_column
+from dp.matrix.optimum import MAX_DENSE, Errors, errors_of
 from dp.matrix.participation import Participation
 from dp.matrix.stream import Arrays, Draw, IntArray, rounded_quotient
 
 FloatArray = NDArray[np.float64]
 
 SCALE = 1 << 12
-_STEPS = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +54,7 @@ class BandedStrategy:
     @property
     def toeplitz(self) -> bool:
         """Whether all rows have the same coefficients."""
-        return self.rows.shape[0] == 1
+        return len(self.rows) == 1
 
     @property
     def measurements(self) -> int:
@@ -148,14 +146,6 @@ class BandedStrategy:
         return row
 
 
-def errors_of(variances: FloatArray, sensitivity_sq: float) -> Errors:
-    """Errors from the variances of the prefix sums per unit of noise."""
-    scale = math.sqrt(sensitivity_sq)
-    return Errors(
-        math.sqrt(float(variances.max())) * scale, math.sqrt(float(variances.mean())) * scale
-    )
-
-
 def banded(participation: Participation, bands: int, *, toeplitz: bool = True) -> BandedStrategy:
     """The banded strategy with the least rms error of the prefix sums.
 
@@ -182,122 +172,10 @@ def banded(participation: Participation, bands: int, *, toeplitz: bool = True) -
 
 @lru_cache(maxsize=64)
 def _optimised(participation: Participation, bands: int, toeplitz: bool) -> BandedStrategy:
-    column = _toeplitz_column(participation, bands)
+    column = toeplitz_column(participation, bands)
     if toeplitz:
         rows = np.rint(SCALE * column).astype(np.int64)[None, :]
     else:
-        rows = np.rint(SCALE * _general_rows(participation.rounds, column)).astype(np.int64)
+        rows = np.rint(SCALE * general_rows(participation.rounds, column)).astype(np.int64)
     rows.setflags(write=False)
     return BandedStrategy(participation, rows)
-
-
-def _toeplitz_column(participation: Participation, bands: int) -> FloatArray:
-    """Coefficients c_0 = 1, c_1, ... that minimise rms error times sensitivity, float64[bands].
-
-    The sensitivity is that of the pattern 0, b, 2b, ...; past the separation the search is
-    among non-negative coefficients that do not increase, where that pattern is the worst.
-    """
-    n = participation.rounds
-    if bands == 1:
-        return np.ones(1)
-    ordered = bands > participation.separation and participation.most > 1
-    start = square_root(bands)[1:]
-    if not ordered:
-
-        def loss(free: FloatArray) -> tuple[float, FloatArray]:
-            value, slope = toeplitz_loss(np.concatenate([[1.0], free]), participation)
-            return value, slope[1:]
-
-        best, _ = minimize(loss, start, steps=_STEPS)
-        return np.concatenate([[1.0], best])
-
-    def falls(free: FloatArray) -> FloatArray:
-        """c_j = 1 - (sums of falls), every fall a square; the last fall is to zero or above."""
-        shares = free**2
-        return 1.0 - np.cumsum(shares[:-1]) / shares.sum()
-
-    def ordered_loss(free: FloatArray) -> tuple[float, FloatArray]:
-        total = float((free**2).sum())
-        column = falls(free)
-        value, slope = toeplitz_loss(np.concatenate([[1.0], column]), participation)
-        back = np.cumsum(slope[:0:-1])[::-1]  # sum of slopes from j on
-        inner = float(slope[1:] @ (1.0 - column))
-        shares = (np.append(-back, 0.0) + inner) / total
-        return value, 2.0 * free * shares
-
-    steps = np.sqrt(-np.diff(np.concatenate([[1.0], start, [0.0]])))
-    best, _ = minimize(ordered_loss, steps, steps=_STEPS)
-    return np.concatenate([[1.0], falls(best)])
-
-
-def toeplitz_loss(column: FloatArray, participation: Participation) -> tuple[float, FloatArray]:
-    """(log of the mean squared error times squared sensitivity, its gradient in `column`).
-
-    With g = 1 / c and B = g / (1 - x), the mean over rounds of sum_{j <= t} B_j^2 is
-    sum_j B_j^2 (n - j) / n, and dB = -B g dc; the client moves v = c (1 + x^b + x^2b + ...).
-
-    Args:
-        column: float64[bands], c_0 > 0.
-        participation: of one client; its worst pattern is taken to be 0, b, 2b, ...
-    """
-    n, b = participation.rounds, participation.separation
-    inverse = series.inverse(column, n)
-    decoder = np.cumsum(inverse)
-    weights = (n - np.arange(n)) / n
-    error = float(weights @ decoder**2)
-    product = series.multiply(decoder, inverse, n)
-    error_slope = -2.0 * series.transposed(product, weights * decoder)[: len(column)]
-    moved = np.zeros(n)
-    for i in range(participation.most):
-        moved[i * b : i * b + len(column)] += column[: n - i * b]
-    moved_sq = float(moved @ moved)
-    moved_slope = np.zeros(len(column))
-    for i in range(participation.most):
-        part = moved[i * b : i * b + len(column)]
-        moved_slope[: len(part)] += 2.0 * part
-    slope = error_slope / error + moved_slope / moved_sq
-    return math.log(error * moved_sq), slope
-
-
-def _general_rows(n: int, column: FloatArray) -> FloatArray:
-    """All entries of the bands with columns of norm 1, from the Toeplitz optimum; [n, bands]."""
-    bands = len(column)
-    mask = np.arange(bands) < (n - np.arange(n))[:, None]  # entries of a column inside C
-    prefix_loss = _general_loss(n, bands)
-
-    def loss(free: FloatArray) -> tuple[float, FloatArray]:
-        raw = np.where(mask, free.reshape(n, bands), 0.0)
-        norms = np.sqrt((raw**2).sum(axis=1, keepdims=True))
-        unit = raw / norms
-        value, slope = prefix_loss(unit)
-        slope = (slope - unit * (slope * unit).sum(axis=1, keepdims=True)) / norms
-        return value, np.where(mask, slope, 0.0).ravel()
-
-    best, _ = minimize(loss, np.where(mask, column, 0.0).ravel(), steps=_STEPS)
-    columns = np.where(mask, best.reshape(n, bands), 0.0)
-    columns /= np.sqrt((columns**2).sum(axis=1, keepdims=True))
-    rows = np.zeros((n, bands))
-    for i in range(bands):
-        rows[i:, i] = columns[: n - i, i]
-    return rows
-
-
-def _general_loss(n: int, bands: int):  # type: ignore[no-untyped-def]
-    """columns [n, bands] -> (log of the mean squared error, gradient)."""
-    j, i = np.meshgrid(np.arange(n), np.arange(bands), indexing="ij")
-    inside = j + i < n
-
-    def loss(columns: FloatArray) -> tuple[float, FloatArray]:
-        matrix = np.zeros((n, n))
-        matrix[(j + i)[inside], j[inside]] = columns[inside]
-        inverse = series.triangular_inverse(matrix)
-        decoder = np.cumsum(inverse, axis=0)
-        error = float((decoder**2).sum()) / n
-        # d tr B^T B = -2 <C^-T (A^T B) C^-T, dC>
-        summed = np.cumsum(decoder[::-1], axis=0)[::-1]
-        full = inverse.T @ summed @ inverse.T
-        slope = np.zeros((n, bands))
-        slope[inside] = full[(j + i)[inside], j[inside]] * (-2.0 / (n * error))
-        return math.log(error), slope
-
-    return loss

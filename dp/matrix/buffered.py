@@ -19,8 +19,8 @@ from dp import _validate
 from dp.errors import ParameterError
 from dp.matrix import series
 from dp.matrix._lbfgs import minimize
-from dp.matrix.banded import errors_of, toeplitz_loss
-from dp.matrix.optimum import Errors
+from dp.matrix._search import toeplitz_loss
+from dp.matrix.optimum import Errors, errors_of
 from dp.matrix.participation import Participation
 from dp.matrix.stream import Arrays, Draw, IntArray, rounded_quotient
 
