@@ -75,6 +75,7 @@ from dp.events import (
     ListedParticipationEvent,
     MatrixEvent,
     NeighboringRelation,
+    PoissonBinomialEvent,
     PoissonSampledEvent,
     RecordSampledEvent,
     SecretParticipationEvent,
@@ -93,9 +94,10 @@ from dp.mechanisms import (
     central_gaussian,
     distributed,
 )
+from dp.poisson_binomial import PoissonBinomialMechanism, poisson_binomial
 from dp.random import RandomBytes
 from dp.renyi import RenyiBounds, renyi_bounds
-from dp.samplers import discrete_gaussian, discrete_laplace, skellam, total_variation
+from dp.samplers import binomial, discrete_gaussian, discrete_laplace, skellam, total_variation
 
 __all__ = [
     "MAX_MODULUS_BITS",
@@ -131,6 +133,8 @@ __all__ = [
     "NeighboringRelation",
     "NonFiniteError",
     "ParameterError",
+    "PoissonBinomialEvent",
+    "PoissonBinomialMechanism",
     "PoissonSampledEvent",
     "PrivacyFilter",
     "RandomBytes",
@@ -147,6 +151,7 @@ __all__ = [
     "SurvivorsError",
     "UnsupportedEventError",
     "Zcdp",
+    "binomial",
     "bit_mechanism",
     "calibrate",
     "central_gaussian",
@@ -174,6 +179,7 @@ __all__ = [
     "joint_multiplier",
     "joint_norm",
     "matrix",
+    "poisson_binomial",
     "privacy_filter",
     "rdp_curve",
     "renyi_bounds",

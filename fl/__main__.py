@@ -45,7 +45,8 @@ from fl.report import write_report
 from fl.store import Store, next_run_directory
 from fl.summary import read_summary
 from fl.sweep import sweep
-from fl.train import Training, conclude, start
+from fl.train import conclude, start
+from fl.training import Training
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,7 +153,7 @@ def _train(words: list[str]) -> None:
         out = Path(job.out) if job.out else next_run_directory(Path("runs"), job.dataset)
         training = start(
             plan, model, data, out=out, job=dataclasses.asdict(job), execution=job.execution,
-            group=group,
+            group=group, tensorboard=job.tensorboard,
         )  # fmt: skip
         _run(training, out)
 
@@ -181,7 +182,7 @@ def _sweep(job: Job, count: int, plan: Plan, model: Model, data: FederatedDatase
         raise PlanError((fault("seeds", count, "at least 2 runs"),))
     out = Path(job.out) if job.out else next_run_directory(Path("runs"), job.dataset)
     seeds = range(job.seed, job.seed + count)
-    found = sweep(plan, model, data, seeds=seeds, out=out)
+    found = sweep(plan, model, data, seeds=seeds, out=out, tensorboard=job.tensorboard)
     path = out / "sweep.json"
     path.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
     print(privacy_table(found.privacy, assumptions=True))
@@ -205,8 +206,9 @@ def _resume(words: list[str]) -> None:
     plan, model, data = job.build()
     with workers.local(job.processes, functools.partial(serve_job, job)) as group:
         training = start(
-            plan, model, data, out=out, resume=True, execution=job.execution, group=group
-        )
+            plan, model, data, out=out, resume=True, execution=job.execution, group=group,
+            tensorboard=job.tensorboard,
+        )  # fmt: skip
         _run(training, out)
 
 

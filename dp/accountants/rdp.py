@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dp import renyi
+from dp import _binomial, renyi
 from dp.accountants.conversion import FloatArray
 from dp.errors import UnsupportedEventError
 from dp.events import (
@@ -25,6 +25,7 @@ from dp.events import (
     LimitedParticipationEvent,
     ListedParticipationEvent,
     MatrixEvent,
+    PoissonBinomialEvent,
     PoissonSampledEvent,
     RecordSampledEvent,
     SecretParticipationEvent,
@@ -257,6 +258,7 @@ _FORMULAS: Mapping[type, Callable[[Any, FloatArray], FloatArray]] = {
     DiscreteGaussianSumEvent: _discrete_gaussian_sum,
     SkellamEvent: _skellam,
     MatrixEvent: _matrix,
+    PoissonBinomialEvent: _binomial.divergence_bound,
     PoissonSampledEvent: _poisson_sampled,
     RecordSampledEvent: _record_sampled,
     LimitedParticipationEvent: _limited,

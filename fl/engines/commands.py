@@ -40,6 +40,7 @@ def deploy(words: Sequence[str], read_job: ReadJob) -> None:
     parser.add_argument("--session", help="name of the run, never used before; drawn unless given")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds per stage")
     parser.add_argument("--records", help="examples of each member, N,N,...; public")
+    parser.add_argument("--classes", type=int, help="labels of members' own files are below it")
     asked, rest = parser.parse_known_args(words)
     job = read_job(rest, "deploy init")
     plan = Deployment(
@@ -49,6 +50,7 @@ def deploy(words: Sequence[str], read_job: ReadJob) -> None:
         state=Path("state"),
         timeouts=dict.fromkeys(STAGES, asked.timeout),
         records=None if asked.records is None else _integers("records", asked.records),
+        classes=asked.classes,
     )
     write_app(plan, asked.dir, timeout=asked.timeout)
     print(f"{asked.dir}: Flower app, plan.toml and README.md, which says what comes next")

@@ -33,6 +33,7 @@ class Deployment:
         state: directory of what must survive a restart: ledger, used keys, sessions.
         timeouts: stage -> seconds after which whoever has not answered has dropped out.
         records: training examples of each member, public; required where records are protected.
+        classes: labels "y" of members' own files are in [0, classes); None without classes.
         member: which entry of the roster this is, from 0; None at the server.
         identity: file of the member's key; None at the server.
     """
@@ -43,6 +44,7 @@ class Deployment:
     state: Path
     timeouts: Mapping[str, float]
     records: tuple[int, ...] | None = None
+    classes: int | None = None
     member: int | None = None
     identity: Path | None = None
 
@@ -100,7 +102,7 @@ class Deployment:
         Every context of the protocol and every signature of the roster is over them: whoever
         holds another plan has another session.
         """
-        shared = [self.session, asdict(self.job), self.records, roster.names]
+        shared = [self.session, asdict(self.job), self.records, self.classes, roster.names]
         text = json.dumps(["fl deployment 1", *shared], sort_keys=True)
         return hashlib.sha256(text.encode()).digest()
 
@@ -135,6 +137,7 @@ def read_deployment(path: str | Path) -> Deployment:
         state=path.parent / values["state"],
         timeouts=timeouts,
         records=tuple(values["records"]) if "records" in values else None,
+        classes=values.get("classes"),
         member=values.get("member"),
         identity=path.parent / values["identity"] if "identity" in values else None,
     )
@@ -163,6 +166,8 @@ def _faults(plan: Deployment) -> list[str]:
             found += integer_fault(f"records[{i}]", count, 0)
     elif plan.job.unit == "record" and not plan.job.no_dp:
         found.append(fault("records", None, "the number of examples of each member"))
+    if plan.classes is not None:
+        found += integer_fault("classes", plan.classes, 1)
     if plan.member is not None:
         found += integer_fault("member", plan.member, 0)
     if (plan.member is None) != (plan.identity is None):
