@@ -81,6 +81,7 @@ from dp.events import (
     LimitedParticipationEvent,
     ListedParticipationEvent,
     NeighboringRelation,
+    PoissonBinomialEvent,
     PoissonSampledEvent,
     RecordSampledEvent,
     SecretParticipationEvent,
@@ -99,9 +100,10 @@ from dp.mechanisms import (
     central_gaussian,
     distributed,
 )
+from dp.poisson_binomial import PoissonBinomialMechanism, poisson_binomial
 from dp.random import RandomBytes
 from dp.renyi import RenyiBounds, renyi_bounds
-from dp.samplers import discrete_gaussian, discrete_laplace, skellam, total_variation
+from dp.samplers import binomial, discrete_gaussian, discrete_laplace, skellam, total_variation
 
 __all__ = [
     "MAX_MODULUS_BITS",
@@ -139,6 +141,8 @@ __all__ = [
     "OneRunAudit",
     "OneShotEstimate",
     "ParameterError",
+    "PoissonBinomialEvent",
+    "PoissonBinomialMechanism",
     "PoissonSampledEvent",
     "PrivacyFilter",
     "RandomBytes",
@@ -157,6 +161,7 @@ __all__ = [
     "Zcdp",
     "audit_many_runs",
     "audit_one_run",
+    "binomial",
     "bit_mechanism",
     "calibrate",
     "central_gaussian",
@@ -185,6 +190,7 @@ __all__ = [
     "group_event",
     "joint_multiplier",
     "joint_norm",
+    "poisson_binomial",
     "privacy_filter",
     "rdp_curve",
     "renyi_bounds",
