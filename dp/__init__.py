@@ -13,6 +13,13 @@ from dp.accountants import (
     rdp_curve,
     zcdp_bound,
 )
+from dp.auditing import (
+    ManyRunAudit,
+    OneRunAudit,
+    audit_many_runs,
+    audit_one_run,
+    choose_thresholds,
+)
 from dp.calibration import calibrate, smallest_parameter
 from dp.clipping import (
     ClippedSum,
@@ -61,6 +68,7 @@ from dp.errors import (
     SurvivorsError,
     UnsupportedEventError,
 )
+from dp.estimates import OneShotEstimate, estimate_one_shot
 from dp.events import (
     ComposedEvent,
     DiscreteGaussianEvent,
@@ -128,10 +136,13 @@ __all__ = [
     "LedgerMismatchError",
     "LimitedParticipationEvent",
     "ListedParticipationEvent",
+    "ManyRunAudit",
     "MatrixEvent",
     "ModulusError",
     "NeighboringRelation",
     "NonFiniteError",
+    "OneRunAudit",
+    "OneShotEstimate",
     "ParameterError",
     "PoissonBinomialEvent",
     "PoissonBinomialMechanism",
@@ -151,11 +162,14 @@ __all__ = [
     "SurvivorsError",
     "UnsupportedEventError",
     "Zcdp",
+    "audit_many_runs",
+    "audit_one_run",
     "binomial",
     "bit_mechanism",
     "calibrate",
     "central_gaussian",
     "choose_modulus_bits",
+    "choose_thresholds",
     "clip_and_sum",
     "clip_l2",
     "clip_layers",
@@ -170,6 +184,7 @@ __all__ = [
     "epsilon_by_colluders",
     "epsilon_curve",
     "epsilon_with_failures",
+    "estimate_one_shot",
     "event_from_dict",
     "event_to_dict",
     "gdp_parameter",

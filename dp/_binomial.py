@@ -268,9 +268,9 @@ def _law(trials: Trials, plus: int) -> tuple[FloatArray, FloatArray, FloatArray]
     moved = np.zeros(m + 1)  # P - Q of the client's own trials, one trial after the other
     size = np.zeros(m + 1)  # the terms of which it is the difference, added
     for k in range(m):
-        rest = trials.shift * np.convolve(after[k], before[m - 1 - k])
-        moved += np.append(0.0, rest) - np.append(rest, 0.0)
-        size += np.append(0.0, rest) + np.append(rest, 0.0)
+        kept = trials.shift * np.convolve(after[k], before[m - 1 - k])
+        moved += np.append(0.0, kept) - np.append(kept, 0.0)
+        size += np.append(0.0, kept) + np.append(kept, 0.0)
     most = (1.0 + trials.shift / q) ** m - 1.0
     least = (1.0 - trials.shift / (1.0 - q)) ** m - 1.0
     faint = law < _FAINT
