@@ -4,6 +4,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from dp.relations import shifted
 
 N = 21
 TOLD = matrix.min_separation(N, 7)
-EXACT = {
+EXACT: dict[str, Any] = {
     "independent": matrix.banded(TOLD, 1),
     "toeplitz": matrix.banded(TOLD, 6),
     "wide": matrix.banded(TOLD, 15),
@@ -22,7 +23,7 @@ EXACT = {
     "honaker": matrix.tree(TOLD),
     "plain": matrix.tree(TOLD, "plain"),
 }
-ALL = {**EXACT, "blt": matrix.blt(TOLD, 3)}
+ALL: dict[str, Any] = {**EXACT, "blt": matrix.blt(TOLD, 3)}
 each_exact = pytest.mark.parametrize("strategy", EXACT.values(), ids=EXACT)
 each = pytest.mark.parametrize("strategy", ALL.values(), ids=ALL)
 
