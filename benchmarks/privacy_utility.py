@@ -1,11 +1,11 @@
 """Accuracy against epsilon: distributed noise at 12 to 20 bits, central noise, no privacy.
 
     python -m benchmarks.privacy_utility --data-dir DATA [--sets mnist-writers fashion-mnist ...]
-        [--mechanisms NAME ...] [--epsilons 2 8] [--seeds 0 1 2] [--show]
+        [--mechanisms NAME ...] [--epsilons 2 8] [--seeds 0 1 2] [--again | --show]
 
 A cell is one training run: data set, mechanism and bits, epsilon, seed. It is written to
-results/privacy_utility.json when it is finished and not run again; `--show` prints what is there
-and trains nothing.
+results/privacy_utility.json when it is finished and not run again unless `--again` is given;
+`--show` prints what is there and trains nothing.
 
 Every row of a data set has the settings of its preset (fl/presets.py): model, learning rates,
 rounds, clipping, and clients that leave; SETS says what a smaller epsilon changes. They were tuned
@@ -194,13 +194,13 @@ def beside_reference(groups: Groups, group: tuple[str, float | None, str]) -> Fi
     return percent([rows[seed]["accuracy"] - central[seed]["accuracy"] for seed in both])
 
 
-def show(rows: Mapping[str, Row], sets: Sequence[str]) -> None:
-    """Prints the table."""
+def table(rows: Mapping[str, Row], sets: Sequence[str]) -> str:
+    """One line for each data set, epsilon and mechanism."""
     groups = grouped(rows)
-    print(
+    lines = [
         f"{'data set':15}{'epsilon':>8} {'mechanism':21}{'seeds':>5}{'accuracy, % [95 %]':>24}"
         f"{'minus central, points':>26}{'bits':>6}{'noise':>8}"
-    )
+    ]
     for group, by_seed in groups.items():
         name, epsilon, mechanism = group
         if name not in sets:
@@ -211,11 +211,12 @@ def show(rows: Mapping[str, Row], sets: Sequence[str]) -> None:
         difference = beside_reference(groups, group)
         beside = "" if difference is None else text(difference, sign=True)
         bits, noise = one.get("bits", ""), one.get("noise_multiplier")
-        print(
+        lines.append(
             f"{name:15}{'' if epsilon is None else f'{epsilon:g}':>8} {mechanism:21}"
             f"{len(by_seed):5}{mean:>24}{beside:>26}{bits:>6}"
             f"{'' if noise is None else f'{noise:.3f}':>8}"
         )
+    return "\n".join(lines)
 
 
 def text(figure: Figure, *, sign: bool = False) -> str:
@@ -232,7 +233,8 @@ def main() -> None:
     parser.add_argument("--epsilons", nargs="+", type=float)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data-dir")
-    parser.add_argument("--show", action="store_true")
+    parser.add_argument("--again", action="store_true", help="run finished cells once more")
+    parser.add_argument("--show", action="store_true", help="print what is there, train nothing")
     given = parser.parse_args()
     results = Results("privacy_utility")
     if not given.show:
@@ -241,12 +243,12 @@ def main() -> None:
             parser.error(f"{', '.join(missing)}: --data-dir with the files")
         workers.use_one_thread()
         for cell in cells_of(given):
-            if cell.key in results.rows():
+            if cell.key in results.rows() and not given.again:
                 continue
             row = run(cell, given.data_dir)
             results.add(cell.key, row)
             print(f"{cell.key}: {row['accuracy']:.2%}, {row['cpu_seconds']} CPU s", flush=True)
-    show(results.rows(), given.sets)
+    print(table(results.rows(), given.sets))
 
 
 if __name__ == "__main__":

@@ -235,6 +235,12 @@ def header() -> str:
     )
 
 
+def table(rows: Mapping[str, _results.Row]) -> str:
+    """Header and one line per row."""
+    lines = [counted_text(r) if name == COUNTED else text(name, r) for name, r in rows.items()]
+    return "\n".join([header(), *lines])
+
+
 def counted_text(row: _results.Row) -> str:
     return (
         f"{COUNTED}: {row['upload']:.2f} times the clear bytes up, {row['both_ways']:.2f} both"
@@ -247,18 +253,18 @@ def main() -> None:
     results = Results("protocol_cost")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    if given.show:
+        print(table(results.rows()))
+        return
     print(header())
-    for name in results.rows() if given.show else given.rows:
-        if given.show:
-            row = results.rows()[name]
-        elif name == COUNTED:
+    for name in given.rows:
+        if name == COUNTED:
             row = counted_bytes()
         else:
             row = measure(name, ROWS[name], given.repeats)
             if given.peer:
                 row |= measure_flower(ROWS[name], given.repeats, given.peer_python)
-        if not given.show:
-            results.add(name, row)
+        results.add(name, row)
         print(counted_text(row) if name == COUNTED else text(name, row), flush=True)
 
 

@@ -1,13 +1,14 @@
 """Rounds until the test accuracy reaches a target, beside McMahan et al. 2017, tables 1 and 2.
 
     python -m benchmarks.rounds_to_target --data-dir DATA [--rows 2nn-iid 2nn-shards cnn-iid ...]
-        [--seeds 0 1 2] [--lrs 0.1 ...] [--show]
+        [--seeds 0 1 2] [--lrs 0.1 ...] [--again | --show]
 
 100 clients of 600 MNIST examples, ten of them in a round, batches of 10, no privacy, plain means.
 As in the paper: 60,000 training examples, the official test set of 10,000, uniform cohorts without
 replacement, equal weights (the clients are equal), the curve made monotone by its best value so
 far, and the crossing interpolated between rounds. A seed draws partition, initialisation, cohorts
-and batches; a finished run is written to results/rounds_to_target.json and not run again.
+and batches; a finished run is written to results/rounds_to_target.json and not run again unless
+`--again` is given.
 
 What differs, or is not known: pixels are divided by 255 (the paper does not say); weights start as
 Glorot's uniform law, biases at 0 (the paper does not say); the rate of the clients' SGD is the one
@@ -87,9 +88,9 @@ def run(name: str, lr: float, seed: int, data_dir: str) -> Row:
     }  # fmt: skip
 
 
-def show(rows: Mapping[str, Row]) -> None:
-    """Prints median and range over the seeds of every row and rate."""
-    print(f"{'row':12}{'lr':>7}{'target':>8}{'seeds':>7}{'median':>8}{'range':>14}  paper")
+def table(rows: Mapping[str, Row]) -> str:
+    """Median and range over the seeds of every row and rate."""
+    lines = [f"{'row':12}{'lr':>7}{'target':>8}{'seeds':>7}{'median':>8}{'range':>14}  paper"]
     groups: dict[tuple[str, float], list[Row]] = {}
     for row in rows.values():
         groups.setdefault((row["row"], row["lr"]), []).append(row)
@@ -103,9 +104,10 @@ def show(rows: Mapping[str, Row]) -> None:
                 f"{reached[0]:.0f}-{reached[-1]:.0f}",
             )
         paper = " or ".join(map(str, ROWS[name].paper))
-        print(
+        lines.append(
             f"{name:12}{lr:7g}{found[0]['target']:8.0%}{len(found):7}{middle:>8}{span:>14}  {paper}"
         )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -116,6 +118,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--lrs", nargs="+", type=float, help="in place of each row's own")
     parser.add_argument("--data-dir")
+    parser.add_argument("--again", action="store_true", help="run finished rows once more")
     parser.add_argument("--show", action="store_true", help="print what is there, train nothing")
     given = parser.parse_args()
     results = Results("rounds_to_target")
@@ -127,12 +130,12 @@ def main() -> None:
             for name in given.rows:
                 for lr in given.lrs or [ROWS[name].lr]:
                     key = f"{name}/lr-{lr:g}/seed-{seed}"
-                    if key in results.rows():
+                    if key in results.rows() and not given.again:
                         continue
                     row = run(name, lr, seed, given.data_dir)
                     results.add(key, row)
                     print(f"{key}: {row['rounds']} rounds, {row['cpu_seconds']} s", flush=True)
-    show(results.rows())
+    print(table(results.rows()))
 
 
 if __name__ == "__main__":
