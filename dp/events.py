@@ -3,7 +3,7 @@
 An event never changes its meaning; a new mechanism is a new class. Vector events carry exact
 integer bounds, in grid units, on how far one client can move the sum: `l2_sq` (squared
 Euclidean norm), `l1`, `linf`, and the length `dim`. They are bounds for one client's vector
-against the zero vector; `shifted` alone knows what a neighbouring relation makes of them.
+against the zero vector; `dp.relations` alone knows what a neighbouring relation makes of them.
 See docs/privacy.md, "Neighbouring relations" and "Events".
 """
 
@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 from dp import _validate
-from dp.errors import ParameterError, UnsupportedEventError
+from dp.errors import ParameterError
 
 
 class NeighboringRelation(enum.Enum):
@@ -310,13 +310,13 @@ Event = (
     | ComposedEvent
 )
 
-_VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent, DiscreteLaplaceEvent)
-_SINGLE = (GaussianEvent, LaplaceEvent, *_VECTOR)
-_SHARES = (SkellamEvent, DiscreteGaussianSumEvent)
-_SAMPLED = (PoissonSampledEvent, FixedSizeSampledEvent, RecordSampledEvent)
-_PARTICIPATION = (LimitedParticipationEvent, SecretParticipationEvent, ListedParticipationEvent)
+VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent, DiscreteLaplaceEvent)
+_SINGLE = (GaussianEvent, LaplaceEvent, *VECTOR)
+SHARES = (SkellamEvent, DiscreteGaussianSumEvent)
+SAMPLED = (PoissonSampledEvent, FixedSizeSampledEvent, RecordSampledEvent)
+PARTICIPATION = (LimitedParticipationEvent, SecretParticipationEvent, ListedParticipationEvent)
 EVENT_CLASSES = {
-    c.__name__: c for c in (*_SINGLE, *_SAMPLED, *_PARTICIPATION, SelfComposedEvent, ComposedEvent)
+    c.__name__: c for c in (*_SINGLE, *SAMPLED, *PARTICIPATION, SelfComposedEvent, ComposedEvent)
 }
 
 
@@ -340,59 +340,6 @@ def _check_unsampled(value: object) -> None:
         _check_unsampled(value.event)
     elif type(value) not in _SINGLE:
         raise ParameterError("event", value, "releases without sampling or participation inside")
-
-
-def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
-    """The event whose bounds are those of the difference of two neighbouring inputs.
-
-    Replace-one doubles the shift here and nowhere else (docs/privacy.md, "Neighbouring
-    relations"): x - x' has at most twice the norms of x - 0.
-
-    Raises:
-        ParameterError: `neighboring` is not a NeighboringRelation.
-        UnsupportedEventError: the event is not one of this module.
-    """
-    if not isinstance(neighboring, NeighboringRelation):
-        raise ParameterError("neighboring", neighboring, "a NeighboringRelation")
-    if neighboring is NeighboringRelation.ADD_REMOVE:
-        _refuse_absence(event)
-    if neighboring is not NeighboringRelation.REPLACE_ONE:
-        return event
-    if isinstance(event, (SelfComposedEvent, *_PARTICIPATION)):
-        return dataclasses.replace(event, event=shifted(event.event, neighboring))
-    if isinstance(event, ComposedEvent):
-        return ComposedEvent(tuple(shifted(part, neighboring) for part in event.events))
-    if isinstance(event, GaussianEvent):
-        return GaussianEvent(event.noise_multiplier / 2)
-    if isinstance(event, LaplaceEvent):
-        return LaplaceEvent(event.noise_multiplier / 2)
-    if isinstance(event, _SAMPLED):
-        raise UnsupportedEventError(
-            event, 'replace-one is not a scaled event under sampling; takes accountant="pld"'
-        )
-    if isinstance(event, _VECTOR):
-        # Slack bounds are drawn tight first: twice a slack bound may be met by integer vectors
-        # that are no difference of two inputs, and a lower end must not count those.
-        linf = min(event.linf, math.isqrt(event.l2_sq), event.l1)
-        l1 = min(event.l1, event.l2_sq, isqrt_product(event.dim, event.l2_sq))
-        return dataclasses.replace(event, l2_sq=4 * event.l2_sq, l1=2 * l1, linf=2 * linf)
-    raise UnsupportedEventError(event, "takes an event of dp.events")
-
-
-def _refuse_absence(event: Event) -> None:
-    """Noise of shares leaves with the client that adds it: there is no add-remove."""
-    if isinstance(event, ComposedEvent):
-        for part in event.events:
-            _refuse_absence(part)
-    elif isinstance(event, (SecretParticipationEvent, ListedParticipationEvent)):
-        reason = "an absent client tosses no coins; takes zero-out or replace-one"
-        raise UnsupportedEventError(event, reason)
-    elif isinstance(event, (SelfComposedEvent, LimitedParticipationEvent, *_SAMPLED)):
-        _refuse_absence(event.event)
-    elif isinstance(event, _SHARES):
-        raise UnsupportedEventError(
-            event, "an absent client's noise share is absent too; takes zero-out or replace-one"
-        )
 
 
 def isqrt_product(first: int, second: int) -> int:

@@ -30,8 +30,8 @@ from dp.events import (
     RecordSampledEvent,
     SelfComposedEvent,
     SkellamEvent,
-    shifted,
 )
+from dp.relations import shifted
 
 _VECTORS = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, DiscreteLaplaceEvent, SkellamEvent)
 _SHARES = (DiscreteGaussianSumEvent, SkellamEvent)

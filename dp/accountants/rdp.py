@@ -1,7 +1,7 @@
 """Rényi divergence of each event: upper bounds, from published theorems.
 
 `rdp_curve(event, a)` takes orders minus one (a = alpha - 1 > 0) and an event whose bounds are
-already those of the neighbouring relation (`dp.events.shifted`). Releases compose by addition,
+already those of the neighbouring relation (`dp.relations.shifted`). Releases compose by addition,
 also adaptively (Mironov 2017, Proposition 1); coordinates with independent noise likewise.
 Each formula is proven or cited in docs/privacy.md under the heading that its function names.
 """
