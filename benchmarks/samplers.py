@@ -10,6 +10,7 @@ to results/samplers.json, over older ones; `--show` prints those.
 """
 
 import argparse
+import functools
 import importlib.util
 import os
 import time
@@ -91,6 +92,20 @@ def encode(rng: dp.RandomBytes, dim: int) -> Iterator[tuple[str, Row]]:
     )
 
 
+def coins(rng: dp.RandomBytes, dim: int) -> Iterator[tuple[str, Row]]:
+    rotation, x = dp.Rotation.from_seed(dim, b"public"), np.random.default_rng(0).normal(size=dim)
+    for trials in (1, 4, 16, 64):
+        mechanism = dp.poisson_binomial(
+            dim=dim, clip_norm=1.0, noise_multiplier=1.0, num_clients=100, shares=90, trials=trials
+        )
+        biases = mechanism.biases(x, rotation)
+        tossed = best(functools.partial(dp.binomial, rng, trials, biases))
+        whole = best(functools.partial(mechanism.encode, x, rotation, rng))
+        yield f"poisson binomial, {trials} coins, d={dim}", {
+            "rate": dim / tossed / 1e6, "encode_ms": 1e3 * whole,
+        }  # fmt: skip
+
+
 def clip(rows: int, dim: int) -> Iterator[tuple[str, Row]]:
     batch = np.random.default_rng(0).standard_normal((rows, dim), dtype=np.float32)
     ours = best(lambda: dp.clip_and_sum(batch, 1.0))
@@ -109,7 +124,8 @@ def text(name: str, row: Row) -> str:
     """One line."""
     if "rate" in row:
         built = f", table {row['table_seconds']:.3f} s" if "table_seconds" in row else ""
-        return f"{name}: {row['rate']:.4g} M values/s{built}"
+        whole = f", encode {row['encode_ms']:.1f} ms" if "encode_ms" in row else ""
+        return f"{name}: {row['rate']:.4g} M values/s{built}{whole}"
     if "ms" in row:
         return (
             f"{name}: {row['ms']:.1f} ms, without noise {row['without_noise_ms']:.1f}, noise"
@@ -128,7 +144,11 @@ def main() -> None:
         print("\n".join(text(name, row) for name, row in results.rows().items()))
         return
     rng = aes_stream()
-    for name, row in chain(samplers(rng), opendp(10.0), encode(rng, 200_000), clip(256, 1_000_000)):
+    rows = chain(
+        samplers(rng), opendp(10.0), encode(rng, 200_000), coins(rng, 200_000),
+        clip(256, 1_000_000),
+    )  # fmt: skip
+    for name, row in rows:
         results.add(name, row)
         print(text(name, row), flush=True)
 

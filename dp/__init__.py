@@ -12,6 +12,13 @@ from dp.accountants import (
     rdp_curve,
     zcdp_bound,
 )
+from dp.auditing import (
+    ManyRunAudit,
+    OneRunAudit,
+    audit_many_runs,
+    audit_one_run,
+    choose_thresholds,
+)
 from dp.calibration import calibrate, smallest_parameter
 from dp.clipping import (
     ClippedSum,
@@ -60,6 +67,7 @@ from dp.errors import (
     SurvivorsError,
     UnsupportedEventError,
 )
+from dp.estimates import OneShotEstimate, estimate_one_shot
 from dp.events import (
     ComposedEvent,
     DiscreteGaussianEvent,
@@ -73,6 +81,7 @@ from dp.events import (
     LimitedParticipationEvent,
     ListedParticipationEvent,
     NeighboringRelation,
+    PoissonBinomialEvent,
     PoissonSampledEvent,
     RecordSampledEvent,
     SecretParticipationEvent,
@@ -91,9 +100,10 @@ from dp.mechanisms import (
     central_gaussian,
     distributed,
 )
+from dp.poisson_binomial import PoissonBinomialMechanism, poisson_binomial
 from dp.random import RandomBytes
 from dp.renyi import RenyiBounds, renyi_bounds
-from dp.samplers import discrete_gaussian, discrete_laplace, skellam, total_variation
+from dp.samplers import binomial, discrete_gaussian, discrete_laplace, skellam, total_variation
 
 __all__ = [
     "MAX_MODULUS_BITS",
@@ -124,10 +134,15 @@ __all__ = [
     "LedgerMismatchError",
     "LimitedParticipationEvent",
     "ListedParticipationEvent",
+    "ManyRunAudit",
     "ModulusError",
     "NeighboringRelation",
     "NonFiniteError",
+    "OneRunAudit",
+    "OneShotEstimate",
     "ParameterError",
+    "PoissonBinomialEvent",
+    "PoissonBinomialMechanism",
     "PoissonSampledEvent",
     "PrivacyFilter",
     "RandomBytes",
@@ -144,10 +159,14 @@ __all__ = [
     "SurvivorsError",
     "UnsupportedEventError",
     "Zcdp",
+    "audit_many_runs",
+    "audit_one_run",
+    "binomial",
     "bit_mechanism",
     "calibrate",
     "central_gaussian",
     "choose_modulus_bits",
+    "choose_thresholds",
     "clip_and_sum",
     "clip_l2",
     "clip_layers",
@@ -162,6 +181,7 @@ __all__ = [
     "epsilon_by_colluders",
     "epsilon_curve",
     "epsilon_with_failures",
+    "estimate_one_shot",
     "event_from_dict",
     "event_to_dict",
     "gdp_parameter",
@@ -170,6 +190,7 @@ __all__ = [
     "group_event",
     "joint_multiplier",
     "joint_norm",
+    "poisson_binomial",
     "privacy_filter",
     "rdp_curve",
     "renyi_bounds",

@@ -16,6 +16,7 @@ from dp.events import (
     LimitedParticipationEvent,
     ListedParticipationEvent,
     NeighboringRelation,
+    PoissonBinomialEvent,
     SecretParticipationEvent,
     SelfComposedEvent,
     isqrt_product,
@@ -46,6 +47,8 @@ def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
         return GaussianEvent(event.noise_multiplier / 2)
     if isinstance(event, LaplaceEvent):
         return LaplaceEvent(event.noise_multiplier / 2)
+    if isinstance(event, PoissonBinomialEvent):
+        return dataclasses.replace(event, replaced=True)
     if isinstance(event, SAMPLED):
         raise UnsupportedEventError(
             event, 'replace-one is not a scaled event under sampling; takes accountant="pld"'

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dp import renyi
+from dp import _binomial, renyi
 from dp.accountants.conversion import FloatArray
 from dp.errors import UnsupportedEventError
 from dp.events import (
@@ -24,6 +24,7 @@ from dp.events import (
     GaussianEvent,
     LimitedParticipationEvent,
     ListedParticipationEvent,
+    PoissonBinomialEvent,
     PoissonSampledEvent,
     RecordSampledEvent,
     SecretParticipationEvent,
@@ -246,6 +247,7 @@ _FORMULAS: Mapping[type, Callable[[Any, FloatArray], FloatArray]] = {
     DiscreteGaussianEvent: _discrete_gaussian,
     DiscreteGaussianSumEvent: _discrete_gaussian_sum,
     SkellamEvent: _skellam,
+    PoissonBinomialEvent: _binomial.divergence_bound,
     PoissonSampledEvent: _poisson_sampled,
     RecordSampledEvent: _record_sampled,
     LimitedParticipationEvent: _limited,
