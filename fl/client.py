@@ -80,9 +80,10 @@ def buckets(sizes: NDArray[np.int64]) -> tuple[int, ...]:
     return chosen[-1]
 
 
-def bucket_of(size: int, sizes: tuple[int, ...]) -> int:
-    """Returns the smallest bucket that holds `size` examples."""
-    return next(bucket for bucket in sizes if size <= bucket)
+def bucket_of(sizes: NDArray[np.int64], shapes: tuple[int, ...]) -> NDArray[np.int64]:
+    """Returns the smallest of the buckets `shapes` that holds each of these sizes."""
+    found: NDArray[np.int64] = np.array(shapes)[np.searchsorted(shapes, sizes)]
+    return found
 
 
 def steps_shape(bucket: int, batching: Batching) -> tuple[int, int]:
@@ -155,9 +156,10 @@ def finish_client(
         state: of the last step.
     """
     message, kept, metrics = algorithm.client_final(state)
-    vector = ravel(message)
-    finite = jnp.all(jnp.isfinite(vector))
-    vector = jnp.where(finite, vector, 0.0)
+    # Without the barrier XLA ravels once for every use.
+    vector = jax.lax.optimization_barrier(ravel(message))  # type: ignore[no-untyped-call]
+    finite = jnp.isfinite(jnp.min(vector)) & jnp.isfinite(jnp.max(vector))  # NaN is in both
+    vector = jax.lax.cond(finite, lambda x: x, jnp.zeros_like, vector)
     clipped = jnp.asarray(False)
     if max_norm is not None:
         unclipped, vector = vector, clip_by_l2(vector, max_norm)

@@ -104,7 +104,7 @@ def client_evaluator(
 
     def evaluate(params: PyTree) -> dict[str, ClientFigures]:
         values: dict[str, list[float]] = {}
-        padded = np.array([bucket_of(int(data.sizes[i]), shapes) for i in owners], dtype=np.int64)
+        padded = bucket_of(data.sizes[owners], shapes)
         for bucket in np.unique(padded).tolist():
             members = owners[padded == bucket]
             for start in range(0, len(members), CLIENTS_AT_ONCE):

@@ -10,6 +10,7 @@ Memory is chunk x (examples + parameters), whatever the size of the cohort: resu
 chunk by chunk.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -116,15 +117,18 @@ class Runner:
             LocalTrainingError: a client failed, where the strategy is "debug".
         """
         ids = np.sort(np.asarray(client_ids, dtype=np.int64))
-        shapes = buckets(self.data.sizes)
-        padded = np.array([bucket_of(int(self.data.sizes[i]), shapes) for i in ids], dtype=np.int64)
+        padded = bucket_of(self.data.sizes[ids], self._buckets)
         run = self._one_by_one if self.strategy in _ONE_BY_ONE else self._together
-        for bucket in np.unique(padded):
-            rows = np.flatnonzero(padded == bucket)
-            for start in range(0, len(rows), self.chunk):
-                chosen = ids[rows[start : start + self.chunk]]
-                update = run(broadcast, round_index, chosen, int(bucket), state_of)
+        for bucket in np.unique(padded).tolist():
+            members = ids[padded == bucket]
+            for start in range(0, len(members), self.chunk):
+                chosen = members[start : start + self.chunk]
+                update = run(broadcast, round_index, chosen, bucket, state_of)
                 yield _trained(chosen, update)
+
+    @functools.cached_property
+    def _buckets(self) -> tuple[int, ...]:
+        return buckets(self.data.sizes)
 
     def _steps(self, client: int, bucket: int, round_index: int) -> Steps:
         size = int(self.data.sizes[client])

@@ -63,6 +63,23 @@ class ScaffoldMessage(NamedTuple):
     delta: PyTree
 
 
+def corrected(step: ScaffoldStep, gradients: PyTree) -> PyTree:
+    """Returns y after a local step along the gradient, less the client's control, plus c."""
+    return jax.tree.map(
+        lambda y, g, c_i, c: y - step.learning_rate * (g - c_i + c),
+        step.params, gradients, step.control, step.server_control,
+    )  # fmt: skip
+
+
+def control_change(step: ScaffoldStep, delta: PyTree) -> PyTree:
+    """Returns c_i+ - c_i after the last step, for x - y; 0 for a client that took no step."""
+    length = jnp.maximum(step.steps, 1) * step.learning_rate
+    return jax.tree.map(
+        lambda c, moved: jnp.where(step.steps > 0, moved / length - c, 0.0),
+        step.server_control, delta,
+    )  # fmt: skip
+
+
 def scaffold(
     loss: Callable[[PyTree, Batch, jax.Array], jax.Array],
     *,
@@ -88,13 +105,7 @@ def scaffold(
     Raises:
         PlanError: a number is out of range.
     """
-    positive = "a number above 0"
-    found = (
-        *number_fault("participation", participation, "above 0, at most 1", lambda v: 0 < v <= 1),
-        *number_fault("control_scale", control_scale, positive, lambda v: v > 0),
-        *(() if callable(client_lr) else number_fault("client_lr", client_lr, positive, _above_0)),
-    )
-    if found:
+    if found := _faults(participation, control_scale, client_lr):
         raise PlanError(found)
     gradient = jax.grad(loss)
 
@@ -106,56 +117,45 @@ def scaffold(
 
     def client_init(sent: Broadcast, client_state: PyTree, key: jax.Array) -> ScaffoldStep:
         del key
-        eta = jnp.float32(at_round(client_lr, sent.round_index))
-        return ScaffoldStep(
-            sent.params, sent.params, sent.extra, client_state, eta, jnp.int32(0)
-        )  # fmt: skip
+        eta, params = jnp.float32(at_round(client_lr, sent.round_index)), sent.params
+        return ScaffoldStep(params, params, sent.extra, client_state, eta, jnp.int32(0))
 
     def client_step(step: ScaffoldStep, batch: Batch, key: jax.Array) -> ScaffoldStep:
-        params = jax.tree.map(
-            lambda y, g, c_i, c: y - step.learning_rate * (g - c_i + c),
-            step.params, gradient(step.params, batch, key), step.control, step.server_control,
-        )  # fmt: skip
+        params = corrected(step, gradient(step.params, batch, key))
         return step._replace(params=params, steps=step.steps + 1)
 
     def client_final(step: ScaffoldStep) -> tuple[ScaffoldMessage, PyTree, MetricSums]:
-        delta = jax.tree.map(lambda x, y: x - y, step.initial, step.params)
-        change = jax.tree.map(
-            # A client without data took no step: it has nothing to say about its gradient.
-            lambda c, moved: jnp.where(
-                step.steps > 0,
-                moved / (jnp.maximum(step.steps, 1) * step.learning_rate) - c,
-                0.0,
-            ),
-            step.server_control, delta,
-        )  # fmt: skip
-        control = jax.tree.map(lambda c_i, change: c_i + change, step.control, change)
-        scaled = jax.tree.map(lambda leaf: control_scale * leaf, change)
-        return ScaffoldMessage(scaled, delta), control, {}
+        delta = optax.tree.sub(step.initial, step.params)
+        change = control_change(step, delta)
+        message = ScaffoldMessage(optax.tree.scale(control_scale, change), delta)
+        return message, optax.tree.add(step.control, change), {}
 
     def server_update(state: ServerState, mean: ScaffoldMessage) -> ServerState:
-        control = jax.tree.map(
-            lambda c, change: c + participation / control_scale * change, state.extra, mean.control
-        )
+        moved = optax.tree.scale(participation / control_scale, mean.control)
+        control = optax.tree.add(state.extra, moved)
         return server_step(server_optimizer, state, mean.delta)._replace(extra=control)
 
     return Algorithm(
-        init=init,
-        broadcast=broadcast,
-        client_init=client_init,
-        client_step=client_step,
-        client_final=client_final,
-        server_update=server_update,
-        batching=Batching(batch_size, local_epochs),
+        init, broadcast, client_init, client_step, client_final, server_update,
+        Batching(batch_size, local_epochs),
         params_init=loss.init if isinstance(loss, ModelLoss) else None,
         client_state=_zeros,
         participation=participation,
         name="scaffold",
+    )  # fmt: skip
+
+
+def _faults(participation: object, control_scale: object, client_lr: object) -> tuple[str, ...]:
+    positive = "a number above 0"
+    return (
+        *number_fault("participation", participation, "above 0, at most 1", lambda v: 0 < v <= 1),
+        *number_fault("control_scale", control_scale, positive, lambda v: v > 0),
+        *(
+            ()
+            if callable(client_lr)
+            else number_fault("client_lr", client_lr, positive, lambda v: v > 0)
+        ),
     )
-
-
-def _above_0(value: float) -> bool:
-    return value > 0
 
 
 def _zeros(params: PyTree) -> PyTree:

@@ -19,6 +19,7 @@ from fl.client import (
     Update,
     bucket_of,
     buckets,
+    finish_client,
     local_steps,
     steps_shape,
     train_client,
@@ -61,14 +62,14 @@ def test_buckets_are_few_and_hold_everybody(sizes: list[int]) -> None:
     shapes = buckets(np.array(sizes))
     assert 1 <= len(shapes) <= MAX_BUCKETS
     assert shapes == tuple(sorted(set(shapes)))
-    for size in sizes:
-        assert bucket_of(size, shapes) >= size
+    for size, held in zip(sizes, bucket_of(np.array(sizes), shapes).tolist(), strict=True):
+        assert held == min(shape for shape in shapes if shape >= size)
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=12))
 def test_no_other_buckets_pad_less(sizes: list[int]) -> None:
     def rows(shapes: tuple[int, ...]) -> int:
-        return sum(bucket_of(size, shapes) for size in sizes)
+        return int(bucket_of(np.array(sizes), shapes).sum())
 
     found = sorted({max(size, 1) for size in sizes})
     others = [
@@ -150,3 +151,18 @@ def test_nan_becomes_the_zero_vector_and_is_flagged() -> None:
     assert not update.finite
     assert not update.clipped
     assert not np.asarray(update.vector).any()
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_one_number_that_is_not_finite_is_enough(bad: float, place: int, compiled: bool) -> None:
+    _, algorithm = linear_algorithm(batch_size=None, local_epochs=1)
+    message = np.arange(7, dtype=np.float32)
+    sends = algorithm._replace(client_final=lambda state: (state, (), {}))
+    finish = jax.jit(finish_client, static_argnums=(0, 1)) if compiled else finish_client
+    good = finish(sends, None, (), jnp.asarray(message))
+    assert (bool(good.finite), np.asarray(good.vector).tolist()) == (True, message.tolist())
+    message[place] = bad
+    zero = finish(sends, None, (), jnp.asarray(message))
+    assert (bool(zero.finite), np.asarray(zero.vector).tolist()) == (False, [0.0] * 7)

@@ -50,6 +50,12 @@ def test_clients_are_read_only_views():
     assert not view.flags.writeable
 
 
+def test_examples_that_are_regrouped_lie_where_compiled_programs_read_them_in_place():
+    fields = {f"f{width}": np.ones((6, width), np.float32) for width in range(1, 20)}
+    data = FederatedDataset.from_arrays(fields, IDS)
+    assert all(field.ctypes.data % 64 == 0 for field in data.fields.values())
+
+
 def test_ascending_ids_are_not_copied_and_the_callers_array_stays_writable():
     fields = _arrays()
     data = FederatedDataset.from_arrays(fields, np.array([0, 0, 1, 1, 1, 2]))
