@@ -14,7 +14,7 @@ against the server: the fewest survivors, c of them colluding. "gaussian" is cen
 trusted server whose worst case against the participants is the same epsilon: against the server
 itself it promises nothing. "clipped" bounds updates and adds no noise; "none" does neither. Bits
 are per coordinate on the wire: the grid is the finest whose sums fit, except with probability 1e-6
-a round.
+a round. So few bits that no noise meets the target on any grid are said to be refused.
 
 Sums are taken by Ideal aggregation: modular sums of the very integers that Secure carries, which
 gives the same model bit for bit (tests/fl/test_aggregate.py). Intervals are Student's t over the
@@ -23,6 +23,7 @@ noise is taken seed by seed.
 """
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -134,16 +135,20 @@ def cells_of(given: argparse.Namespace) -> list[Cell]:
 def run(cell: Cell, data_dir: str | None) -> Row:
     """Trains; returns the row."""
     plan, model, data = cell.job(data_dir).build()
-    resolved = fl.resolve(plan, data, model=model)
+    row: Row = {**dataclasses.asdict(cell), "clients": data.num_clients, "rounds": plan.rounds}
+    privacy = plan.privacy
+    try:
+        resolved = fl.resolve(plan, data, model=model)
+    except fl.PlanError as error:
+        if not isinstance(privacy, Privacy) or privacy.modulus_bits is None:
+            raise
+        return {**row, "bits": privacy.modulus_bits, "refused": str(error)}
     begin = time.process_time()
     trained = fl.train(plan, model, data)
-    row: Row = {
-        "dataset": cell.dataset, "mechanism": cell.mechanism, "epsilon": cell.epsilon,
-        "seed": cell.seed, "accuracy": trained.metrics["accuracy"],
-        "loss": trained.metrics["loss"], "clients": data.num_clients, "rounds": plan.rounds,
+    row |= {
+        "accuracy": trained.metrics["accuracy"], "loss": trained.metrics["loss"],
         "parameters": resolved.messages.dim, "cpu_seconds": round(time.process_time() - begin, 1),
     }  # fmt: skip
-    privacy = plan.privacy
     if not isinstance(privacy, Privacy):
         return row
     stated = next(r for r in resolved.privacy.rows if r.adversary == privacy.against)
@@ -165,9 +170,11 @@ Groups = dict[tuple[str, float | None, str], dict[int, Row]]
 
 
 def grouped(rows: Mapping[str, Row]) -> Groups:
-    """Rows by data set, epsilon and mechanism, then by seed, in the order of the tables above."""
+    """Trained rows by data set, epsilon and mechanism, then by seed, in the tables' order."""
     found: Groups = {}
     for row in rows.values():
+        if "refused" in row:
+            continue
         group = (row["dataset"], row["epsilon"], row["mechanism"])
         found.setdefault(group, {})[row["seed"]] = row
 
@@ -216,7 +223,15 @@ def table(rows: Mapping[str, Row], sets: Sequence[str]) -> str:
             f"{len(by_seed):5}{mean:>24}{beside:>26}{bits:>6}"
             f"{'' if noise is None else f'{noise:.3f}':>8}"
         )
-    return "\n".join(lines)
+    refused = {
+        (row["dataset"], row["epsilon"], row["mechanism"])
+        for row in rows.values() if "refused" in row and row["dataset"] in sets
+    }  # fmt: skip
+    return "\n".join([
+        *lines,
+        *(f"{name:15}{epsilon:>8g} {mechanism:21}refused: no noise meets it in so few bits"
+          for name, epsilon, mechanism in sorted(refused)),
+    ])  # fmt: skip
 
 
 def text(figure: Figure, *, sign: bool = False) -> str:
@@ -247,7 +262,8 @@ def main() -> None:
                 continue
             row = run(cell, given.data_dir)
             results.add(cell.key, row)
-            print(f"{cell.key}: {row['accuracy']:.2%}, {row['cpu_seconds']} CPU s", flush=True)
+            said = f"{row['accuracy']:.2%}" if "accuracy" in row else row["refused"]
+            print(f"{cell.key}: {said}", flush=True)
     print(table(results.rows(), given.sets))
 
 
