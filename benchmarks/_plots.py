@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 from benchmarks import rounds_to_target
 from benchmarks._results import Row
-from benchmarks.privacy_utility import OPEN, REFERENCE, beside_reference, grouped, percent
+from benchmarks.privacy_utility import (
+    ADVERSARIES,
+    OPEN,
+    REFERENCE,
+    beside_reference,
+    grouped,
+    percent,
+)
 from fl._plots import Plot, legend, svg
 from fl.sweep import Figure
 
@@ -33,18 +40,18 @@ def _error(figure: Figure) -> float:
 
 
 def _accuracy(rows: Rows, name: str) -> Plot:
-    groups = {key: seeds for key, seeds in grouped(rows).items() if key[0] == name}
-    epsilons = sorted({key[1] for key in groups if key[1] is not None})
-    mechanisms = [m for m in dict.fromkeys(key[2] for key in groups) if m not in OPEN]
+    groups = _strongest(rows, name)
+    epsilons = sorted({epsilon for epsilon, _ in groups if epsilon is not None})
+    mechanisms = [m for m in dict.fromkeys(m for _, m in groups) if m not in OPEN]
     title = f"{name}: accuracy against epsilon"
-    if not any(len(seeds) > 1 and key[1] is not None for key, seeds in groups.items()):
+    if not any(len(seeds) > 1 and epsilon is not None for (epsilon, _), seeds in groups.items()):
         return Plot(title, "", "")
 
     def draw(axes: "Axes") -> None:
         for number, mechanism in enumerate(mechanisms):
             points = []
             for place, epsilon in enumerate(epsilons):
-                seeds = groups.get((name, epsilon, mechanism), {})
+                seeds = groups.get((epsilon, mechanism), {})
                 figure = percent([row["accuracy"] for row in seeds.values()])
                 if figure is not None:
                     shift = 0.6 * ((number + 0.5) / len(mechanisms) - 0.5)
@@ -56,7 +63,7 @@ def _accuracy(rows: Rows, name: str) -> Plot:
                     color=COLOURS[number % len(COLOURS)], label=words(mechanism),
                 )  # fmt: skip
         for mechanism, style in zip(OPEN, ("-", "--"), strict=True):
-            seeds = groups.get((name, None, mechanism), {})
+            seeds = groups.get((None, mechanism), {})
             if seeds:
                 mean = 100 * statistics.fmean(row["accuracy"] for row in seeds.values())
                 label = {"none": "no privacy", "clipped": "clipped, no noise"}[mechanism]
@@ -71,6 +78,15 @@ def _accuracy(rows: Rows, name: str) -> Plot:
     return Plot(title, caption, svg(title, draw, (4.6, 3.6)))
 
 
+def _strongest(rows: Rows, name: str) -> dict[tuple[float | None, str], dict[int, Row]]:
+    """By epsilon and mechanism, each against the strongest adversary it promises anything."""
+    return {
+        (epsilon, mechanism): seeds
+        for (dataset, epsilon, adversary, mechanism), seeds in grouped(rows).items()
+        if dataset == name and adversary == ADVERSARIES[0]
+    }
+
+
 def words(mechanism: str) -> str:
     """The name of a mechanism for a reader."""
     family, _, bits = mechanism.partition("-")
@@ -81,10 +97,12 @@ def _bits(rows: Rows, name: str) -> Plot:
     groups = grouped(rows)
     lines: dict[tuple[str, float], list[tuple[int, Figure]]] = {}
     for group in groups:
-        family, _, bits = group[2].partition("-")
-        difference = beside_reference(groups, group) if group[0] == name and bits else None
-        if difference is not None and group[1] is not None:
-            lines.setdefault((family, group[1]), []).append((int(bits), difference))
+        dataset, epsilon, adversary, mechanism = group
+        family, _, bits = mechanism.partition("-")
+        wanted = dataset == name and adversary == ADVERSARIES[0] and bits
+        difference = beside_reference(groups, group) if wanted else None
+        if difference is not None and epsilon is not None:
+            lines.setdefault((family, epsilon), []).append((int(bits), difference))
     title = f"{name}: distributed minus central noise"
     if not lines:
         return Plot(title, "", "")
