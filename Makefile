@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 export XLA_FLAGS ?= --xla_cpu_multi_thread_eigen=false
 
-.PHONY: help demo test test-slow fuzz removed-checks lint bench clean
+.PHONY: help demo test test-slow fuzz removed-checks lint bench docs package clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -41,6 +41,18 @@ lint: $(VENV)/.dev ## format, lint rules and types
 bench: $(VENV)/.dev ## seconds per round of Plain, Ideal and Secure
 	$(BIN)/python -m benchmarks.aggregation
 
+docs: $(VENV)/.docs ## the documentation as a site, site/index.html; a dead link ends it
+	$(BIN)/mkdocs build --strict --quiet
+	@echo 'site/index.html: open it, or serve it with $(BIN)/mkdocs serve'
+
+package: $(VENV)/.dev ## wheel and source archive in dist/, tried in an empty environment
+	rm -rf dist build/empty
+	$(BIN)/python -m pytest tests/test_package.py tests/test_extras.py
+	$(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt dist/*.whl
+	build/empty/bin/python -I tests/installed.py
+
 clean: ## remove the environment and caches, keep runs/
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -63,6 +75,10 @@ $(VENV)/.fuzz: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,test,lint]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,test,lint,package]'
 	touch $@
