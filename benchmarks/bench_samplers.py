@@ -8,6 +8,7 @@ where it is installed: `pip install dp-accounting opendp` in an environment of i
 this script there with the repository on PYTHONPATH (numpy and cryptography suffice).
 """
 
+import functools
 import importlib.util
 import os
 import time
@@ -84,6 +85,19 @@ def encode(rng: dp.RandomBytes, dim: int) -> None:
           f"noise {noise * 1e3:.1f}")  # fmt: skip
 
 
+def coins(rng: dp.RandomBytes, dim: int) -> None:
+    rotation, x = dp.Rotation.from_seed(dim, b"public"), np.random.default_rng(0).normal(size=dim)
+    for trials in (1, 4, 16, 64):
+        mechanism = dp.poisson_binomial(
+            dim=dim, clip_norm=1.0, noise_multiplier=1.0, num_clients=100, shares=90, trials=trials
+        )
+        biases = mechanism.biases(x, rotation)
+        tossed = best(functools.partial(dp.binomial, rng, trials, biases))
+        whole = best(functools.partial(mechanism.encode, x, rotation, rng))
+        print(f"poisson binomial, {trials} coins: {dim / tossed / 1e6:.1f} M values/s, "
+              f"encode, d={dim}: {whole * 1e3:.1f} ms")  # fmt: skip
+
+
 def clip(rows: int, dim: int) -> None:
     batch = np.random.default_rng(0).standard_normal((rows, dim), dtype=np.float32)
     ours = best(lambda: dp.clip_and_sum(batch, 1.0))
@@ -103,6 +117,7 @@ def main() -> None:
     samplers(rng)
     opendp(10.0)
     encode(rng, 200_000)
+    coins(rng, 200_000)
     clip(256, 1_000_000)
 
 

@@ -73,6 +73,7 @@ from dp.events import (
     LimitedParticipationEvent,
     ListedParticipationEvent,
     NeighboringRelation,
+    PoissonBinomialEvent,
     PoissonSampledEvent,
     RecordSampledEvent,
     SecretParticipationEvent,
@@ -91,9 +92,10 @@ from dp.mechanisms import (
     central_gaussian,
     distributed,
 )
+from dp.poisson_binomial import PoissonBinomialMechanism, poisson_binomial
 from dp.random import RandomBytes
 from dp.renyi import RenyiBounds, renyi_bounds
-from dp.samplers import discrete_gaussian, discrete_laplace, skellam, total_variation
+from dp.samplers import binomial, discrete_gaussian, discrete_laplace, skellam, total_variation
 
 __all__ = [
     "MAX_MODULUS_BITS",
@@ -128,6 +130,8 @@ __all__ = [
     "NeighboringRelation",
     "NonFiniteError",
     "ParameterError",
+    "PoissonBinomialEvent",
+    "PoissonBinomialMechanism",
     "PoissonSampledEvent",
     "PrivacyFilter",
     "RandomBytes",
@@ -144,6 +148,7 @@ __all__ = [
     "SurvivorsError",
     "UnsupportedEventError",
     "Zcdp",
+    "binomial",
     "bit_mechanism",
     "calibrate",
     "central_gaussian",
@@ -170,6 +175,7 @@ __all__ = [
     "group_event",
     "joint_multiplier",
     "joint_norm",
+    "poisson_binomial",
     "privacy_filter",
     "rdp_curve",
     "renyi_bounds",

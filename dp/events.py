@@ -3,7 +3,7 @@
 An event never changes its meaning; a new mechanism is a new class. Vector events carry exact
 integer bounds, in grid units, on how far one client can move the sum: `l2_sq` (squared
 Euclidean norm), `l1`, `linf`, and the length `dim`. They are bounds for one client's vector
-against the zero vector; `shifted` alone knows what a neighbouring relation makes of them.
+against the zero vector; `dp.relations` alone knows what a neighbouring relation makes of them.
 See docs/privacy.md, "Neighbouring relations" and "Events".
 """
 
@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 from dp import _validate
-from dp.errors import ParameterError, UnsupportedEventError
+from dp.errors import ParameterError
 
 
 class NeighboringRelation(enum.Enum):
@@ -51,6 +51,7 @@ class Interval:
 
 _SMALLEST, _LARGEST = 1e-100, 1e100  # of noise: squares and ratios of squares stay finite
 _MOST_LISTED = 100_000  # numbers of participations
+MOST_BIAS = 2**23 - 1  # of coins, in units of 2^-24: a probability stays inside (0, 1)
 _MOST = 2**64  # of integer bounds: floats and replace-one have room
 
 
@@ -145,6 +146,37 @@ class SkellamEvent:
 
 
 @dataclass(frozen=True)
+class PoissonBinomialEvent:
+    """Per coordinate the number of successes among `trials` coins from each of `shares` clients.
+
+    Every client's coins have probability 1/2 + k 2^-24 with an integer k of its own in each
+    coordinate, |k| <= linf; the vector of one client has sum k^2 <= l2_sq, its neighbour k = 0.
+    There is no other noise: all coins are independent, and those of the others hide the client's.
+
+    Attributes:
+        trials: coins of one client in each coordinate, m.
+        shares: honest clients in the sum, the client itself among them.
+        linf: bound on |k| for every client, below 2^23.
+        l2_sq: bound on sum k^2 of one client.
+        dim: coordinates.
+        replaced: the neighbour may be any vector within the same bounds (replace-one).
+    """
+
+    trials: int
+    shares: int
+    linf: int
+    l2_sq: int
+    dim: int
+    replaced: bool = False
+
+    def __post_init__(self) -> None:
+        _keep_integers(self, "trials", "shares", "linf", "l2_sq", "dim")
+        _validate.integer("linf", self.linf, 1, MOST_BIAS)
+        if not isinstance(self.replaced, bool):
+            raise ParameterError("replaced", self.replaced, "a bool")
+
+
+@dataclass(frozen=True)
 class DiscreteLaplaceEvent:
     """An integer vector plus, per coordinate, the law proportional to exp(-|x| / scale)."""
 
@@ -173,7 +205,7 @@ class PoissonSampledEvent:
 
     def __post_init__(self) -> None:
         _keep(self, sampling_prob=_validate.positive("sampling_prob", self.sampling_prob, 1.0))
-        _check_single(self.event)
+        _check_noised(self.event)
 
 
 @dataclass(frozen=True)
@@ -190,7 +222,7 @@ class FixedSizeSampledEvent:
     def __post_init__(self) -> None:
         _keep_integers(self, "population")
         _keep(self, sample=_validate.integer("sample", self.sample, 1, self.population))
-        _check_single(self.event)
+        _check_noised(self.event)
 
 
 @dataclass(frozen=True)
@@ -207,7 +239,7 @@ class RecordSampledEvent:
 
     def __post_init__(self) -> None:
         _keep(self, sampling_prob=_validate.positive("sampling_prob", self.sampling_prob, 1.0))
-        _check_single(self.event)
+        _check_noised(self.event)
 
 
 @dataclass(frozen=True)
@@ -298,6 +330,7 @@ Event = (
     | DiscreteGaussianEvent
     | DiscreteGaussianSumEvent
     | SkellamEvent
+    | PoissonBinomialEvent
     | LaplaceEvent
     | DiscreteLaplaceEvent
     | PoissonSampledEvent
@@ -310,13 +343,14 @@ Event = (
     | ComposedEvent
 )
 
-_VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent, DiscreteLaplaceEvent)
-_SINGLE = (GaussianEvent, LaplaceEvent, *_VECTOR)
-_SHARES = (SkellamEvent, DiscreteGaussianSumEvent)
-_SAMPLED = (PoissonSampledEvent, FixedSizeSampledEvent, RecordSampledEvent)
-_PARTICIPATION = (LimitedParticipationEvent, SecretParticipationEvent, ListedParticipationEvent)
+VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent, DiscreteLaplaceEvent)
+_NOISED = (GaussianEvent, LaplaceEvent, *VECTOR)  # a vector plus noise that it does not move
+_SINGLE = (*_NOISED, PoissonBinomialEvent)
+SHARES = (SkellamEvent, DiscreteGaussianSumEvent, PoissonBinomialEvent)
+SAMPLED = (PoissonSampledEvent, FixedSizeSampledEvent, RecordSampledEvent)
+PARTICIPATION = (LimitedParticipationEvent, SecretParticipationEvent, ListedParticipationEvent)
 EVENT_CLASSES = {
-    c.__name__: c for c in (*_SINGLE, *_SAMPLED, *_PARTICIPATION, SelfComposedEvent, ComposedEvent)
+    c.__name__: c for c in (*_SINGLE, *SAMPLED, *PARTICIPATION, SelfComposedEvent, ComposedEvent)
 }
 
 
@@ -326,9 +360,11 @@ def check_event(field: str, value: object) -> None:
         raise ParameterError(field, value, "an event of dp.events")
 
 
-def _check_single(value: object) -> None:
-    if type(value) not in _SINGLE:
-        raise ParameterError("event", value, "one release: no sampling or composition inside")
+def _check_noised(value: object) -> None:
+    """What may be sampled: the theorems are about noise that the vector does not move."""
+    if type(value) not in _NOISED:
+        takes = "one release of a vector plus noise: no sampling or composition inside"
+        raise ParameterError("event", value, takes)
 
 
 def _check_unsampled(value: object) -> None:
@@ -340,59 +376,6 @@ def _check_unsampled(value: object) -> None:
         _check_unsampled(value.event)
     elif type(value) not in _SINGLE:
         raise ParameterError("event", value, "releases without sampling or participation inside")
-
-
-def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
-    """The event whose bounds are those of the difference of two neighbouring inputs.
-
-    Replace-one doubles the shift here and nowhere else (docs/privacy.md, "Neighbouring
-    relations"): x - x' has at most twice the norms of x - 0.
-
-    Raises:
-        ParameterError: `neighboring` is not a NeighboringRelation.
-        UnsupportedEventError: the event is not one of this module.
-    """
-    if not isinstance(neighboring, NeighboringRelation):
-        raise ParameterError("neighboring", neighboring, "a NeighboringRelation")
-    if neighboring is NeighboringRelation.ADD_REMOVE:
-        _refuse_absence(event)
-    if neighboring is not NeighboringRelation.REPLACE_ONE:
-        return event
-    if isinstance(event, (SelfComposedEvent, *_PARTICIPATION)):
-        return dataclasses.replace(event, event=shifted(event.event, neighboring))
-    if isinstance(event, ComposedEvent):
-        return ComposedEvent(tuple(shifted(part, neighboring) for part in event.events))
-    if isinstance(event, GaussianEvent):
-        return GaussianEvent(event.noise_multiplier / 2)
-    if isinstance(event, LaplaceEvent):
-        return LaplaceEvent(event.noise_multiplier / 2)
-    if isinstance(event, _SAMPLED):
-        raise UnsupportedEventError(
-            event, 'replace-one is not a scaled event under sampling; takes accountant="pld"'
-        )
-    if isinstance(event, _VECTOR):
-        # Slack bounds are drawn tight first: twice a slack bound may be met by integer vectors
-        # that are no difference of two inputs, and a lower end must not count those.
-        linf = min(event.linf, math.isqrt(event.l2_sq), event.l1)
-        l1 = min(event.l1, event.l2_sq, isqrt_product(event.dim, event.l2_sq))
-        return dataclasses.replace(event, l2_sq=4 * event.l2_sq, l1=2 * l1, linf=2 * linf)
-    raise UnsupportedEventError(event, "takes an event of dp.events")
-
-
-def _refuse_absence(event: Event) -> None:
-    """Noise of shares leaves with the client that adds it: there is no add-remove."""
-    if isinstance(event, ComposedEvent):
-        for part in event.events:
-            _refuse_absence(part)
-    elif isinstance(event, (SecretParticipationEvent, ListedParticipationEvent)):
-        reason = "an absent client tosses no coins; takes zero-out or replace-one"
-        raise UnsupportedEventError(event, reason)
-    elif isinstance(event, (SelfComposedEvent, LimitedParticipationEvent, *_SAMPLED)):
-        _refuse_absence(event.event)
-    elif isinstance(event, _SHARES):
-        raise UnsupportedEventError(
-            event, "an absent client's noise share is absent too; takes zero-out or replace-one"
-        )
 
 
 def isqrt_product(first: int, second: int) -> int:

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import _alias, _laws, _validate
-from dp.random import RandomBytes
+from dp.errors import ParameterError
+from dp.events import MOST_BIAS
+from dp.random import RandomBytes, random_halfwords
 
 PER_VALUE_DISTANCE = 2.0**-100  # total variation per value, guaranteed
 MAX_SIGMA = 1e6
@@ -26,6 +28,8 @@ _PART_SIGMA = 4096  # of the fine part when sigma exceeds one table
 MAX_LAPLACE_SCALE = 2.0**40
 _MAX_TABLE_LAPLACE = 256.0
 _DIGIT = 1 << 12  # base of the digits of wider discrete Laplace noise
+BIAS_UNIT = 2.0**-24  # of the coins of `binomial`
+_COINS = 1 << 14  # coins tossed at a time: they stay in the cache
 _KEPT = 16  # tables; about 30 MB each at the largest scale
 
 
@@ -113,6 +117,41 @@ def discrete_laplace(rng: RandomBytes, scale: float, size: int) -> NDArray[np.in
         rest /= _DIGIT
     values += place * _alias.sample(_laplace_table(rest), rng, size)
     return values
+
+
+def binomial(rng: RandomBytes, trials: int, biases: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers of successes among `trials` coins of probability 1/2 + biases 2^-24: exactly.
+
+    A coin is a uniform 32-bit word below 2^31 + 2^8 bias. No float, no table, no rejection.
+
+    Args:
+        rng: as os.urandom; 4 bytes per coin.
+        trials: coins per value, 1 to 2^16.
+        biases: int64[size], each below 2^23 in absolute value.
+
+    Returns:
+        int64[size].
+
+    Raises:
+        ParameterError: trials or biases out of range, or rng misbehaves.
+    """
+    trials = _validate.integer("trials", trials, 1, 1 << 16)
+    _validate.integer_vector("biases", biases, None)
+    takes = f"a vector of integers from {-MOST_BIAS} to {MOST_BIAS}"
+    if biases.ndim != 1:
+        raise ParameterError("biases", f"shape {biases.shape}", takes)
+    ends = (int(biases.min()), int(biases.max())) if biases.size else (0, 0)
+    if max(-ends[0], ends[1]) > MOST_BIAS:
+        raise ParameterError("biases", ends, takes)
+    result = np.zeros(biases.size, dtype=np.int64)
+    for start in range(0, biases.size, _COINS):
+        part = biases[start : start + _COINS]
+        bound = ((part + (MOST_BIAS + 1)) << 8).astype(np.uint32)
+        successes = np.zeros(part.size, dtype=np.uint32)
+        for _ in range(trials):
+            successes += random_halfwords(rng, part.size) < bound
+        result[start : start + _COINS] = successes
+    return result
 
 
 def total_variation(values: int) -> float:

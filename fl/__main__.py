@@ -1,4 +1,4 @@
-"""The command line: train, resume, report, datasets, privacy.
+"""The command line: train, resume, report, datasets, privacy; keygen, roster, deploy.
 
     python -m fl train --preset digits-demo
     python -m fl train --dataset mnist-writers --data-dir DATA
@@ -8,6 +8,7 @@
     python -m fl report RUN       write report.html again
     python -m fl datasets         list the data sets; --plot NAME draws who holds which labels
     python -m fl privacy --job job.toml   the privacy statement, without training
+    python -m fl keygen | roster | deploy   across organisations: docs/deployment.md
 
 Several hosts: the same command on each with --coordinator ADDRESS:PORT --hosts N --host K, K = 0 on
 the one that keeps the run.
@@ -22,7 +23,7 @@ import functools
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -33,6 +34,7 @@ import dp
 from fl import datasets, workers
 from fl.console import cost_table, metrics_text, privacy_table, round_note
 from fl.datasets import FederatedDataset
+from fl.engines import commands
 from fl.errors import FlError, MissingExtraError, PlanError, fault
 from fl.group import Group
 from fl.job import Job, from_dict, from_toml, serve_job
@@ -43,29 +45,33 @@ from fl.report import write_report
 from fl.store import Store, next_run_directory
 from fl.summary import read_summary
 from fl.sweep import sweep
-from fl.train import Training, conclude, start
+from fl.train import conclude, start
+from fl.training import Training
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, or 2 for what the caller can mend."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = words.pop(0) if words else "--help"
-    commands = {
+    known: dict[str, Callable[[list[str]], None]] = {
         "train": _train,
         "resume": _resume,
         "report": _report,
         "datasets": _datasets,
         "privacy": _privacy,
+        "keygen": commands.keygen,
+        "roster": commands.roster,
+        "deploy": lambda rest: commands.deploy(rest, _job),
     }
     if command in ("-h", "--help"):
         print(__doc__)
         return 0
-    if command not in commands:
-        print(f"error: {fault('command', command, ' | '.join(commands))}", file=sys.stderr)
+    if command not in known:
+        print(f"error: {fault('command', command, ' | '.join(known))}", file=sys.stderr)
         return 2
     workers.use_one_thread()
     try:
-        commands[command](words)
+        known[command](words)
     except (FlError, dp.DpError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -147,7 +153,7 @@ def _train(words: list[str]) -> None:
         out = Path(job.out) if job.out else next_run_directory(Path("runs"), job.dataset)
         training = start(
             plan, model, data, out=out, job=dataclasses.asdict(job), execution=job.execution,
-            group=group,
+            group=group, tensorboard=job.tensorboard,
         )  # fmt: skip
         _run(training, out)
 
@@ -176,7 +182,7 @@ def _sweep(job: Job, count: int, plan: Plan, model: Model, data: FederatedDatase
         raise PlanError((fault("seeds", count, "at least 2 runs"),))
     out = Path(job.out) if job.out else next_run_directory(Path("runs"), job.dataset)
     seeds = range(job.seed, job.seed + count)
-    found = sweep(plan, model, data, seeds=seeds, out=out)
+    found = sweep(plan, model, data, seeds=seeds, out=out, tensorboard=job.tensorboard)
     path = out / "sweep.json"
     path.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
     print(privacy_table(found.privacy, assumptions=True))
@@ -200,8 +206,9 @@ def _resume(words: list[str]) -> None:
     plan, model, data = job.build()
     with workers.local(job.processes, functools.partial(serve_job, job)) as group:
         training = start(
-            plan, model, data, out=out, resume=True, execution=job.execution, group=group
-        )
+            plan, model, data, out=out, resume=True, execution=job.execution, group=group,
+            tensorboard=job.tensorboard,
+        )  # fmt: skip
         _run(training, out)
 
 

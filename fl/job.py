@@ -128,9 +128,14 @@ class Job:
     """Clients in flight per process: the knob for memory; None to choose."""
     out: str | None = None
     """Run directory; None for runs/DATASET-NUMBER."""
+    tensorboard: bool = False
+    """Write every round to OUT/tensorboard as events, for TensorBoard."""
 
-    def build(self) -> tuple[Plan, Model, FederatedDataset]:
+    def build(self, data: FederatedDataset | None = None) -> tuple[Plan, Model, FederatedDataset]:
         """Loads the data and composes plan and model.
+
+        Args:
+            data: taken as they are, in place of loading `dataset`, which is then a mere name.
 
         Raises:
             PlanError: with all faults of the strings and numbers.
@@ -141,6 +146,7 @@ class Job:
         privacy, aggregation = self._privacy(), self._aggregation(rates)
         found = [
             *self._faults(),
+            *(choice_fault("dataset", self.dataset, datasets.DATASETS) if data is None else ()),
             *cohort_faults,
             *rate_faults,
             *Batching(self.batch_size, self.local_epochs).faults(),
@@ -149,13 +155,14 @@ class Job:
         ]
         if found:
             raise PlanError(tuple(found))
-        data = datasets.load(
-            self.dataset,
-            data_dir=self.data_dir,
-            clients=self.clients,
-            partition=self.partition,
-            seed=self.seed,
-        )
+        if data is None:
+            data = datasets.load(
+                self.dataset,
+                data_dir=self.data_dir,
+                clients=self.clients,
+                partition=self.partition,
+                seed=self.seed,
+            )
         model = named(self.model, data)
         plan = Plan(
             rounds=self.rounds,
@@ -189,7 +196,6 @@ class Job:
     def _faults(self) -> list[str]:
         """What is wrong with what only a Job has; the parts it builds know their own faults."""
         return [
-            *choice_fault("dataset", self.dataset, datasets.DATASETS),
             *choice_fault("model", self.model, MODELS),
             *choice_fault("aggregation", self.aggregation, AGGREGATIONS),
             *integer_fault("processes", self.processes, 1, 256),

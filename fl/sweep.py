@@ -83,6 +83,7 @@ def sweep(
     *,
     seeds: Sequence[int],
     out: str | Path | None = None,
+    tensorboard: bool = False,
 ) -> Sweep:
     """Runs a plan once for every seed, over the same clients.
 
@@ -92,17 +93,19 @@ def sweep(
         data: as in `fl.train`; the partition is the same in every run.
         seeds: at least two, all different.
         out: each run goes to out/seed-<seed>; None to keep nothing.
+        tensorboard: write every round to the run's directory as events, too.
 
     Raises:
         PlanError: with every fault of plan or seeds.
         StoreError: a directory holds a run already.
+        MissingExtraError: `tensorboard` needs a package that is not installed.
     """
     _check_seeds(seeds)
     resolved = resolve(plan, data, model=model)
     values: dict[str, list[float]] = {}
     for seed in seeds:
         where = None if out is None else Path(out) / f"seed-{seed}"
-        run = train(replace(plan, seed=seed), model, data, out=where)
+        run = train(replace(plan, seed=seed), model, data, out=where, tensorboard=tensorboard)
         for name, value in run.metrics.items():
             values.setdefault(name, []).append(value)
     one, count = resolved.exposure, len(seeds)

@@ -1,229 +1,33 @@
-"""The round loop: train, sum, release, step, evaluate, commit.
+"""The round loop, and how a run begins and ends.
 
 The loop is the caller's: `for r in rounds(plan, model, data): ...`. `train` exhausts it.
 """
 
-import dataclasses
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fl.aggregate import Plain, draw_dropouts, lost_before_masking
 from fl.arrays import to_npz
-from fl.books import Books
 from fl.datasets.dataset import FederatedDataset
+from fl.engine import Engine, InProcess
 from fl.errors import StoreError
 from fl.group import Group, alone
-from fl.lanes import metric_totals
-from fl.metrics import client_evaluator, evaluator
 from fl.models import Model
 from fl.plan import Plan
 from fl.prepare import Prepared, prepare, site_of
-from fl.programs import server_step
-from fl.results import Cost, Round, Run
-from fl.round import Clock, Outcome, attempt_round
+from fl.privacy import Privacy
+from fl.results import Round, Run
 from fl.runners import Execution
-from fl.site import OVER, Order, Report
-from fl.statement import Statement
 from fl.states import ClientStates
 from fl.store import Store
-from fl.streams import invited
 from fl.summary import run_facts, summarize, write_summary
+from fl.tensorboard import EventWriter
+from fl.training import Training
 from fl.tree import sha256
 
 _AUTO = Execution()
-
-
-class Training:
-    """One run in progress, in process 0: `step` runs a round.
-
-    Attributes:
-        resolved: the plan with everything derived.
-        store: where charges, releases and checkpoints are committed.
-        state: the server state after the last finished round.
-        next_round: the first round that is not finished.
-        stopped_early: why the run ended before its last round, or None.
-    """
-
-    def __init__(
-        self, ready: Prepared, model: Model, data: FederatedDataset, store: Store, group: Group
-    ) -> None:
-        self.resolved = ready.resolved
-        self.store = store
-        self.state = ready.state
-        self.next_round = 0
-        self.stopped_early: str | None = None
-        self._group = group
-        self._sizes = data.sizes
-        self._site = site_of(ready, data, ClientStates(ready.fresh, store.client_state))
-        self._evaluate = None if data.test is None else evaluator(model, data.test)
-        self._evaluate_clients = (
-            client_evaluator(model, data) if ready.resolved.plan.client_metrics else None
-        )
-        self._evaluated: tuple[int, dict[str, float]] | None = None
-        self._books = Books(ready.resolved.exposure, data.num_clients, store)
-
-    def resume(self) -> None:
-        """Continues from the store: ledgers, server state, client states and round number."""
-        self._books.replay()
-        checkpoint = self.store.checkpoint()
-        if checkpoint is not None:
-            structure = jax.tree.structure(self.state)
-            leaves = [jnp.asarray(leaf) for leaf in checkpoint.leaves]
-            self.state = jax.tree.unflatten(structure, leaves)
-            self.next_round = checkpoint.round_index + 1
-
-    def share_states(self) -> None:
-        """Hands what clients keep to the processes where they live."""
-        if self._group.size > 1:
-            rows = {str(client): np.frombuffer(kept, dtype=np.uint8)
-                    for client, kept in self.store.client_states()}  # fmt: skip
-            self._group.tell(to_npz(rows))
-
-    def close(self) -> None:
-        """Ends the run in all processes and closes the store."""
-        if self._group.size > 1:
-            self._group.tell(OVER)
-        self.store.close()
-
-    def statement(self) -> Statement:
-        """The privacy statement from what happened so far."""
-        return self._books.statement()
-
-    def evaluate(self) -> dict[str, float]:
-        """Metrics of the model as it stands on the test set; empty without one."""
-        if self._evaluate is None:
-            return {}
-        if self._evaluated is None or self._evaluated[0] != self.next_round:
-            self._evaluated = self.next_round, self._evaluate(self.state.params)
-        return self._evaluated[1]
-
-    def step(self) -> Round | None:
-        """Runs the next round; None when the run is over."""
-        plan, index = self.resolved.plan, self.next_round
-        if index >= plan.rounds:
-            return None
-        ids = invited(self.resolved, len(self._sizes), index)
-        if self._refused(ids):
-            return None
-        order = self._order(index, ids)
-        if not self.resolved.sizes[0] <= len(ids) <= self.resolved.sizes[1]:
-            why = "the secret cohort's size is outside its bounds: nothing is released"
-            return self._finish(order, Outcome(None, (), None, why), [], Clock())
-        clock, attempt = Clock(), order.attempt
-        lost = lost_before_masking(order.dropouts)
-        self._books.charge(index, attempt, [client for client in ids if client not in lost])
-        if self._group.size > 1:
-            self._group.tell(order.to_bytes())
-        outcome = attempt_round(
-            self.resolved, self._site, order, self._group,
-            lambda survivors: self._books.release(index, attempt, survivors), clock,
-        )  # fmt: skip
-        if outcome is None:
-            raise AssertionError("process 0 always has the outcome")
-        if outcome.attestation is not None:
-            self._books.attest(index, attempt, outcome.attestation)
-        reports = self._reports()
-        zeroed = sorted(client for report in reports for client in report.zeroed)
-        self.store.note_zeroed(index, attempt, zeroed)
-        with clock("decode"):
-            self._apply(outcome)
-        finished = self._finish(order, outcome, reports, clock)
-        if self._group.size > 1:
-            self._group.tell(json.dumps(finished.survivors).encode())
-        return finished
-
-    def _order(self, index: int, ids: list[int]) -> Order:
-        plan = self.resolved.plan
-        dropouts = (
-            {}
-            if isinstance(plan.aggregation, Plain)
-            else draw_dropouts(plan.aggregation, ids, plan.seed, index)
-        )
-        self.state = self.state._replace(round_index=np.int32(index))
-        sent = plan.algorithm.broadcast(self.state)
-        return Order(index, self.store.attempts(index), tuple(ids), dropouts, sent)
-
-    def _reports(self) -> list[Report]:
-        mine = self._site.report(with_states=False)
-        if self._group.size == 1:
-            return [mine]
-        return [mine, *(Report.from_bytes(data) for data in self._group.exchange(b"")[1:])]
-
-    def _refused(self, ids: list[int]) -> bool:
-        why = self._books.refusal(ids, self.resolved.max_attempts)
-        if why is not None:
-            self.stopped_early = (
-                f"round {self.next_round} did not start: {why} (spare_releases grants more)"
-            )
-        return why is not None
-
-    def _apply(self, outcome: Outcome) -> None:
-        if outcome.mean is None or outcome.mean.vector is None:
-            return
-        self.state = server_step(
-            self.resolved.plan.algorithm, self.resolved.messages.unravel, self.state,
-            outcome.mean.vector.astype(np.float32),
-        )  # fmt: skip
-        jax.block_until_ready(self.state)  # type: ignore[no-untyped-call]  # jax leaves it untyped
-
-    def _due(self, index: int) -> bool:
-        """Whether the model is evaluated after the round."""
-        plan = self.resolved.plan
-        return (index + 1) % plan.eval_every == 0 or index == plan.rounds - 1
-
-    def _client_metrics(self, index: int) -> dict[str, float]:
-        if self._evaluate_clients is None or not self._due(index):
-            return {}
-        found = self._evaluate_clients(self.state.params)
-        return {key: v for name, one in found.items() for key, v in one.flat(name).items()}
-
-    def _metrics(self, index: int, outcome: Outcome, reports: list[Report]) -> dict[str, float]:
-        due = self._due(index)
-        counts = {} if outcome.mean is None else outcome.mean.counts
-        local = metric_totals({k: v for report in reports for k, v in report.metrics.items()})
-        means = {f"train_{name}": total / n for name, (total, n) in local.items() if n}
-        return {**(self.evaluate() if due else {}), **counts, **means}
-
-    def _finish(self, order: Order, outcome: Outcome, reports: list[Report], clock: Clock) -> Round:
-        index = order.round_index
-        self.next_round = index + 1
-        metrics, clients = self._metrics(index, outcome, reports), self._client_metrics(index)
-        epsilon, worst = self._books.so_far()
-        uploaded = None if outcome.cost is None else sum(outcome.cost.upload_bytes.values())
-        if self.resolved.encoding is None:
-            uploaded = 4 * self.resolved.messages.dim * sum(report.trained for report in reports)
-        row = {
-            "round": index,
-            "attempt": order.attempt,
-            "status": "aborted" if outcome.mean is None else "released",
-            "reason": outcome.reason,
-            "invited": len(order.invited),
-            "survivors": len(outcome.survivors),
-            "metrics": metrics,
-            "epsilon": epsilon,
-            "epsilon_worst_case": worst,
-            "seconds": clock.seconds,
-            "upload_bytes": uploaded,
-            "cost": outcome.cost and dataclasses.asdict(outcome.cost),
-            "client_metrics": clients,
-        }
-        released = outcome.survivors
-        kept = (self._site.states.pending(), *(r.states.items() for r in reports))
-        moved = ((client, state) for rows in kept for client, state in rows
-                 if client in frozenset(released))  # fmt: skip
-        self.store.finish_round(row, index, self.state, moved)
-        self._site.states.settle(released)
-        cost = Cost(dict(clock.seconds), uploaded, outcome.cost)
-        return Round(
-            index, self.state.params, metrics, outcome.survivors, epsilon, worst, cost,
-            outcome.reason, clients,
-        )  # fmt: skip
 
 
 def start(
@@ -236,6 +40,7 @@ def start(
     job: Mapping[str, Any] | None = None,
     execution: Execution = _AUTO,
     group: Group | None = None,
+    tensorboard: bool = False,
 ) -> Training:
     """Validates a plan and opens its store; nothing is trained yet.
 
@@ -249,28 +54,82 @@ def start(
         execution: how clients train; a run resumes with the strategy, chunk and threads that began
             it, on any number of processes.
         group: the processes of the run, this being 0 of them; the others call `serve`.
+        tensorboard: write every round to out/tensorboard too.
 
     Raises:
         PlanError: with every fault of the plan.
         StoreError: `out` holds a run already, or, to resume, none or another plan's.
+        MissingExtraError: `tensorboard` needs a package that is not installed.
         WorkerError: another process is gone or runs something else.
     """
     group = group or alone()
     ready = prepare(plan, model, data, execution, group)
-    facts = run_facts(ready.resolved, data, ready.execution)
-    meta = {"fingerprint": ready.identity, "facts": facts, "job": job}
-    if resume:
-        training = _resumed(ready, model, data, out, group)
-    else:
-        store = Store.in_memory(meta) if out is None else Store.create(Path(out), meta)
-        training = Training(ready, model, data, store, group)
-    training.share_states()
+
+    def in_process(store: Store) -> InProcess:
+        site = site_of(ready, data, ClientStates(ready.fresh, store.client_state))
+        return InProcess(ready.resolved, site, group)
+
+    events = _events(ready, out) if tensorboard else None  # before anything is on disk
+    training = begin(ready, model, data, in_process, out=out, resume=resume, job=job, events=events)
+    if group.size > 1:  # what clients keep goes where they live
+        rows = {str(client): np.frombuffer(kept, dtype=np.uint8)
+                for client, kept in training.store.client_states()}  # fmt: skip
+        group.tell(to_npz(rows))
     return training
 
 
-def _resumed(
-    ready: Prepared, model: Model, data: FederatedDataset, out: str | Path | None, group: Group
+def begin(
+    ready: Prepared,
+    model: Model,
+    data: FederatedDataset,
+    engine_of: Callable[[Store], Engine],
+    *,
+    out: str | Path | None,
+    resume: bool,
+    job: Mapping[str, Any] | None,
+    events: EventWriter | None = None,
 ) -> Training:
+    """Opens the store of a validated plan; nothing is trained yet.
+
+    Args:
+        ready: the plan.
+        model: as `start`.
+        data: as `start`; of its examples only those of the test set are read here.
+        engine_of: the run's store -> what carries out its orders.
+        out: as `start`.
+        resume: as `start`.
+        job: as `start`.
+        events: takes every round too.
+
+    Raises:
+        StoreError: as `start`.
+    """
+    facts = run_facts(ready.resolved, data, ready.execution)
+    meta = {"fingerprint": ready.identity, "facts": facts, "job": job}
+    if resume:
+        store = _reopened(ready, out)
+    else:
+        store = Store.in_memory(meta) if out is None else Store.create(Path(out), meta)
+    training = Training(ready, model, data, store, engine_of(store), events)
+    if resume:
+        try:
+            training.resume()
+        except StoreError:
+            store.close()
+            raise
+    return training
+
+
+def _events(ready: Prepared, out: str | Path | None) -> EventWriter:
+    plan = ready.resolved.plan
+    return EventWriter(
+        None if out is None else Path(out),
+        private=isinstance(plan.privacy, Privacy),
+        secret_cohort=plan.cohort.secret,
+    )
+
+
+def _reopened(ready: Prepared, out: str | Path | None) -> Store:
     if out is None:
         raise StoreError("out", None, "the directory of the run to resume")
     store = Store.open(Path(out))
@@ -281,13 +140,7 @@ def _resumed(
         if began != ready.execution:
             raise StoreError("execution", ready.execution, f"that of the run so far, {began}")
         raise StoreError("plan", "another plan than the one that began this run", "the same plan")
-    training = Training(ready, model, data, store, group)
-    try:
-        training.resume()
-    except StoreError:
-        store.close()
-        raise
-    return training
+    return store
 
 
 def rounds(
@@ -299,6 +152,7 @@ def rounds(
     resume: bool = False,
     execution: Execution = _AUTO,
     group: Group | None = None,
+    tensorboard: bool = False,
 ) -> Iterator[Round]:
     """Runs a plan round by round; the plan is validated before this returns.
 
@@ -310,13 +164,18 @@ def rounds(
         resume: continue the run in `out` instead of starting one.
         execution: how clients train.
         group: the processes of the run, this being 0 of them; the others call `serve`.
+        tensorboard: write every round to out/tensorboard too.
 
     Raises:
         PlanError: with every fault of the plan.
         StoreError: `out` holds a run already, or, to resume, none or another plan's.
+        MissingExtraError: `tensorboard` needs a package that is not installed.
         WorkerError: another process is gone or runs something else.
     """
-    training = start(plan, model, data, out=out, resume=resume, execution=execution, group=group)
+    training = start(
+        plan, model, data, out=out, resume=resume, execution=execution, group=group,
+        tensorboard=tensorboard,
+    )  # fmt: skip
     return _steps(training, None if out is None else Path(out))
 
 
@@ -354,15 +213,19 @@ def train(
     out: str | Path | None = None,
     execution: Execution = _AUTO,
     group: Group | None = None,
+    tensorboard: bool = False,
 ) -> Run:
     """Runs a plan to its end; the arguments are those of `rounds`.
 
     Raises:
         PlanError: with every fault of the plan.
         StoreError: `out` holds a run already.
+        MissingExtraError: `tensorboard` needs a package that is not installed.
         WorkerError: another process is gone or runs something else.
     """
-    training = start(plan, model, data, out=out, execution=execution, group=group)
+    training = start(
+        plan, model, data, out=out, execution=execution, group=group, tensorboard=tensorboard
+    )
     costs = tuple(
         finished.cost for finished in _steps(training, None if out is None else Path(out))
     )

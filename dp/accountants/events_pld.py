@@ -26,12 +26,13 @@ from dp.events import (
     LaplaceEvent,
     LimitedParticipationEvent,
     NeighboringRelation,
+    PoissonBinomialEvent,
     PoissonSampledEvent,
     RecordSampledEvent,
     SelfComposedEvent,
     SkellamEvent,
-    shifted,
 )
+from dp.relations import shifted
 
 _VECTORS = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, DiscreteLaplaceEvent, SkellamEvent)
 _SHARES = (DiscreteGaussianSumEvent, SkellamEvent)
@@ -223,7 +224,7 @@ def _release(event: Event, neighboring: NeighboringRelation, delta: float | None
     if isinstance(event, FixedSizeSampledEvent):
         return _fixed_size(event, neighboring, delta)
     moved = shifted(event, neighboring)
-    if isinstance(moved, RecordSampledEvent):
+    if isinstance(moved, (RecordSampledEvent, PoissonBinomialEvent)):
         return _Release(None, ())
     if isinstance(moved, _VECTORS) and (
         moved.dim > 1 or isinstance(moved, DiscreteGaussianSumEvent)

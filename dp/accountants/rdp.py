@@ -1,7 +1,7 @@
 """Rényi divergence of each event: upper bounds, from published theorems.
 
 `rdp_curve(event, a)` takes orders minus one (a = alpha - 1 > 0) and an event whose bounds are
-already those of the neighbouring relation (`dp.events.shifted`). Releases compose by addition,
+already those of the neighbouring relation (`dp.relations.shifted`). Releases compose by addition,
 also adaptively (Mironov 2017, Proposition 1); coordinates with independent noise likewise.
 Each formula is proven or cited in docs/privacy.md under the heading that its function names.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dp import renyi
+from dp import _binomial, renyi
 from dp.accountants.conversion import FloatArray
 from dp.errors import UnsupportedEventError
 from dp.events import (
@@ -24,6 +24,7 @@ from dp.events import (
     GaussianEvent,
     LimitedParticipationEvent,
     ListedParticipationEvent,
+    PoissonBinomialEvent,
     PoissonSampledEvent,
     RecordSampledEvent,
     SecretParticipationEvent,
@@ -246,6 +247,7 @@ _FORMULAS: Mapping[type, Callable[[Any, FloatArray], FloatArray]] = {
     DiscreteGaussianEvent: _discrete_gaussian,
     DiscreteGaussianSumEvent: _discrete_gaussian_sum,
     SkellamEvent: _skellam,
+    PoissonBinomialEvent: _binomial.divergence_bound,
     PoissonSampledEvent: _poisson_sampled,
     RecordSampledEvent: _record_sampled,
     LimitedParticipationEvent: _limited,

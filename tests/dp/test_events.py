@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import dp
-from dp.events import shifted
+from dp.relations import shifted
 
 EVENTS = [
     dp.GaussianEvent(1.5),

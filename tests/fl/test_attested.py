@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fl.statement import so_far, statement
-from fl.train import Training, start
+from fl.train import start
+from fl.training import Training
 from secureagg import Attestation, FaultyServerError
 from tests.fl import helpers
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib
 import io
 import json
 import sqlite3
@@ -17,9 +16,8 @@ import fl
 from fl.__main__ import main
 from fl.store import Store
 from fl.summary import read_summary
+from fl.training import Training
 from tests.fl import helpers
-
-train_module: Any = importlib.import_module("fl.train")  # the attribute fl.train is the function
 
 # One shape of clients, so that a run compiles few programs.
 SMALL = ("--dataset", "digits", "--clients", "20", "--partition", "iid", "--rounds", "2")
@@ -227,14 +225,14 @@ def test_a_run_in_the_open_says_that_it_is_not_private(tmp_path: Path) -> None:
 
 def interrupt_after(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The keyboard interrupts before round `rounds`."""
-    genuine: Callable[[Any], Any] = train_module.Training.step
+    genuine: Callable[[Any], Any] = Training.step
 
     def step(training: Any) -> Any:
         if training.next_round == rounds:
             raise KeyboardInterrupt
         return genuine(training)
 
-    monkeypatch.setattr(train_module.Training, "step", step)
+    monkeypatch.setattr(Training, "step", step)
 
 
 def test_an_interrupted_run_continues_to_the_same_model(
@@ -343,7 +341,8 @@ def test_help_is_printed_and_an_unknown_command_fails() -> None:
     called = call("trian")
     assert called.status == 2
     assert called.err == (
-        "error: command: got trian; takes train | resume | report | datasets | privacy\n"
+        "error: command: got trian; takes train | resume | report | datasets | privacy "
+        "| keygen | roster | deploy\n"
     )
 
 
@@ -429,7 +428,7 @@ def test_privacy_prints_the_statement_and_trains_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train_module.Training, "step", None)
+    monkeypatch.setattr(Training, "step", None)
     called = call("privacy", "--preset", "digits-demo")
     assert (called.status, called.err) == (0, "")
     shown = worst_cases(called.out)

@@ -1,6 +1,5 @@
 """Secret cohorts: what is claimed, to whom, and that nothing public shows them."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,13 @@ import pytest
 
 import dp
 import fl
+from fl import training as training_module
 from fl.cohort import SIZE_FAILURE
 from fl.train import start
 from tests.fl import helpers
 
 N, Q, ROUNDS = 200, 0.5, 6
 DATA = helpers.small_data(N, examples=2)
-round_module: Any = importlib.import_module("fl.train")
 
 
 def poisson_plan(*, private: dict[str, Any] | None = None, **overrides: Any) -> fl.Plan:
@@ -154,7 +153,7 @@ def test_ideal_and_secure_agree_where_cohorts_are_seeded() -> None:
 
 
 def test_a_cohort_out_of_bounds_releases_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(round_module, "invited", lambda *args: [1, 2, 3])
+    monkeypatch.setattr(training_module, "invited", lambda *args: [1, 2, 3])
     training = start(central(rounds=1), helpers.MODEL, DATA)
     r = training.step()
     assert r is not None

@@ -1,6 +1,5 @@
 """The loop: charges before releases, aborts that change nothing, resume, what owners are told."""
 
-import importlib
 import json
 import sqlite3
 from collections.abc import Generator, Iterator
@@ -11,17 +10,16 @@ import numpy as np
 import pytest
 
 import fl
-from fl.aggregate import Aggregated
+from fl import engine as engine_module
+from fl import round as round_module
+from fl.aggregate import Aggregated, aggregate
 from fl.secure import SegmentValues
 from fl.store import Store
 from fl.streams import streams
-from fl.train import start
+from fl.train import conclude, start
+from fl.training import Training
 from fl.types import Purpose
 from tests.fl import helpers
-
-# The attribute fl.train is the function; both modules are patched below.
-train_module: Any = importlib.import_module("fl.train")
-round_module: Any = importlib.import_module("fl.round")
 
 
 def only_round(plan: fl.Plan, data: fl.FederatedDataset) -> fl.Round:
@@ -178,17 +176,14 @@ def test_nobody_with_data_leaves_the_model_alone() -> None:
 
 def test_no_float_and_no_clear_count_leaves_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[SegmentValues] = []
-    genuine = round_module.aggregate
 
-    def spy(*args: Any) -> Aggregated:
-        *before, attempt = args
-
+    def spy(aggregation: Any, segments: Any, attempt: Any) -> Aggregated:
         def watched(ids: Any) -> Iterator[tuple[int, SegmentValues]]:
-            for client, segments in attempt.values(ids):
-                sent.append(segments)
-                yield client, segments
+            for client, vectors in attempt.values(ids):
+                sent.append(vectors)
+                yield client, vectors
 
-        return cast(Aggregated, genuine(*before, attempt._replace(values=watched)))
+        return cast(Aggregated, aggregate(aggregation, segments, attempt._replace(values=watched)))
 
     monkeypatch.setattr(round_module, "aggregate", spy)
     cases: list[tuple[fl.Privacy | fl.NotPrivate, set[str]]] = [
@@ -258,10 +253,10 @@ def crash(*args: object, **kwargs: object) -> NoReturn:
 
 
 CRASHES: list[tuple[Any, str]] = [
-    (train_module, "attempt_round"),  # charged, nothing sent
+    (engine_module, "attempt_round"),  # charged, nothing sent
     (Store, "release"),  # summed, not released
     (Store, "note_zeroed"),  # released, owners not told
-    (train_module.Training, "_apply"),  # released, not stepped
+    (Training, "_apply"),  # released, not stepped
     (Store, "finish_round"),  # stepped, not recorded
 ]
 
@@ -314,7 +309,7 @@ def test_without_spare_releases_a_resumed_run_ends_early_and_says_so(
     assert row.realised is not None
     assert row.worst_case is not None
     assert row.realised.upper <= row.worst_case.upper
-    summary = train_module.conclude(resumed, tmp_path)
+    summary = conclude(resumed, tmp_path)
     assert summary["stopped_early"] == resumed.stopped_early
     assert summary["rounds"] == 2
 

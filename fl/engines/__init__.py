@@ -1,0 +1,1 @@
+"""Engines that carry the bytes of a run between organisations."""

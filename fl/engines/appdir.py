@@ -1,0 +1,105 @@
+"""The directory of a Flower app for one deployment: what `flwr run` ships, and the plan to sign."""
+
+import json
+import re
+from pathlib import Path
+
+from fl.engines.deployment import Deployment
+from fl.errors import PlanError, fault
+
+_PYPROJECT = """\
+# What `flwr run` ships: the name of what the server has installed, and client_app.py, which passes
+# bytes to each organisation's own process and does nothing else.
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "{name}"
+version = "1.0.0"
+description = "Private aggregation across organisations"
+license = "Apache-2.0"
+dependencies = ["private-aggregation[deploy]"]
+
+[tool.flwr.app]
+publisher = "{name}"
+
+[tool.flwr.app.components]
+serverapp = "fl.engines.flower:server_app"
+clientapp = "client_app:app"
+
+[tool.flwr.app.config]
+plan = "" # the server's own plan file, an absolute path on the SuperLink's host
+data-dir = "" # where the test set lies there
+"""
+_PLAN = """\
+# The plan of one run. What is signed with the roster: session, records, classes and job.
+session = {session}   # never used before: every key derives from it
+roster = "roster.json"
+state = "state"   # directory of what must survive a restart
+timeout = {timeout}   # seconds per stage; [timeouts] may name single stages
+{shared}
+# Each organisation adds its own two lines; the server's plan has neither.
+# member = 0                  which entry of the roster it is, from 0
+# identity = "identity.key"   from `python -m fl keygen identity.key`
+
+[job]
+{job}
+"""
+_README = """\
+# {session}
+
+1. Every organisation: `python -m fl keygen identity.key`, and hands the line that it prints to the
+   others by a way that nobody can change.
+2. Anybody: `python -m fl roster collect roster.json NAME=KEY NAME=KEY ...`, and sends roster.json
+   and plan.toml to everybody.
+3. Every organisation: checks whose keys these are, adds `member` and `identity` at the top of its
+   plan.toml, then `python -m fl roster sign --plan plan.toml`, compares the hash with the others,
+   and sends its roster.json back.
+4. Anybody: `python -m fl roster merge roster.json COPY COPY ...`, and sends it to everybody again.
+5. Every organisation: `python -m fl roster verify --plan plan.toml`, then
+   `python -m fl client --plan plan.toml --data-dir DATA --socket client.sock`, and a SuperNode with
+   `--node-config 'socket="/path/to/client.sock"'`.
+6. The server: `flwr run . CONNECTION --run-config 'plan="/path/to/plan.toml"'`.
+
+The project's docs/deployment.md has every command of SuperLink and SuperNodes, with TLS, and says
+what each side must trust.
+"""
+
+
+def write_app(plan: Deployment, folder: Path, *, timeout: float) -> None:
+    """Writes pyproject.toml, client_app.py, plan.toml and README.md.
+
+    Args:
+        plan: what is written; paths in it are not.
+        folder: new, or empty.
+        timeout: seconds per stage.
+
+    Raises:
+        PlanError: the folder holds something or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = next(folder.iterdir(), None)
+    except OSError as error:
+        raise PlanError((fault("dir", f"{folder}: {error.strerror}", "a directory"),)) from error
+    if held is not None:
+        raise PlanError((fault("dir", f"{folder}, which holds {held.name}", "an empty directory"),))
+    name = re.sub(r"[^a-z0-9]+", "-", plan.session.lower()).strip("-") or "run"
+    shared = (
+        "" if plan.records is None else f"records = {list(plan.records)}   # examples of each\n"
+    )
+    shared += "" if plan.classes is None else f"classes = {plan.classes}\n"
+    files = {
+        "pyproject.toml": _PYPROJECT.format(name=name),
+        "plan.toml": _PLAN.format(
+            session=json.dumps(plan.session, ensure_ascii=False),
+            timeout=timeout,
+            shared=shared,
+            job=plan.job.describe(),
+        ),
+        "README.md": _README.format(session=plan.session),
+    }
+    files["client_app.py"] = Path(__file__).with_name("client_app.py").read_text(encoding="utf-8")
+    for file, text in files.items():
+        (folder / file).write_text(text, encoding="utf-8")

@@ -1,0 +1,121 @@
+"""The commands of a deployment: keygen, roster, deploy.
+
+    python -m fl keygen FILE                      an identity key; prints what goes into the roster
+    python -m fl deploy init DIR --job FILE       a Flower app and the plan that all will sign
+    python -m fl roster collect FILE NAME=KEY...  the list of who takes part, unsigned
+    python -m fl roster sign --plan FILE          adds the signature of the plan's member
+    python -m fl roster merge FILE COPY...        adds the signatures of other copies
+    python -m fl roster verify --plan FILE        refuses a roster that not everybody signed
+
+docs/deployment.md goes through them in order.
+"""
+
+import argparse
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fl.engines.appdir import write_app
+from fl.engines.deployment import Deployment, read_deployment
+from fl.engines.roster import collect, make_identity, read_roster
+from fl.errors import PlanError, fault
+from fl.job import Job
+from fl.secure import STAGES
+
+ReadJob = Callable[[list[str], str], Job]
+
+
+def keygen(words: Sequence[str]) -> None:
+    """Makes an identity key and prints its public half."""
+    parser = argparse.ArgumentParser(prog="python -m fl keygen")
+    parser.add_argument("file", type=Path, help="new file, kept by its owner alone (mode 0600)")
+    print(make_identity(parser.parse_args(words).file).hex())
+
+
+def deploy(words: Sequence[str], read_job: ReadJob) -> None:
+    """Writes a Flower app directory; `read_job` makes a Job of the words left over."""
+    parser = argparse.ArgumentParser(prog="python -m fl deploy", allow_abbrev=False)
+    parser.add_argument("action", choices=["init"])
+    parser.add_argument("dir", type=Path, help="new directory")
+    parser.add_argument("--session", help="name of the run, never used before; drawn unless given")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds per stage")
+    parser.add_argument("--records", help="examples of each member, N,N,...; public")
+    parser.add_argument("--classes", type=int, help="labels of members' own files are below it")
+    asked, rest = parser.parse_known_args(words)
+    job = read_job(rest, "deploy init")
+    plan = Deployment(
+        session=asked.session or f"{job.dataset}-{secrets.token_hex(4)}",
+        job=job,
+        roster=Path("roster.json"),
+        state=Path("state"),
+        timeouts=dict.fromkeys(STAGES, asked.timeout),
+        records=None if asked.records is None else _integers("records", asked.records),
+        classes=asked.classes,
+    )
+    write_app(plan, asked.dir, timeout=asked.timeout)
+    print(f"{asked.dir}: Flower app, plan.toml and README.md, which says what comes next")
+
+
+def _integers(field: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise PlanError((fault(field, text, "N,N,..."),)) from error
+
+
+def roster(words: Sequence[str]) -> None:
+    """Collects, signs, merges or verifies a roster."""
+    parser = argparse.ArgumentParser(prog="python -m fl roster", allow_abbrev=False)
+    actions = parser.add_subparsers(dest="action", required=True)
+    collecting = actions.add_parser("collect", help="write an unsigned roster")
+    collecting.add_argument("file", type=Path)
+    collecting.add_argument("members", nargs="+", metavar="NAME=KEY", help="in the order of ids")
+    for name, help_ in (("sign", "add a signature"), ("verify", "check everybody's signature")):
+        actions.add_parser(name, help=help_).add_argument("--plan", type=Path, required=True)
+    merging = actions.add_parser("merge", help="add the signatures of other copies")
+    merging.add_argument("file", type=Path)
+    merging.add_argument("copies", nargs="+", type=Path)
+    asked = parser.parse_args(words)
+    if asked.action == "collect":
+        _collect(asked.file, asked.members)
+    elif asked.action == "merge":
+        _merge(asked.file, asked.copies)
+    else:
+        (_sign if asked.action == "sign" else _verify)(read_deployment(asked.plan))
+
+
+def _collect(file: Path, members: Sequence[str]) -> None:
+    if file.exists():
+        raise PlanError((fault("file", str(file), "a new file: signatures are not overwritten"),))
+    found = collect([(name, key) for name, _, key in (text.partition("=") for text in members)])
+    found.write(file)
+    print(f"{file}: {len(found)} members, unsigned")
+
+
+def _sign(plan: Deployment) -> None:
+    found = plan.read_unsigned()
+    key = plan.read_identity(found)
+    found.signed(key, plan.session_id(found)).write(plan.roster)
+    _show(plan)
+
+
+def _merge(file: Path, copies: Sequence[Path]) -> None:
+    found = read_roster(file)
+    for copy in copies:
+        found = found.merged(read_roster(copy))
+    found.write(file)
+    print(f"{file}: {len(found.signatures)} of {len(found)} signatures")
+
+
+def _verify(plan: Deployment) -> None:
+    plan.read_roster()
+    _show(plan)
+
+
+def _show(plan: Deployment) -> None:
+    found = plan.read_unsigned()
+    for i, (name, key) in enumerate(zip(found.names, found.keys, strict=True)):
+        print(f"{i}  {key.hex()}  {name}{'' if i in found.signatures else '  (has not signed)'}")
+    print(
+        f"hash of plan and roster, to compare by telephone: {found.digest(plan.session_id(found))}"
+    )

@@ -1,0 +1,205 @@
+"""The roster as a file: who takes part under which name and key, and who has signed it.
+
+Each organisation keeps its own copy and signs it with its own key; copies are merged. The signature
+covers keys, names and the plan (`fl.engines.deployment`), so nobody trains under another plan or
+beside other keys than it signed for. Checks: `secureagg.verify_roster`.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fl import secure
+from fl.errors import PlanError, fault
+
+_IDENTITY_WORD = "fl-identity-1"
+_IDENTITY_TAKES = "a file of `python -m fl keygen`, readable by its owner alone (mode 0600)"
+_FILE_TAKES = "a file of `python -m fl roster collect`"
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Who takes part; the position in each tuple is the client's id.
+
+    Attributes:
+        names: what logs call the organisations.
+        keys: their Ed25519 public keys, 32 bytes each.
+        signatures: id -> 64 bytes, of those who have signed.
+    """
+
+    names: tuple[str, ...]
+    keys: tuple[bytes, ...]
+    signatures: Mapping[int, bytes]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def identities(self) -> dict[int, bytes]:
+        """Id -> public key, as `secureagg` takes a roster."""
+        return dict(enumerate(self.keys))
+
+    def digest(self, session_id: bytes) -> str:
+        """Returns the hash that organisations compare out of band, hexadecimal."""
+        return secure.roster_hash(session_id, self.identities).hex()
+
+    def signed(self, identity: secure.IdentityKey, session_id: bytes) -> "Roster":
+        """Returns the roster with one more signature.
+
+        Raises:
+            PlanError: the roster does not list this key.
+        """
+        try:
+            signature = secure.sign_roster(identity, session_id, self.identities)
+        except secure.MisuseError as error:
+            raise PlanError((f"roster: {error}",)) from error
+        member = self.keys.index(identity.public_key)
+        return replace(self, signatures={**self.signatures, member: signature})
+
+    def verify(self, session_id: bytes) -> None:
+        """Checks that every organisation has signed these keys, names and plan.
+
+        Raises:
+            PlanError: it names whose signature is missing or wrong.
+        """
+        try:
+            secure.verify_roster(session_id, self.identities, self.signatures)
+        except secure.RosterError as error:
+            missing = [self.names[i] for i in error.missing]
+            wrong = [self.names[i] if i < len(self) else str(i) for i in error.wrong]
+            parts = (("no signature by", missing), ("no valid signature by", wrong))
+            got = [f"{what} {', '.join(who)}" for what, who in parts if who]
+            takes = "one by everybody listed, over this plan (`python -m fl roster sign`)"
+            raise PlanError((fault("roster", "; ".join(got), takes),)) from error
+
+    def merged(self, other: "Roster") -> "Roster":
+        """Returns the roster with the signatures of another copy too.
+
+        Raises:
+            PlanError: the copy lists other names or keys.
+        """
+        if (self.names, self.keys) != (other.names, other.keys):
+            raise PlanError((fault("roster", "a copy with other names or keys", "the same list"),))
+        return replace(self, signatures={**self.signatures, **other.signatures})
+
+    def write(self, path: Path) -> None:
+        """Writes the file, whole or not at all."""
+        rows = [
+            {
+                "name": name,
+                "key": key.hex(),
+                **({"signature": self.signatures[i].hex()} if i in self.signatures else {}),
+            }
+            for i, (name, key) in enumerate(zip(self.names, self.keys, strict=True))
+        ]
+        beside = path.with_name(f".{path.name}.new")
+        beside.write_text(json.dumps({"members": rows}, indent=2) + "\n", encoding="utf-8")
+        beside.replace(path)
+
+
+def collect(members: Sequence[tuple[str, str]]) -> Roster:
+    """Makes an unsigned roster.
+
+    Args:
+        members: names and public keys (64 hexadecimal digits), in the order of client ids.
+
+    Raises:
+        PlanError: with all faults.
+    """
+    return _checked([{"name": name, "key": key} for name, key in members])
+
+
+def read_roster(path: Path) -> Roster:
+    """Reads a roster; signatures are not checked, see `Roster.verify`.
+
+    Raises:
+        PlanError: with all faults.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = found["members"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise PlanError((fault("roster", f"{path}: {error!r}", _FILE_TAKES),)) from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise PlanError((fault("roster", f"{path}: no list of members", _FILE_TAKES),))
+    return _checked(rows)
+
+
+def _checked(rows: Sequence[Mapping[str, Any]]) -> Roster:
+    found: list[str] = []
+    if len(rows) < 2:
+        found.append(fault("roster", f"{len(rows)} members", "at least 2"))
+    names = [row.get("name") for row in rows]
+    for i, name in enumerate(names):
+        if not isinstance(name, str) or not name.isprintable() or not name or name in names[:i]:
+            found.append(fault(f"roster[{i}].name", name, "printable text, each name once"))
+    keys = [_bytes(row.get("key"), 32) for row in rows]
+    for i, key in enumerate(keys):
+        if key is None:
+            found.append(fault(f"roster[{i}].key", rows[i].get("key"), "64 hexadecimal digits"))
+    signatures = {
+        i: _bytes(row["signature"], 64) for i, row in enumerate(rows) if "signature" in row
+    }
+    for i, signature in signatures.items():
+        if signature is None:
+            got = rows[i]["signature"]
+            found.append(fault(f"roster[{i}].signature", got, "128 hexadecimal digits"))
+    if not found:
+        try:
+            secure.roster_hash(b"-", dict(enumerate(keys)))  # type: ignore[arg-type]  # no None left
+        except secure.MisuseError as error:
+            found.append(f"{error}")
+    if found:
+        raise PlanError(tuple(found))
+    return Roster(tuple(names), tuple(keys), signatures)  # type: ignore[arg-type]  # as above
+
+
+def _bytes(text: object, length: int) -> bytes | None:
+    try:
+        data = bytes.fromhex(text) if isinstance(text, str) else b""
+    except ValueError:
+        return None
+    return data if len(data) == length else None
+
+
+def make_identity(path: Path) -> bytes:
+    """Makes an identity key in a new file of mode 0600 and returns its public key, 32 bytes.
+
+    Raises:
+        PlanError: there is such a file already, or it cannot be written.
+    """
+    seed = os.urandom(32)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        takes = "a new file; a key in use is never overwritten"
+        raise PlanError((fault("identity", f"{path}: {error.strerror}", takes),)) from error
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(f"{_IDENTITY_WORD} {seed.hex()}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return secure.IdentityKey(seed).public_key
+
+
+def read_identity(path: Path) -> secure.IdentityKey:
+    """Reads a file of `make_identity`.
+
+    Raises:
+        PlanError: the file is missing, open to others, or no identity; its content is not shown.
+    """
+    try:
+        mode = path.stat().st_mode
+        word, _, seed = path.read_text(encoding="ascii").rstrip("\n").partition(" ")
+        if mode & 0o077 or word != _IDENTITY_WORD:
+            got = f"mode {mode & 0o777:04o}" if mode & 0o077 else "another content"
+            raise PlanError((fault("identity", f"{path}: {got}", _IDENTITY_TAKES),))
+        return secure.IdentityKey(bytes.fromhex(seed))
+    except OSError as error:
+        raise PlanError(
+            (fault("identity", f"{path}: {error.strerror}", _IDENTITY_TAKES),)
+        ) from error
+    except ValueError:  # its text could hold the key
+        raise PlanError((fault("identity", f"{path}: no key", _IDENTITY_TAKES),)) from None

@@ -1,0 +1,137 @@
+"""keygen, roster and deploy on the command line, from nothing to a roster that all signed."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import fl
+from fl.__main__ import main
+from fl.engines.deployment import read_deployment
+
+INIT = (
+    *("deploy", "init", "app", "--preset", "heart-disease", "--graph", "complete"),
+    *("--records", "202,196,83,136", "--rounds", "2"),
+)
+CLIENT_APP = Path(fl.__file__).parent / "engines" / "client_app.py"
+NAMES = ("cleveland", "hungarian", "switzerland", "va")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(words) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(words) == 2
+    return capsys.readouterr().err
+
+
+def collected(capsys: pytest.CaptureFixture[str]) -> None:
+    """The app, four members' keys and their plans beside it."""
+    run(capsys, *INIT)
+    keys = [run(capsys, "keygen", f"app/{i}.key").strip() for i in range(4)]
+    members = [f"{name}={key}" for name, key in zip(NAMES, keys, strict=True)]
+    run(capsys, "roster", "collect", "app/roster.json", *members)
+    for i in range(4):
+        own = f'member = {i}\nidentity = "{i}.key"\n'
+        Path(f"app/{i}.toml").write_text(own + Path("app/plan.toml").read_text())
+
+
+def test_four_members_sign_and_the_server_verifies(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collected(capsys)
+    said = {run(capsys, "roster", "sign", "--plan", f"app/{i}.toml").splitlines()[-1]
+            for i in range(3)}  # fmt: skip
+    assert "no signature by va;" in refused(capsys, "roster", "verify", "--plan", "app/plan.toml")
+    said.add(run(capsys, "roster", "sign", "--plan", "app/3.toml").splitlines()[-1])
+    said.add(run(capsys, "roster", "verify", "--plan", "app/plan.toml").splitlines()[-1])
+    assert len(said) == 1  # everybody sees the same hash
+    assert read_deployment("app/plan.toml").read_roster().names == NAMES
+
+
+def test_copies_are_signed_apart_and_merged(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collected(capsys)
+    unsigned = Path("app/roster.json").read_text()
+    for i in range(4):
+        Path("app/roster.json").write_text(unsigned)
+        out = run(capsys, "roster", "sign", "--plan", f"app/{i}.toml")
+        assert out.count("(has not signed)") == 3
+        Path("app/roster.json").rename(f"app/copy-{i}.json")
+    Path("app/roster.json").write_text(unsigned)
+    copies = [f"app/copy-{i}.json" for i in range(4)]
+    assert "4 of 4" in run(capsys, "roster", "merge", "app/roster.json", *copies)
+    run(capsys, "roster", "verify", "--plan", "app/0.toml")
+
+
+def test_a_plan_that_was_changed_after_signing_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collected(capsys)
+    for i in range(4):
+        run(capsys, "roster", "sign", "--plan", f"app/{i}.toml")
+    path = Path("app/plan.toml")
+    path.write_text(path.read_text().replace("epsilon = 2.0", "epsilon = 9.0"))
+    said = refused(capsys, "roster", "verify", "--plan", "app/plan.toml")
+    assert "no valid signature by cleveland, hungarian, switzerland, va" in said
+
+
+def test_a_member_cannot_sign_for_another(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    collected(capsys)
+    path = Path("app/0.toml")
+    path.write_text(path.read_text().replace("member = 0", "member = 2"))
+    assert "which the roster lists for 2" in refused(capsys, "roster", "sign", "--plan", str(path))
+    assert "not the server's" in refused(capsys, "roster", "sign", "--plan", "app/plan.toml")
+
+
+def test_the_app_ships_a_byte_pipe_and_no_other_code(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, *INIT)
+    assert sorted(path.name for path in Path("app").iterdir()) == [
+        "README.md", "client_app.py", "plan.toml", "pyproject.toml",
+    ]  # fmt: skip
+    assert Path("app/client_app.py").read_bytes() == CLIENT_APP.read_bytes()
+    app = tomllib.loads(Path("app/pyproject.toml").read_text())
+    assert set(app["tool"]["flwr"]["app"]["components"]) == {"serverapp", "clientapp"}
+    plan = read_deployment("app/plan.toml")
+    assert (plan.job.rounds, plan.records, plan.member) == (2, (202, 196, 83, 136), None)
+    assert set(plan.timeouts.values()) == {300.0}
+
+
+def test_a_session_is_new_unless_given(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def session(*words: str) -> str:
+        run(capsys, *INIT[:2], words[0], *INIT[3:], *words[1:])
+        return read_deployment(f"{words[0]}/plan.toml").session
+
+    assert session("a") != session("b")
+    assert session("c", "--session", 'The "first" run') == 'The "first" run'
+
+
+def test_nothing_is_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, *INIT)
+    assert "takes an empty directory" in refused(capsys, *INIT)
+    Path("roster.json").touch()
+    key = run(capsys, "keygen", "a.key").strip()
+    assert "a new file" in refused(capsys, "roster", "collect", "roster.json", f"a={key}")
+    assert "never overwritten" in refused(capsys, "keygen", "a.key")
+
+
+def test_a_job_that_cannot_be_deployed_writes_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, "deploy", "init", "app", "--preset", "digits-demo")
+    assert "job.graph: got sparse" in said
+    assert "job.simulate_dropout" in said
+    assert not Path("app").exists()
+    said = refused(capsys, *INIT[:-4], "--records", "1,x")
+    assert said == "error: records: got 1,x; takes N,N,...\n"
