@@ -41,8 +41,8 @@ lint: $(VENV)/.dev ## format, lint rules and types
 bench: $(VENV)/.dev ## seconds per round of Plain, Ideal and Secure
 	$(BIN)/python -m benchmarks.aggregation
 
-docs: $(VENV)/.docs ## the documentation as a site, site/index.html; a dead link ends it
-	$(BIN)/mkdocs build --strict --quiet
+docs: $(VENV)/.dev ## the documentation as a site, site/index.html; a dead link ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'site/index.html: open it, or serve it with $(BIN)/mkdocs serve'
 
 package: $(VENV)/.dev ## wheel and source archive in dist/, tried in an empty environment
@@ -75,10 +75,6 @@ $(VENV)/.fuzz: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	touch $@
 
-$(VENV)/.docs: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
-	touch $@
-
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,test,lint,package]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,test,lint,docs,package]'
 	touch $@
