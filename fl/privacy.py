@@ -47,6 +47,10 @@ class Privacy:
         record_sampling: unit "record" only, and required there: the probability with which each
             record joins a round, by a coin that its client draws from the operating system and
             shows to nobody; 1.0 for all records in every round.
+        modulus_bits: bits per coordinate on the wire: the grid is the finest whose sums they hold.
+            None for a grid that widens the norm bound by one per cent, in as many bits as it needs.
+        wrap_probability: with which a round's sum of honest vectors may wrap, from 2^-100 to 1/2: a
+            matter of utility, which saves bits. None for sums that cannot.
     """
 
     unit: str
@@ -59,6 +63,8 @@ class Privacy:
     report_deltas: tuple[float, ...] = ()
     accountant: str = "rdp"
     record_sampling: float | None = None
+    modulus_bits: int | None = None
+    wrap_probability: float | None = None
 
     @property
     def samples_records(self) -> bool:
@@ -92,6 +98,16 @@ class Privacy:
             *integer_fault("spare_releases", self.spare_releases, 0),
             *choice_fault("accountant", self.accountant, ("rdp", "zcdp")),
             *self._sampling_faults(),
+            *self._modulus_faults(),
+        )
+
+    def _modulus_faults(self) -> tuple[str, ...]:
+        wrap, takes = self.wrap_probability, "a number from 2^-100 to 0.5, or None"
+        bits = integer_fault("modulus_bits", self.modulus_bits, 2, dp.MAX_MODULUS_BITS)
+        odds = number_fault("wrap_probability", wrap, takes, lambda v: 2.0**-100 <= v <= 0.5)
+        return (
+            *(() if self.modulus_bits is None else bits),
+            *(() if wrap is None else odds),
         )
 
     def _sampling_faults(self) -> tuple[str, ...]:
