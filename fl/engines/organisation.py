@@ -101,6 +101,8 @@ class Organisation:
         reply = _reply(asked.stage, answer)
         session.acknowledge()  # what it sent is kept below
         state = session.to_bytes()
+        if before is not None and state == before.state:
+            return reply  # a message that it took before
         self._journal.keep(Open(asked.round_index, asked.attempt, state, mark, reply))
         LOG.info("answered: %s", _place(asked))
         return reply
@@ -159,6 +161,8 @@ class Organisation:
         if ledger is not None:
             ledger.charge(round_index, attempt, [0])
         self._journal.charge(round_index, attempt)
+        releases, limit = len(self._journal.charges()), self._terms.resolved.exposure.max_releases
+        LOG.info("charged: release %d of %d that this plan grants", releases, limit)
 
     def _ledger(self) -> dp.Ledger | None:
         """This client's own ledger; None where nothing is promised."""
