@@ -163,8 +163,12 @@ class Organisation:
         if ledger is not None:
             ledger.charge(round_index, attempt, [0])
         self._journal.charge(round_index, attempt)
-        releases, limit = len(self._journal.charges()), self._terms.resolved.exposure.max_releases
-        LOG.info("charged: release %d of %d that this plan grants", releases, limit)
+        LOG.info("charged: release %d of the %d that this client grants", *self.releases)
+
+    @property
+    def releases(self) -> tuple[int, int]:
+        """Masked vectors that may have left so far, and r, how many this client grants."""
+        return len(self._journal.charges()), self._terms.resolved.exposure.max_releases
 
     def _ledger(self) -> dp.Ledger | None:
         """This client's own ledger; None where nothing is promised."""
