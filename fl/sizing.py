@@ -12,7 +12,7 @@ import dp
 from fl.aggregate import Aggregation, Plain
 from fl.encoding import Encoding, PrivateEncoding, UnnoisedEncoding, unnoised_encoding
 from fl.errors import PlanError, fault
-from fl.privacy import CENTRAL, Exposure, NotPrivate, Privacy
+from fl.privacy import CENTRAL, COINS, Distributed, Exposure, NotPrivate, Privacy
 from fl.statement import worst_case
 
 # Records are rounded one by one: the grid is fine enough that, at a noise multiplier of 1, the
@@ -75,7 +75,16 @@ def sized(
 
 def _mechanism(
     privacy: Privacy, exposure: Exposure, dim: int, summands: Summands, noise_multiplier: float
-) -> dp.DistributedMechanism | dp.CentralMechanism:
+) -> Distributed | dp.CentralMechanism:
+    if privacy.mechanism == COINS:
+        return dp.poisson_binomial(
+            dim=dim,
+            clip_norm=privacy.clip_norm,
+            noise_multiplier=noise_multiplier,
+            num_clients=summands.units,
+            shares=exposure.bounds.honest_shares,
+            trials=privacy.trials or 1,
+        )
     granularity = None
     if privacy.unit == "record":
         granularity = min(
