@@ -104,6 +104,10 @@ class Job:
     """Further deltas to report rows at."""
     clip_norm: float | None = None
     """l2 bound on one unit's update."""
+    modulus_bits: int | None = None
+    """Bits per coordinate, on the finest grid that they hold; None for a fine grid's need."""
+    wrap_probability: float | None = None
+    """Probability with which a round's honest sum may wrap, which saves bits; None for never."""
     spare_releases: int = 0
     """Releases a client grants beyond its scheduled ones, for rounds run again after a crash."""
     no_dp: bool = False
@@ -218,6 +222,8 @@ class Job:
             report_deltas=self.report_deltas,
             record_sampling=self.record_sampling,
             trials=self.trials,
+            modulus_bits=self.modulus_bits,
+            wrap_probability=self.wrap_probability,
         )
 
     def _aggregation(self, rates: dict[str, float]) -> Aggregation:

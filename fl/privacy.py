@@ -52,6 +52,10 @@ class Privacy:
             shows to nobody; 1.0 for all records in every round.
         trials: mechanism "poisson_binomial" only, and required there: coins of one client in each
             coordinate. More need a little less noise, and log2(trials) more bits.
+        modulus_bits: bits per coordinate on the wire: the grid is the finest whose sums they hold.
+            None for a grid that widens the norm bound by one per cent, in as many bits as it needs.
+        wrap_probability: with which a round's sum of honest vectors may wrap, from 2^-100 to 1/2: a
+            matter of utility, which saves bits. None for sums that cannot.
     """
 
     unit: str
@@ -65,6 +69,8 @@ class Privacy:
     accountant: str = "rdp"
     record_sampling: float | None = None
     trials: int | None = None
+    modulus_bits: int | None = None
+    wrap_probability: float | None = None
 
     @property
     def samples_records(self) -> bool:
@@ -99,6 +105,16 @@ class Privacy:
             *choice_fault("accountant", self.accountant, ("rdp", "zcdp")),
             *self._sampling_faults(),
             *self._coin_faults(),
+            *self._modulus_faults(),
+        )
+
+    def _modulus_faults(self) -> tuple[str, ...]:
+        wrap, takes = self.wrap_probability, "a number from 2^-100 to 0.5, or None"
+        bits = integer_fault("modulus_bits", self.modulus_bits, 2, dp.MAX_MODULUS_BITS)
+        odds = number_fault("wrap_probability", wrap, takes, lambda v: 2.0**-100 <= v <= 0.5)
+        return (
+            *(() if self.modulus_bits is None else bits),
+            *(() if wrap is None else odds),
         )
 
     def _coin_faults(self) -> tuple[str, ...]:
@@ -108,6 +124,9 @@ class Privacy:
         found = [*integer_fault("trials", self.trials, 1, 4096)]
         if self.unit == "record":
             found.append(fault("unit", "record", f"client: with {COINS} a client has one vector"))
+        if self.wrap_probability is not None:
+            takes = f"None: with {COINS} no sum can wrap"
+            found.append(fault("wrap_probability", self.wrap_probability, takes))
         if self.accountant == "zcdp":
             found.append(fault("accountant", "zcdp", f"rdp: {COINS} has no zCDP"))
         return tuple(found)

@@ -92,6 +92,14 @@ def test_the_modulus_holds_all_coins_of_all_clients_and_no_more() -> None:
     assert 2 ** (bits - 2) <= 40 * 16 // 2 < 2 ** (bits - 1)
 
 
+def test_bits_asked_for_are_used_where_they_hold_all_coins() -> None:
+    found = resolve(privacy=coins(modulus_bits=12))
+    assert found.encoding is not None
+    assert found.encoding.segments[UPDATE][1] == 12
+    with pytest.raises(fl.PlanError, match="modulus_bits"):
+        resolve(privacy=coins(modulus_bits=8))
+
+
 def test_assumptions_say_that_the_others_coins_hide_a_client() -> None:
     text = " ".join(resolve().privacy.assumptions)
     assert "fair coins" in text
@@ -160,6 +168,7 @@ def test_a_secret_cohort_counts_participations_for_an_outsider() -> None:
         ({"trials": 5000}, "trials"),
         ({"trials": True}, "trials"),
         ({"accountant": "zcdp"}, "accountant"),
+        ({"wrap_probability": 1e-6}, "wrap_probability"),
         ({"unit": "record", "record_sampling": 1.0}, "unit"),
         ({"mechanism": "skellam"}, "trials"),
     ],
