@@ -159,7 +159,8 @@ def run(cell: Cell, data_dir: str | None) -> Row:
     if mechanism is None or stated.worst_case is None or resolved.encoding is None:
         raise SystemExit(f"{cell.key}: no worst case is stated")
     return {
-        **row, **grid(mechanism), "unit": privacy.unit, "against": privacy.against, "delta": privacy.delta,
+        **row, **grid(mechanism),
+        "unit": privacy.unit, "against": privacy.against, "delta": privacy.delta,
         "worst_case": stated.worst_case.upper, "colluders": stated.c,
         "min_survivors": stated.min_survivors, "noise_multiplier": resolved.noise_multiplier,
         "bits": resolved.encoding.segments["update"][1],
