@@ -87,7 +87,9 @@ class Job:
     simulate_dropout: str | None = None
     """STAGE:RATE,...: clients leave at these stages, drawn from the run seed."""
     mechanism: str | None = None
-    """skellam | discrete_gaussian (shares of the clients) | gaussian (central)."""
+    """skellam | discrete_gaussian | poisson_binomial (of the clients) | gaussian (central)."""
+    trials: int | None = None
+    """With --mechanism poisson_binomial: coins of one client in each coordinate."""
     unit: str = "client"
     """client | record: whose data one unit of privacy is."""
     record_sampling: float | None = None
@@ -219,6 +221,7 @@ class Job:
             spare_releases=self.spare_releases,
             report_deltas=self.report_deltas,
             record_sampling=self.record_sampling,
+            trials=self.trials,
             modulus_bits=self.modulus_bits,
             wrap_probability=self.wrap_probability,
         )

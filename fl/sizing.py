@@ -13,7 +13,7 @@ import dp
 from fl.aggregate import Aggregation, Plain
 from fl.encoding import Encoding, PrivateEncoding, UnnoisedEncoding, unnoised_encoding
 from fl.errors import PlanError, fault
-from fl.privacy import CENTRAL, Exposure, NotPrivate, Privacy
+from fl.privacy import CENTRAL, COINS, Distributed, Exposure, NotPrivate, Privacy
 from fl.statement import worst_case
 
 # Records are rounded one by one: the grid is fine enough that, at a noise multiplier of 1, the
@@ -21,7 +21,7 @@ from fl.statement import worst_case
 _STEPS_PER_RECORD = 5.0
 _ROUNDING_BIAS, _INFLATION = math.exp(-0.5), 0.01  # of `dp.default_granularity`, as dp's own
 _MAX_STEPS = 2.0**40
-_Mechanism = dp.DistributedMechanism | dp.CentralMechanism
+_Mechanism = Distributed | dp.CentralMechanism
 
 
 class _Common(TypedDict):
@@ -98,6 +98,17 @@ def _unmet(privacy: Privacy, why: str) -> str:
 def _mechanism(
     privacy: Privacy, exposure: Exposure, dim: int, summands: Summands, noise_multiplier: float
 ) -> _Mechanism:
+    if privacy.mechanism == COINS:
+        return dp.poisson_binomial(
+            dim=dim,
+            clip_norm=privacy.clip_norm,
+            noise_multiplier=noise_multiplier,
+            num_clients=summands.units,
+            shares=exposure.bounds.honest_shares,
+            trials=privacy.trials or 1,
+            modulus_bits=privacy.modulus_bits,
+        )
+
     def on_grid(granularity: float | None) -> _Mechanism:
         common: _Common = {
             "dim": dim,
