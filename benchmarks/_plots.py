@@ -25,6 +25,7 @@ COLOURS = ("#33393f", "#2f6690", "#d9a566", "#8a9a5b", "#b5483a", "#81b0c9", "#7
 GREY, RED = "#a9adb1", "#b5483a"
 FAMILIES = {
     REFERENCE: "central Gaussian", "skellam": "Skellam", "discrete_gaussian": "discrete Gaussian",
+    "poisson_binomial": "Poisson binomial",
 }  # fmt: skip
 STAGES = ("advertise_keys", "share_keys", "mask_input", "check_consistency", "unmask")
 
@@ -90,7 +91,8 @@ def _strongest(rows: Rows, name: str) -> dict[tuple[float | None, str], dict[int
 def words(mechanism: str) -> str:
     """The name of a mechanism for a reader."""
     family, _, bits = mechanism.partition("-")
-    return FAMILIES.get(family, family) + (f", {bits} bits" if bits else "")
+    unit = "coins" if family == "poisson_binomial" else "bits"
+    return FAMILIES.get(family, family) + (f", {bits} {unit}" if bits else "")
 
 
 def _bits(rows: Rows, name: str) -> Plot:
@@ -98,11 +100,12 @@ def _bits(rows: Rows, name: str) -> Plot:
     lines: dict[tuple[str, float], list[tuple[int, Figure]]] = {}
     for group in groups:
         dataset, epsilon, adversary, mechanism = group
-        family, _, bits = mechanism.partition("-")
-        wanted = dataset == name and adversary == ADVERSARIES[0] and bits
-        difference = beside_reference(groups, group) if wanted else None
-        if difference is not None and epsilon is not None:
-            lines.setdefault((family, epsilon), []).append((int(bits), difference))
+        if dataset != name or adversary != ADVERSARIES[0] or epsilon is None:
+            continue
+        difference, row = beside_reference(groups, group), next(iter(groups[group].values()))
+        if difference is not None:
+            family = mechanism.partition("-")[0]
+            lines.setdefault((family, epsilon), []).append((row["bits"], difference))
     title = f"{name}: distributed minus central noise"
     if not lines:
         return Plot(title, "", "")

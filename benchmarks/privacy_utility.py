@@ -16,8 +16,8 @@ trusted server whose worst case against the participants is the same epsilon: ag
 itself it promises nothing. These are the strongest adversaries of each; `--against outsider` sizes
 all noise for somebody who sees the released models only. "clipped" bounds updates and adds no
 noise; "none" does neither. Bits are per coordinate on the wire: the grid is the finest whose sums
-fit, except with probability 1e-6 a round. So few bits that no noise meets the target on any grid are
-said to be refused.
+fit, except with probability 1e-6 a round. Rows whose bits are so few that no noise meets the target
+on any grid say that they are refused.
 
 Sums are taken by Ideal aggregation: modular sums of the very integers that Secure carries, which
 gives the same model bit for bit (tests/fl/test_aggregate.py). Intervals are Student's t over the
