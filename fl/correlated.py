@@ -45,11 +45,13 @@ class CorrelatedNoise:
         drawn, self._drawn = self._drawn, None
         return drawn
 
-    def end(self, round_index: int) -> None:
-        """Ends a round: one that drew no noise released nothing, and is passed over."""
+    def end(self, round_index: int) -> bool:
+        """Ends a round; whether it drew no noise, released nothing and is passed over."""
         self._drawn = None
-        if self._stream.row == round_index:
-            self._stream.skip(self._mechanism.draw(self._source(round_index)))
+        if self._stream.row != round_index:
+            return False
+        self._stream.skip(self._mechanism.draw(self._source(round_index)))
+        return True
 
     def _check(self, round_index: int) -> None:
         if self._stream.row != round_index:
