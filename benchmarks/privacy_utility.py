@@ -28,14 +28,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import dp
 import fl
 from benchmarks._results import Results, Row
 from fl import workers
 from fl.privacy import Privacy
 from fl.sweep import Figure, interval
+from fl.types import Mechanism
 
 WRAP = 1e-6
 BITS = (12, 14, 16, 18, 20)
+COINS = (4, 16, 64)  # of a client in each coordinate; bits follow from them
 REFERENCE = "gaussian"
 
 
@@ -78,12 +81,18 @@ PRIVATE: dict[str, dict[str, Any]] = {
     REFERENCE: {"mechanism": "gaussian", "against": "participants"},
     **{f"skellam-{bits}": shares("skellam", bits) for bits in BITS},
     **{f"discrete_gaussian-{bits}": shares("discrete_gaussian", bits) for bits in BITS},
-}
+    **{
+        f"poisson_binomial-{trials}": {
+            "mechanism": "poisson_binomial", "against": "server", "trials": trials,
+        }
+        for trials in COINS
+    },
+}  # fmt: skip
 OPEN = ("none", "clipped")
 MECHANISMS = (*OPEN, *PRIVATE)
 DEFAULT = (
     *(*OPEN, REFERENCE), *(f"skellam-{bits}" for bits in (16, 18, 20)),
-    *(f"discrete_gaussian-{bits}" for bits in (16, 18, 20)),
+    *(f"discrete_gaussian-{bits}" for bits in (16, 18, 20)), "poisson_binomial-16",
 )  # fmt: skip
 
 
@@ -150,15 +159,24 @@ def run(cell: Cell, data_dir: str | None) -> Row:
     mechanism = resolved.exposure.mechanism
     if mechanism is None or stated.worst_case is None or resolved.encoding is None:
         raise SystemExit(f"{cell.key}: no worst case is stated")
-    size = mechanism.discretizer
     return {
-        **row, "unit": privacy.unit, "against": privacy.against, "delta": privacy.delta,
+        **row, **grid(mechanism),
+        "unit": privacy.unit, "against": privacy.against, "delta": privacy.delta,
         "worst_case": stated.worst_case.upper, "colluders": stated.c,
         "min_survivors": stated.min_survivors, "noise_multiplier": resolved.noise_multiplier,
         "bits": resolved.encoding.segments["update"][1],
+    }  # fmt: skip
+
+
+def grid(mechanism: Mechanism) -> Row:
+    """What becomes of a vector before it is noised, or before coins are tossed."""
+    if isinstance(mechanism, dp.PoissonBinomialMechanism):
+        return {"coins": mechanism.trials, "largest_bias": mechanism.linf * 2.0**-24}
+    size = mechanism.discretizer
+    return {
         "steps_per_clip_norm": size.clip_norm / size.granularity,
         "norm_widened": size.l2_sq**0.5 * size.granularity / size.clip_norm,
-    }  # fmt: skip
+    }
 
 
 Groups = dict[tuple[str, float | None, str], dict[int, Row]]

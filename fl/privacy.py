@@ -15,9 +15,11 @@ from fl.errors import fault
 from fl.types import Mechanism
 
 ADVERSARIES = ("server", "participants", "outsider")
-DISTRIBUTED = ("skellam", "discrete_gaussian")
+COINS = "poisson_binomial"
+DISTRIBUTED = ("skellam", "discrete_gaussian", COINS)
 CORRELATED = ("tree", "banded", "blt")
 CENTRAL = ("gaussian", *CORRELATED)
+Distributed = dp.DistributedMechanism | dp.PoissonBinomialMechanism
 RELATION = dp.NeighboringRelation.ZERO_OUT
 UNITS = ("client", "record")
 
@@ -40,7 +42,8 @@ class Privacy:
         epsilon: target of that row's worst case.
         delta: of every row.
         clip_norm: l2 bound C on one unit's message.
-        mechanism: "skellam" or "discrete_gaussian" (shares added by the clients), or noise that
+        mechanism: "skellam" or "discrete_gaussian" (shares added by the clients),
+            "poisson_binomial" (coins tossed by the clients in place of their values), or noise that
             the server adds after the sum, exact integers on the rounding grid: "gaussian", or
             correlated over rounds, "tree", "banded" or "blt" (see `dp.matrix`).
         spare_releases: releases that a client grants beyond its scheduled participations, for
@@ -50,6 +53,8 @@ class Privacy:
         record_sampling: unit "record" only, and required there: the probability with which each
             record joins a round, by a coin that its client draws from the operating system and
             shows to nobody; 1.0 for all records in every round.
+        trials: mechanism "poisson_binomial" only, and required there: coins of one client in each
+            coordinate. More need a little less noise, and log2(trials) more bits.
         modulus_bits: bits per coordinate on the wire: the grid is the finest whose sums they hold.
             None for a grid that widens the norm bound by one per cent, in as many bits as it needs.
         wrap_probability: with which a round's sum of honest vectors may wrap, from 2^-100 to 1/2: a
@@ -69,6 +74,7 @@ class Privacy:
     report_deltas: tuple[float, ...] = ()
     accountant: str = "rdp"
     record_sampling: float | None = None
+    trials: int | None = None
     modulus_bits: int | None = None
     wrap_probability: float | None = None
     bands: int | None = None
@@ -111,6 +117,7 @@ class Privacy:
             *integer_fault("spare_releases", self.spare_releases, 0),
             *choice_fault("accountant", self.accountant, ("rdp", "zcdp")),
             *self._sampling_faults(),
+            *self._coin_faults(),
             *self._modulus_faults(),
             *self._correlation_faults(),
         )
@@ -138,6 +145,20 @@ class Privacy:
             *(() if self.modulus_bits is None else bits),
             *(() if wrap is None else odds),
         )
+
+    def _coin_faults(self) -> tuple[str, ...]:
+        if self.mechanism != COINS:
+            only = f"None: they belong to mechanism={COINS!r}"
+            return () if self.trials is None else (fault("trials", self.trials, only),)
+        found = [*integer_fault("trials", self.trials, 1, 4096)]
+        if self.unit == "record":
+            found.append(fault("unit", "record", f"client: with {COINS} a client has one vector"))
+        if self.wrap_probability is not None:
+            takes = f"None: with {COINS} no sum can wrap"
+            found.append(fault("wrap_probability", self.wrap_probability, takes))
+        if self.accountant == "zcdp":
+            found.append(fault("accountant", "zcdp", f"rdp: {COINS} has no zCDP"))
+        return tuple(found)
 
     def _sampling_faults(self) -> tuple[str, ...]:
         sampling, takes = self.record_sampling, "a probability above 0, at most 1"
@@ -280,7 +301,7 @@ class Exposure:
         What is counted of a record's secret coin: docs/privacy.md, "Records".
         """
         release: dp.Event
-        if isinstance(self.mechanism, dp.DistributedMechanism):
+        if isinstance(self.mechanism, Distributed):
             release = self.mechanism.event(survivors - self.colluders(adversary))
         elif isinstance(self.mechanism, dp.CentralMechanism):
             release = self.mechanism.event()
@@ -327,7 +348,7 @@ class Exposure:
 
     def total_variation(self, adversary: str, survivors: int, releases: int) -> float:
         """Returns the samplers' distance from the named laws, over that many releases."""
-        if isinstance(self.mechanism, dp.DistributedMechanism):
+        if isinstance(self.mechanism, Distributed):
             shares = survivors - self.colluders(adversary)
             return releases * self.mechanism.total_variation(shares)
         if isinstance(self.mechanism, dp.CentralMechanism):

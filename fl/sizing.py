@@ -13,7 +13,7 @@ import dp
 from fl.aggregate import Aggregation, Plain
 from fl.encoding import Encoding, PrivateEncoding, UnnoisedEncoding, unnoised_encoding
 from fl.errors import PlanError, fault
-from fl.privacy import CENTRAL, Exposure, NotPrivate, Privacy
+from fl.privacy import CENTRAL, COINS, Exposure, NotPrivate, Privacy
 from fl.statement import worst_case
 from fl.types import Mechanism
 
@@ -117,6 +117,17 @@ def _mechanism(
     noise_multiplier: float,
     strategy: dp.matrix.Strategy | None,
 ) -> Mechanism:
+    if privacy.mechanism == COINS:
+        return dp.poisson_binomial(
+            dim=dim,
+            clip_norm=privacy.clip_norm,
+            noise_multiplier=noise_multiplier,
+            num_clients=summands.units,
+            shares=exposure.bounds.honest_shares,
+            trials=privacy.trials or 1,
+            modulus_bits=privacy.modulus_bits,
+        )
+
     def on_grid(granularity: float | None) -> Mechanism:
         common: _Common = {
             "dim": dim,

@@ -21,7 +21,12 @@ PARTS = ("train", "encode", "protocol", "decode")  # of a round, as its seconds 
 
 RandomBytes: TypeAlias = Callable[[int], bytes]  # os.urandom's meaning
 FloatVector: TypeAlias = NDArray[np.float32]
-Mechanism: TypeAlias = dp.DistributedMechanism | dp.CentralMechanism | dp.matrix.CorrelatedMechanism
+Mechanism: TypeAlias = (
+    dp.DistributedMechanism
+    | dp.PoissonBinomialMechanism
+    | dp.CentralMechanism
+    | dp.matrix.CorrelatedMechanism
+)
 
 
 class Purpose(IntEnum):
