@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 export XLA_FLAGS ?= --xla_cpu_multi_thread_eigen=false
 
-.PHONY: help demo test test-slow fuzz removed-checks lint bench clean
+.PHONY: help demo test test-slow test-deploy fuzz removed-checks lint bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -22,7 +22,11 @@ test: $(VENV)/.dev ## the whole suite except the slow tests, on every core
 	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' README.md docs/datasets.md secureagg dp fl
 
 test-slow: $(VENV)/.dev ## the tests marked slow
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n auto -m "slow and not deploy"
+
+QUICK ?=
+test-deploy: $(VENV)/.deploy ## runs across organisations in Flower's real processes; QUICK=1 for a few minutes of it
+	$(BIN)/python -m pytest -m "deploy$(if $(QUICK), and not slow)" tests/deploy
 
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.fuzz ## secureagg's receive functions, coverage-guided, FUZZ_SECONDS=600 (Linux)
@@ -61,6 +65,10 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
 
 $(VENV)/.fuzz: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	touch $@
+
+$(VENV)/.deploy: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[deploy,test]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt

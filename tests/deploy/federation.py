@@ -202,9 +202,14 @@ class Federation:
                 os.kill(pid, signal.SIGKILL)
         process.wait(timeout=10)
 
-    def pid(self, name: str) -> int:
-        """The process id."""
-        return self._processes[name].pid
+    def kill_if_running(self, name: str) -> None:
+        """As `kill`, of what may have ended."""
+        if self._processes[name].poll() is None:
+            self.kill(name)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Sends a signal to a process."""
+        os.kill(self._processes[name].pid, number)
 
     def stop(self) -> None:
         """Ends every process of this federation, whoever started it."""
