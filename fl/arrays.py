@@ -35,3 +35,35 @@ def leaves_from_npz(data: bytes) -> list[NDArray[Any]]:
     """Returns the leaves that `tree_to_npz` wrote."""
     found = from_npz(data)
     return [found[str(i)] for i in range(len(found))]
+
+
+def tree_to_bytes(tree: PyTree) -> bytes:
+    """Returns the bytes of a tree's leaves, little-endian, one after another."""
+    leaves = (np.asarray(leaf) for leaf in jax.tree.leaves(tree))
+    return b"".join(leaf.astype(leaf.dtype.newbyteorder("<")).tobytes() for leaf in leaves)
+
+
+def tree_bytes(like: PyTree) -> int:
+    """Returns the length of what `tree_to_bytes` makes of such a tree."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
+
+
+def tree_from_bytes(data: bytes, like: PyTree) -> PyTree:
+    """Undoes `tree_to_bytes`; nothing in the bytes says how many there are.
+
+    Args:
+        data: as they came.
+        like: a tree of the same structure, shapes and dtypes.
+
+    Raises:
+        ValueError: another length.
+    """
+    if len(data) != tree_bytes(like):
+        raise ValueError(f"{len(data)} bytes of arrays; takes {tree_bytes(like)}")
+    leaves, start = [], 0
+    for leaf in jax.tree.leaves(like):
+        kind = np.dtype(leaf.dtype).newbyteorder("<")
+        found = np.frombuffer(data, dtype=kind, count=leaf.size, offset=start)
+        leaves.append(found.reshape(leaf.shape).astype(leaf.dtype))
+        start += found.nbytes
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)

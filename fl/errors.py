@@ -9,6 +9,7 @@
       StoreError           field, got, takes: a run directory or its store cannot be used
       LocalTrainingError   stage, client, why, inputs: from the runner "debug" alone
       WorkerError          worker, why: a process of the run is gone
+      RefusedError         field, got, takes: a request that an organisation does not answer
 
 Every message names the field, what it got and what it takes. The arguments are kept as attributes
 and as `args`, so that the errors survive pickling between worker processes.
@@ -111,6 +112,16 @@ class StoreError(_FieldError):
         field: the name of the argument or of the stored value.
         got: what it was, in words.
         takes: what would be accepted, in words.
+    """
+
+
+class RefusedError(_FieldError):
+    """What a server asks an organisation for, and does not get; nothing has changed.
+
+    Attributes:
+        field: which part of the request.
+        got: what it was, in words.
+        takes: what would be answered, in words.
     """
 
 

@@ -113,19 +113,13 @@ def _masked(
     clock: Clock,
 ) -> Outcome | None:
     plan, index = resolved.plan, order.round_index
-    rotation = round_rotation(resolved.messages.dim, plan.seed, index)
-
-    def encoded(ids: Sequence[int]) -> Iterator[tuple[int, secure.SegmentValues]]:
-        for client, value in site.train(order, ids, clock):
-            with clock("encode"):
-                segments = encoding.encode(value, rotation, streams(plan, index, client))
-            yield client, segments
-
     params = resolved.params_for(len(order.invited))
     params = params and secure.round_params(params, index, order.attempt)
     attempt = Attempt(
-        params, order.invited, order.dropouts, encoded, _rand_of(plan, order), group, release
-    )
+        params, order.invited, order.dropouts,
+        lambda ids: encoded(resolved, encoding, site, order, ids, clock),
+        rand_of(plan, order.round_index, order.attempt), group, release,
+    )  # fmt: skip
     try:
         with clock("protocol"):
             summed = aggregate(plan.aggregation, encoding.segments, attempt)
@@ -134,16 +128,40 @@ def _masked(
     if summed is None:
         return None
     with clock("decode"):
-        mean = encoding.decode(
-            summed.sums, rotation, len(order.invited), streams(plan, index, SERVER)
-        )
+        mean = decoded(resolved, encoding, order, summed.sums)
     return Outcome(mean, summed.survivors, summed.cost, None, summed.attestation)
 
 
-def _rand_of(plan: Plan, order: Order) -> Callable[[int], RandomBytes]:
+def encoded(
+    resolved: Resolved,
+    encoding: Encoding,
+    site: Site,
+    order: Order,
+    client_ids: Sequence[int],
+    clock: Clock,
+) -> Iterator[tuple[int, secure.SegmentValues]]:
+    """Trains clients that live here and yields the segments of each, as they are masked."""
+    plan, index = resolved.plan, order.round_index
+    rotation = round_rotation(resolved.messages.dim, plan.seed, index)
+    for client, value in site.train(order, client_ids, clock):
+        with clock("encode"):
+            segments = encoding.encode(value, rotation, streams(plan, index, client))
+        yield client, segments
+
+
+def decoded(
+    resolved: Resolved, encoding: Encoding, order: Order, sums: secure.SegmentValues
+) -> Mean:
+    """Returns what the server reads out of the sums of a round."""
+    plan, index = resolved.plan, order.round_index
+    rotation = round_rotation(resolved.messages.dim, plan.seed, index)
+    return encoding.decode(sums, rotation, len(order.invited), streams(plan, index, SERVER))
+
+
+def rand_of(plan: Plan, round_index: int, attempt: int) -> Callable[[int], RandomBytes]:
     """Client id -> the source of its keys and masks, which depend on the attempt."""
     if not plan.seeded_secrets:
         fresh = secure.secret_stream()
         return lambda client: fresh
-    labels = (order.round_index, order.attempt)
+    labels = (round_index, attempt)
     return lambda client: secure.seeded_stream(plan.seed, Purpose.PROTOCOL, *labels, client)

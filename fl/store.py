@@ -24,7 +24,7 @@ from fl.types import PyTree
 
 FILE = "run.sqlite"
 RUN_FILES = (FILE, "summary.json", "report.html")
-VERSION = 4
+VERSION = 5
 INLINE_BYTES = 2**28  # a larger checkpoint is a file beside the store
 _SCHEMA = """
 create table meta (key text primary key, value text not null);
@@ -40,6 +40,10 @@ create table rounds (
   epsilon_worst_case real, seconds text not null, upload_bytes integer, cost text,
   client_metrics text,
   primary key (round, attempt));
+create table stages (
+  round integer not null, attempt integer not null, stage text not null, asked integer not null,
+  answered integer, seconds real, upload_bytes integer, download_bytes integer not null,
+  primary key (round, attempt, stage));
 create table checkpoints (round integer primary key, state blob, file text, sha256 text);
 create table client_states (client integer primary key, state blob not null);
 """
@@ -194,8 +198,39 @@ class Store:
 
     def attempts(self, round_index: int) -> int:
         """Returns how often a round was begun."""
-        query = "select count(distinct attempt) from client_charges where round = ?"
+        query = (
+            "select coalesce(max(attempt) + 1, 0) from (select round, attempt from client_charges"
+            " union all select round, attempt from stages) where round = ?"
+        )
         return int(self._db.execute(query, (round_index,)).fetchone()[0])
+
+    def begin_stage(
+        self, round_index: int, attempt: int, stage: str, asked: int, download_bytes: int
+    ) -> None:
+        """Commits that a stage is asked of clients elsewhere, before it is."""
+        with self._db:
+            self._db.execute(
+                "insert into stages (round, attempt, stage, asked, download_bytes)"
+                " values (?, ?, ?, ?, ?)",
+                (round_index, attempt, stage, asked, download_bytes),
+            )
+
+    def close_stage(
+        self, place: tuple[int, int, str], answered: int, seconds: float, upload_bytes: int
+    ) -> None:
+        """Commits what came of a stage; `place` is its round, attempt and name."""
+        with self._db:
+            self._db.execute(
+                "update stages set answered = ?, seconds = ?, upload_bytes = ?"
+                " where round = ? and attempt = ? and stage = ?",
+                (answered, seconds, upload_bytes, *place),
+            )
+
+    def stages(self) -> list[dict[str, Any]]:
+        """Returns the rows of table `stages` in the order in which they were begun."""
+        cursor = self._db.execute("select * from stages order by rowid")
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, values, strict=True)) for values in cursor]
 
     def total_attempts(self) -> int:
         """Returns how many attempts charged anybody."""

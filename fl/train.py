@@ -3,19 +3,24 @@
 The loop is the caller's: `for r in rounds(plan, model, data): ...`. `train` exhausts it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from fl.arrays import to_npz
 from fl.datasets.dataset import FederatedDataset
+from fl.engine import Engine, InProcess
 from fl.errors import StoreError
 from fl.group import Group, alone
 from fl.models import Model
 from fl.plan import Plan
-from fl.prepare import Prepared, prepare
+from fl.prepare import Prepared, prepare, site_of
 from fl.privacy import Privacy
 from fl.results import Round, Run
 from fl.runners import Execution
+from fl.states import ClientStates
 from fl.store import Store
 from fl.summary import run_facts, summarize, write_summary
 from fl.tensorboard import EventWriter
@@ -59,15 +64,59 @@ def start(
     """
     group = group or alone()
     ready = prepare(plan, model, data, execution, group)
+
+    def in_process(store: Store) -> InProcess:
+        site = site_of(ready, data, ClientStates(ready.fresh, store.client_state))
+        return InProcess(ready.resolved, site, group)
+
+    events = _events(ready, out) if tensorboard else None  # before anything is on disk
+    training = begin(ready, model, data, in_process, out=out, resume=resume, job=job, events=events)
+    if group.size > 1:  # what clients keep goes where they live
+        rows = {str(client): np.frombuffer(kept, dtype=np.uint8)
+                for client, kept in training.store.client_states()}  # fmt: skip
+        group.tell(to_npz(rows))
+    return training
+
+
+def begin(
+    ready: Prepared,
+    model: Model,
+    data: FederatedDataset,
+    engine_of: Callable[[Store], Engine],
+    *,
+    out: str | Path | None,
+    resume: bool,
+    job: Mapping[str, Any] | None,
+    events: EventWriter | None = None,
+) -> Training:
+    """Opens the store of a validated plan; nothing is trained yet.
+
+    Args:
+        ready: the plan.
+        model: as `start`.
+        data: as `start`; of its examples only those of the test set are read here.
+        engine_of: the run's store -> what carries out its orders.
+        out: as `start`.
+        resume: as `start`.
+        job: as `start`.
+        events: takes every round too.
+
+    Raises:
+        StoreError: as `start`.
+    """
     facts = run_facts(ready.resolved, data, ready.execution)
     meta = {"fingerprint": ready.identity, "facts": facts, "job": job}
-    events = _events(ready, out) if tensorboard else None  # before anything is on disk
     if resume:
-        training = _resumed(ready, model, data, out, group, events)
+        store = _reopened(ready, out)
     else:
         store = Store.in_memory(meta) if out is None else Store.create(Path(out), meta)
-        training = Training(ready, model, data, store, group, events)
-    training.share_states()
+    training = Training(ready, model, data, store, engine_of(store), events)
+    if resume:
+        try:
+            training.resume()
+        except StoreError:
+            store.close()
+            raise
     return training
 
 
@@ -80,14 +129,7 @@ def _events(ready: Prepared, out: str | Path | None) -> EventWriter:
     )
 
 
-def _resumed(
-    ready: Prepared,
-    model: Model,
-    data: FederatedDataset,
-    out: str | Path | None,
-    group: Group,
-    events: EventWriter | None,
-) -> Training:
+def _reopened(ready: Prepared, out: str | Path | None) -> Store:
     if out is None:
         raise StoreError("out", None, "the directory of the run to resume")
     store = Store.open(Path(out))
@@ -98,13 +140,7 @@ def _resumed(
         if began != ready.execution:
             raise StoreError("execution", ready.execution, f"that of the run so far, {began}")
         raise StoreError("plan", "another plan than the one that began this run", "the same plan")
-    training = Training(ready, model, data, store, group, events)
-    try:
-        training.resume()
-    except StoreError:
-        store.close()
-        raise
-    return training
+    return store
 
 
 def rounds(

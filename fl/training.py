@@ -1,27 +1,25 @@
 """One run in progress: a round is trained, summed, released, stepped, evaluated, committed."""
 
 import dataclasses
-import json
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fl.aggregate import Plain, draw_dropouts, lost_before_masking
-from fl.arrays import to_npz
+from fl.aggregate import Plain, draw_dropouts
 from fl.books import Books
 from fl.datasets.dataset import FederatedDataset
-from fl.group import Group
+from fl.engine import Attempted, Engine
 from fl.lanes import metric_totals
 from fl.metrics import client_evaluator, evaluator
 from fl.models import Model
-from fl.prepare import Prepared, site_of
+from fl.prepare import Prepared
 from fl.programs import server_step
 from fl.results import Cost, Round
-from fl.round import Clock, Outcome, attempt_round
-from fl.site import OVER, Order, Report
+from fl.round import Clock, Outcome
+from fl.site import Order, Report
 from fl.statement import Statement
-from fl.states import ClientStates
 from fl.store import Store
 from fl.streams import invited
 from fl.tensorboard import EventWriter
@@ -44,7 +42,7 @@ class Training:
         model: Model,
         data: FederatedDataset,
         store: Store,
-        group: Group,
+        engine: Engine,
         events: EventWriter | None,
     ) -> None:
         self.resolved = ready.resolved
@@ -52,10 +50,9 @@ class Training:
         self.state = ready.state
         self.next_round = 0
         self.stopped_early: str | None = None
-        self._group = group
+        self._engine = engine
         self._events = events
-        self._sizes = data.sizes
-        self._site = site_of(ready, data, ClientStates(ready.fresh, store.client_state))
+        self._num_clients = data.num_clients
         self._evaluate = None if data.test is None else evaluator(model, data.test)
         self._evaluate_clients = (
             client_evaluator(model, data) if ready.resolved.plan.client_metrics else None
@@ -76,17 +73,9 @@ class Training:
             for row in self.store.rounds():
                 self._events.write(row)
 
-    def share_states(self) -> None:
-        """Hands what clients keep to the processes where they live."""
-        if self._group.size > 1:
-            rows = {str(client): np.frombuffer(kept, dtype=np.uint8)
-                    for client, kept in self.store.client_states()}  # fmt: skip
-            self._group.tell(to_npz(rows))
-
     def close(self) -> None:
-        """Ends the run in all processes and closes the store."""
-        if self._group.size > 1:
-            self._group.tell(OVER)
+        """Ends the run everywhere and closes the store."""
+        self._engine.close()
         if self._events is not None:
             self._events.close()
         self.store.close()
@@ -108,34 +97,21 @@ class Training:
         plan, index = self.resolved.plan, self.next_round
         if index >= plan.rounds:
             return None
-        ids = invited(self.resolved, len(self._sizes), index)
+        ids = invited(self.resolved, self._num_clients, index)
         if self._refused(ids):
             return None
         order = self._order(index, ids)
         if not self.resolved.sizes[0] <= len(ids) <= self.resolved.sizes[1]:
             why = "the secret cohort's size is outside its bounds: nothing is released"
-            return self._finish(order, Outcome(None, (), None, why), [], Clock())
-        clock, attempt = Clock(), order.attempt
-        lost = lost_before_masking(order.dropouts)
-        self._books.charge(index, attempt, [client for client in ids if client not in lost])
-        if self._group.size > 1:
-            self._group.tell(order.to_bytes())
-        outcome = attempt_round(
-            self.resolved, self._site, order, self._group,
-            lambda survivors: self._books.release(index, attempt, survivors), clock,
-        )  # fmt: skip
-        if outcome is None:
-            raise AssertionError("process 0 always has the outcome")
-        if outcome.attestation is not None:
-            self._books.attest(index, attempt, outcome.attestation)
-        reports = self._reports()
-        zeroed = sorted(client for report in reports for client in report.zeroed)
-        self.store.note_zeroed(index, attempt, zeroed)
+            return self._finish(order, Attempted(Outcome(None, (), None, why), (), ()), Clock())
+        clock = Clock()
+        attempted = self._engine.attempt(order, self._books, clock)
+        zeroed = sorted(client for report in attempted.reports for client in report.zeroed)
+        self.store.note_zeroed(index, order.attempt, zeroed)
         with clock("decode"):
-            self._apply(outcome)
-        finished = self._finish(order, outcome, reports, clock)
-        if self._group.size > 1:
-            self._group.tell(json.dumps(finished.survivors).encode())
+            self._apply(attempted.outcome)
+        finished = self._finish(order, attempted, clock)
+        self._engine.settle(finished.survivors)
         return finished
 
     def _order(self, index: int, ids: list[int]) -> Order:
@@ -148,12 +124,6 @@ class Training:
         self.state = self.state._replace(round_index=np.int32(index))
         sent = plan.algorithm.broadcast(self.state)
         return Order(index, self.store.attempts(index), tuple(ids), dropouts, sent)
-
-    def _reports(self) -> list[Report]:
-        mine = self._site.report(with_states=False)
-        if self._group.size == 1:
-            return [mine]
-        return [mine, *(Report.from_bytes(data) for data in self._group.exchange(b"")[1:])]
 
     def _refused(self, ids: list[int]) -> bool:
         why = self._books.refusal(ids, self.resolved.max_attempts)
@@ -183,15 +153,15 @@ class Training:
         found = self._evaluate_clients(self.state.params)
         return {key: v for name, one in found.items() for key, v in one.flat(name).items()}
 
-    def _metrics(self, index: int, outcome: Outcome, reports: list[Report]) -> dict[str, float]:
+    def _metrics(self, index: int, outcome: Outcome, reports: Sequence[Report]) -> dict[str, float]:
         due = self._due(index)
         counts = {} if outcome.mean is None else outcome.mean.counts
         local = metric_totals({k: v for report in reports for k, v in report.metrics.items()})
         means = {f"train_{name}": total / n for name, (total, n) in local.items() if n}
         return {**(self.evaluate() if due else {}), **counts, **means}
 
-    def _finish(self, order: Order, outcome: Outcome, reports: list[Report], clock: Clock) -> Round:
-        index = order.round_index
+    def _finish(self, order: Order, attempted: Attempted, clock: Clock) -> Round:
+        index, (outcome, reports, kept) = order.round_index, attempted
         self.next_round = index + 1
         metrics, clients = self._metrics(index, outcome, reports), self._client_metrics(index)
         epsilon, worst = self._books.so_far()
@@ -214,11 +184,8 @@ class Training:
             "client_metrics": clients,
         }
         released = outcome.survivors
-        kept = (self._site.states.pending(), *(r.states.items() for r in reports))
-        moved = ((client, state) for rows in kept for client, state in rows
-                 if client in frozenset(released))  # fmt: skip
+        moved = ((client, state) for client, state in kept if client in frozenset(released))
         self.store.finish_round(row, index, self.state, moved)
-        self._site.states.settle(released)
         if self._events is not None:
             self._events.write(row)
         cost = Cost(dict(clock.seconds), uploaded, outcome.cost)

@@ -36,7 +36,13 @@ from secureagg.prediction import predict_cost
 from secureagg.prg import byte_stream
 from secureagg.primitives import IdentityKey
 from secureagg.recovery import Aggregate
-from secureagg.roster import roster_hash, sign_roster, verify_roster
+from secureagg.roster import (
+    is_present,
+    roster_hash,
+    sign_presence,
+    sign_roster,
+    verify_roster,
+)
 from secureagg.server_session import ServerSession
 from secureagg.session import ClientSession
 from secureagg.simulate import RoundResult, outcome, run_round
@@ -67,11 +73,13 @@ __all__ = [
     "TooFewClientsError",
     "byte_stream",
     "choose_params",
+    "is_present",
     "once_key",
     "outcome",
     "predict_cost",
     "roster_hash",
     "run_round",
+    "sign_presence",
     "sign_roster",
     "spread_round",
     "verify_quorum",

@@ -78,6 +78,7 @@ class Usage(IntEnum):
     SNAPSHOT = 15
     SURPLUS = 16
     ROSTER = 17
+    PRESENCE = 18
 
 
 _OPENINGS = {usage: _PROTOCOL + bytes([usage]) for usage in Usage}

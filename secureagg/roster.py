@@ -7,9 +7,10 @@ listed organisation has signed, its own entry among them.
 
 from collections.abc import Mapping
 
-from secureagg.context import check_identities, roster_to_bytes
+from secureagg._codec import u32
+from secureagg.context import check_identities, check_ids, roster_to_bytes
 from secureagg.errors import MisuseError, RosterError
-from secureagg.primitives import IdentityKey, Usage, is_signed, label, sha256
+from secureagg.primitives import KEY_BYTES, IdentityKey, Usage, is_signed, label, sha256
 
 
 def roster_hash(session_id: bytes, roster: Mapping[int, bytes]) -> bytes:
@@ -69,8 +70,47 @@ def verify_roster(
         raise RosterError(missing, wrong)
 
 
-def _to_sign(session_id: bytes, roster: Mapping[int, bytes]) -> bytes:
+def sign_presence(
+    identity: IdentityKey, session_id: bytes, client_id: int, challenge: bytes
+) -> bytes:
+    """Returns an organisation's answer to "who is there?", 64 bytes.
+
+    Args:
+        identity: its key.
+        session_id: of the run, 1..255 bytes.
+        client_id: whom the roster lists with that key.
+        challenge: 32 bytes that the other side has just drawn.
+
+    Raises:
+        MisuseError: an argument is out of range.
+    """
+    return identity.sign(_presence(session_id, client_id, challenge))
+
+
+def is_present(
+    public_key: bytes, signature: bytes, session_id: bytes, client_id: int, challenge: bytes
+) -> bool:
+    """Tells whether the holder of a roster's key has answered this challenge as this client.
+
+    It proves that the holder was there to sign, not that whoever passed the answer on is it.
+    """
+    return is_signed(public_key, signature, _presence(session_id, client_id, challenge))
+
+
+def _presence(session_id: bytes, client_id: int, challenge: bytes) -> bytes:
+    _check_session(session_id)
+    check_ids((client_id,))
+    if not isinstance(challenge, bytes) or len(challenge) != KEY_BYTES:
+        raise MisuseError("roster", f"a challenge takes {KEY_BYTES} bytes")
+    return label(Usage.PRESENCE, session_id, u32(client_id), challenge)
+
+
+def _check_session(session_id: bytes) -> None:
     if not isinstance(session_id, bytes) or not 1 <= len(session_id) <= 255:
         raise MisuseError("roster", "session_id takes 1..255 bytes")
+
+
+def _to_sign(session_id: bytes, roster: Mapping[int, bytes]) -> bytes:
+    _check_session(session_id)
     check_identities(roster)
     return label(Usage.ROSTER, session_id, sha256(roster_to_bytes(roster)))

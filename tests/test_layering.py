@@ -16,13 +16,17 @@ THIRD_PARTY = {
     "fl": {
         "numpy", "jax", "optax", "tyro", "tqdm", "dp", "secureagg", "sklearn", "matplotlib",
         "jinja2", "pandas", "pyarrow", "flax", "equinox", "tensorboardX",
+        "flwr",
     },
 }  # fmt: skip
 EXTRAS = {
     "sklearn", "matplotlib", "jinja2", "pandas", "pyarrow", "flax", "equinox", "tensorboardX",
 }  # fmt: skip
+# Flower loads these by name and nothing else does, so they may load it as they begin.
+FLOWER = {"fl.engines.flower", "fl.engines.client_app"}
 # Only these may touch what the name says.
 ONLY_IMPORTERS = {
+    ("fl", "flwr"): FLOWER,
     ("secureagg", "cryptography"): {"secureagg.primitives"},
     ("fl", "secureagg"): {"fl.secure"},
 }
@@ -95,6 +99,16 @@ def test_one_module_alone_imports_what_is_fenced_in(package: str, target: str) -
         for found in imports_of(name, hidden=False) if found.partition(".")[0] == target
     }  # fmt: skip
     assert importers == ONLY_IMPORTERS[package, target]
+
+
+def test_nothing_imports_what_loads_flower() -> None:
+    assert not {name for name in MODULES if edges(name) & FLOWER}
+
+
+def test_the_app_that_is_shipped_loads_flower_and_the_standard_library_alone() -> None:
+    app = "fl.engines.client_app"
+    found = {target.partition(".")[0] for target in imports_of(app, hidden=False)}
+    assert found <= {"flwr"} | set(sys.stdlib_module_names)
 
 
 def test_no_import_cycles() -> None:

@@ -8,7 +8,8 @@ from fl.engines.deployment import Deployment
 from fl.errors import PlanError, fault
 
 _PYPROJECT = """\
-# What `flwr run` ships: names of components that every host has installed already, and no code.
+# What `flwr run` ships: the name of what the server has installed, and client_app.py, which passes
+# bytes to each organisation's own process and does nothing else.
 [build-system]
 requires = ["hatchling"]
 build-backend = "hatchling.build"
@@ -25,10 +26,11 @@ publisher = "{name}"
 
 [tool.flwr.app.components]
 serverapp = "fl.engines.flower:server_app"
-clientapp = "fl.engines.flower:client_app"
+clientapp = "client_app:app"
 
 [tool.flwr.app.config]
 plan = "" # the server's own plan file, an absolute path on the SuperLink's host
+data-dir = "" # where the test set lies there
 """
 _PLAN = """\
 # The plan of one run. What is signed with the roster: session, records, classes and job.
@@ -66,7 +68,7 @@ what each side must trust.
 
 
 def write_app(plan: Deployment, folder: Path, *, timeout: float) -> None:
-    """Writes pyproject.toml, plan.toml and README.md.
+    """Writes pyproject.toml, client_app.py, plan.toml and README.md.
 
     Args:
         plan: what is written; paths in it are not.
@@ -98,5 +100,6 @@ def write_app(plan: Deployment, folder: Path, *, timeout: float) -> None:
         ),
         "README.md": _README.format(session=plan.session),
     }
+    files["client_app.py"] = Path(__file__).with_name("client_app.py").read_text(encoding="utf-8")
     for file, text in files.items():
         (folder / file).write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import fl
 from fl.__main__ import main
 from fl.engines.deployment import read_deployment
 
@@ -12,6 +13,7 @@ INIT = (
     *("deploy", "init", "app", "--preset", "heart-disease", "--graph", "complete"),
     *("--records", "202,196,83,136", "--rounds", "2"),
 )
+CLIENT_APP = Path(fl.__file__).parent / "engines" / "client_app.py"
 NAMES = ("cleveland", "hungarian", "switzerland", "va")
 
 
@@ -91,13 +93,14 @@ def test_a_member_cannot_sign_for_another(folder: Path, capsys: pytest.CaptureFi
     assert "not the server's" in refused(capsys, "roster", "sign", "--plan", "app/plan.toml")
 
 
-def test_the_app_names_components_and_ships_no_code(
+def test_the_app_ships_a_byte_pipe_and_no_other_code(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(capsys, *INIT)
     assert sorted(path.name for path in Path("app").iterdir()) == [
-        "README.md", "plan.toml", "pyproject.toml",
+        "README.md", "client_app.py", "plan.toml", "pyproject.toml",
     ]  # fmt: skip
+    assert Path("app/client_app.py").read_bytes() == CLIENT_APP.read_bytes()
     app = tomllib.loads(Path("app/pyproject.toml").read_text())
     assert set(app["tool"]["flwr"]["app"]["components"]) == {"serverapp", "clientapp"}
     plan = read_deployment("app/plan.toml")

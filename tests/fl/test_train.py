@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import fl
+from fl import engine as engine_module
 from fl import round as round_module
-from fl import training as training_module
 from fl.aggregate import Aggregated, aggregate
 from fl.secure import SegmentValues
 from fl.store import Store
@@ -253,7 +253,7 @@ def crash(*args: object, **kwargs: object) -> NoReturn:
 
 
 CRASHES: list[tuple[Any, str]] = [
-    (training_module, "attempt_round"),  # charged, nothing sent
+    (engine_module, "attempt_round"),  # charged, nothing sent
     (Store, "release"),  # summed, not released
     (Store, "note_zeroed"),  # released, owners not told
     (Training, "_apply"),  # released, not stepped

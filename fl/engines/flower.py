@@ -1,0 +1,100 @@
+"""Flower carries the bytes: a Grid as the coordinator's transport.
+
+Control messages travel in ConfigRecords, what is as long as the model in one uint8 Array, which is
+what Flower cuts into chunks. One message type per stage; `send_and_receive` with a timeout is the
+stage's barrier. flwr is the extra `deploy`: Flower loads this module, and nothing else does.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from fl import workers
+from fl.engines.coordinator import Parts
+from fl.engines.deployment import read_deployment
+from fl.engines.server import run_server
+
+LOG = logging.getLogger("fl.flower")
+CONTROL, BULK, BODY = "control", "bulk", "body"  # as fl/engines/client_app.py has them
+
+
+def message_type(stage: str) -> str:
+    """Returns Flower's name of a stage: it takes the bases train, evaluate and query alone."""
+    return f"train.{stage}" if stage == "mask_input" else f"query.{stage}"
+
+
+class GridTransport:
+    """A `fl.engines.coordinator.Transport` over Flower's Grid."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def node_ids(self) -> Sequence[int]:
+        """See `Transport.node_ids`."""
+        return list(self._grid.get_node_ids())
+
+    def exchange(
+        self, stage: str, requests: Mapping[int, Parts], timeout: float
+    ) -> Iterator[tuple[int, Parts]]:
+        """See `Transport.exchange`.
+
+        An answer counts where it is of this stage, to one of these messages, and from the node
+        that was asked.
+        """
+        messages = [
+            Message(_content(*parts), node, message_type(stage), ttl=timeout, group_id=stage)
+            for node, parts in requests.items()
+        ]
+        if not messages:
+            return
+        replies = list(self._grid.send_and_receive(messages, timeout=timeout))
+        asked = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            to = reply.metadata.reply_to_message_id
+            if reply.has_error():
+                LOG.warning("%s: node %s: %s", stage, asked.get(to, node), reply.error)
+            elif asked.get(to) != node:
+                LOG.warning("%s: node %d answers what it was not asked", stage, node)
+            else:
+                found = _parts(reply)
+                if found is None:
+                    LOG.warning("%s: node %d: an answer of another form", stage, node)
+                else:
+                    yield node, found
+
+
+def _content(control: bytes, bulk: bytes) -> RecordDict:
+    content = RecordDict({CONTROL: ConfigRecord({BODY: control})})
+    if bulk:
+        content[BULK] = ArrayRecord({BODY: Array("uint8", (len(bulk),), "bytes", bulk)})
+    return content
+
+
+def _parts(reply: Message) -> Parts | None:
+    """Control and bulk of a reply; None where it is not made so."""
+    content = reply.content
+    if CONTROL not in content.config_records:
+        return None
+    control = content.config_records[CONTROL].get(BODY)
+    if not isinstance(control, bytes):
+        return None
+    if BULK not in content.array_records:
+        return control, b""
+    array = content.array_records[BULK].get(BODY)
+    return None if array is None else (control, array.data)
+
+
+server_app = ServerApp()
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Runs, or resumes, the run of the server's own plan file: `--run-config 'plan="FILE"'`."""
+    workers.use_one_thread()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    data_dir = str(context.run_config.get("data-dir", "")) or None
+    deployment = read_deployment(str(context.run_config["plan"]))
+    run_server(deployment, GridTransport(grid), data_dir=data_dir)

@@ -1,0 +1,127 @@
+"""What an organisation must never forget: one SQLite file, mode 0600, on disk before each answer.
+
+It holds the keys of steps taken (`once`), the client's own ledger, the open session and the answer
+to the last request. Everything that one request changes commits together, before its answer leaves,
+or not at all. Copying an older file back undoes that: keep it where backups do not reach.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from fl.errors import StoreError
+
+_SCHEMA = """
+create table if not exists session (id integer primary key check (id = 0), name blob not null);
+create table if not exists once (key blob primary key);
+create table if not exists charges (
+  round integer not null, attempt integer not null, primary key (round, attempt));
+create table if not exists attempt (
+  id integer primary key check (id = 0), round integer not null, attempt integer not null,
+  state blob not null, asked blob not null, answer blob not null);
+"""
+
+
+class Open(NamedTuple):
+    """The last attempt that this client began; older ones are forgotten, keys and all.
+
+    Attributes:
+        round_index: from 0.
+        attempt: from 0.
+        state: the ClientSession.
+        asked: hash of the last request that was answered.
+        answer: to it.
+    """
+
+    round_index: int
+    attempt: int
+    state: bytes
+    asked: bytes
+    answer: bytes
+
+
+class Journal:
+    """The file of one organisation in one session; one process at a time may hold it.
+
+    Args:
+        path: the file; made with mode 0600 if there is none.
+        session: 32 bytes; the file takes no other session afterwards.
+
+    Raises:
+        StoreError: it cannot be made or read, others may read it, another process holds it, or it
+            is of another session.
+    """
+
+    def __init__(self, path: Path, session: bytes) -> None:
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            mode = path.stat().st_mode & 0o777
+            if mode & 0o077:
+                raise StoreError("journal", f"{path}, mode {mode:04o}", "a file of mode 0600")
+            # One request at a time, from whichever thread.
+            self._db = sqlite3.connect(
+                path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError("journal", f"{path}: {error}", "a file of one's own") from error
+        try:
+            self._open(session)
+        except (StoreError, sqlite3.Error) as error:
+            self._db.close()
+            if isinstance(error, StoreError):
+                raise
+            takes = "a journal that no other process holds"
+            raise StoreError("journal", f"{path}: {error}", takes) from error
+
+    def _open(self, session: bytes) -> None:
+        # EXTRA syncs the directory too: a deleted rollback journal must not come back.
+        for pragma in ("locking_mode = exclusive", "synchronous = extra", "secure_delete = on"):
+            self._db.execute(f"pragma {pragma}")
+        with self.transaction():
+            for statement in _SCHEMA.split(";"):
+                self._db.execute(statement)
+            self._db.execute("insert or ignore into session values (0, ?)", (session,))
+            (found,) = self._db.execute("select name from session").fetchone()
+        if found != session:
+            takes = "the journal of this session; another plan or roster is another session"
+            raise StoreError("journal", f"a journal of session {found.hex()}", takes)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside is on disk afterwards, or, where it raises, none of it."""
+        self._db.execute("begin exclusive")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("rollback")
+            raise
+        self._db.execute("commit")
+
+    def close(self) -> None:
+        """Lets another process have the file."""
+        self._db.close()
+
+    def once(self, key: bytes) -> bool:
+        """Returns whether this is the first time, ever, that `key` is used."""
+        return self._db.execute("insert or ignore into once values (?)", (key,)).rowcount == 1
+
+    def charges(self) -> list[tuple[int, int]]:
+        """Returns (round, attempt) of every masked vector that may have left, ascending."""
+        return self._db.execute("select round, attempt from charges order by 1, 2").fetchall()
+
+    def charge(self, round_index: int, attempt: int) -> None:
+        """Charges one masked vector."""
+        self._db.execute("insert into charges values (?, ?)", (round_index, attempt))
+
+    def open_attempt(self) -> Open | None:
+        """Returns the last attempt that was begun, or None."""
+        found = self._db.execute("select round, attempt, state, asked, answer from attempt")
+        row = found.fetchone()
+        return None if row is None else Open(*row)
+
+    def keep(self, attempt: Open) -> None:
+        """Puts an attempt in the place of whatever was there."""
+        self._db.execute("insert or replace into attempt values (0, ?, ?, ?, ?, ?)", attempt)

@@ -1,0 +1,98 @@
+"""What every party of a deployment derives from its own plan and roster, never from the wire."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import jax
+
+from fl import secure
+from fl.aggregate import Secure
+from fl.encoding import Encoding
+from fl.errors import PlanError, fault
+from fl.plan import Plan, Resolved
+from fl.prepare import Prepared
+from fl.streams import invited
+from fl.types import PyTree
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A plan that is bound to a session and a roster.
+
+    Attributes:
+        session: 32 bytes that stand for run, plan and members.
+        resolved: the plan with everything derived; its parameters are bound to the session.
+        params: of the protocol, for round 0, attempt 0.
+        encoding: what travels.
+        roster: member -> identity key, of all members.
+        broadcast: shapes and dtypes of what the server sends.
+    """
+
+    session: bytes
+    resolved: Resolved
+    params: secure.Params
+    encoding: Encoding
+    roster: Mapping[int, bytes]
+    broadcast: PyTree
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return self.resolved.plan
+
+    def members(self, round_index: int) -> list[int]:
+        """Returns who takes part in a round, ascending, as everybody computes it."""
+        return invited(self.resolved, len(self.roster), round_index)
+
+    def params_of(self, round_index: int, attempt: int) -> secure.Params:
+        """Returns the protocol's parameters of one attempt."""
+        return secure.round_params(self.params, round_index, attempt)
+
+    def roster_of(self, members: list[int]) -> dict[int, bytes]:
+        """Returns the roster of a round: without keys where the server is trusted to be one."""
+        signed = self.params.server == "malicious"
+        return {member: self.roster[member] if signed else b"" for member in members}
+
+
+def terms_of(ready: Prepared, session: bytes, roster: Mapping[int, bytes]) -> Terms:
+    """Binds a prepared plan to a session.
+
+    Args:
+        ready: the plan.
+        session: 32 bytes, of this run alone; who holds another plan holds another session.
+        roster: member -> identity key; every member has signed it together with the session.
+
+    Raises:
+        PlanError: the plan cannot be run across organisations.
+    """
+    resolved = ready.resolved
+    found, encoding = faults(resolved.plan, len(roster)), resolved.encoding
+    if found or resolved.params is None or encoding is None:
+        raise PlanError(found)
+    params = secure.bind(resolved.params, session)
+    broadcast = jax.eval_shape(resolved.plan.algorithm.broadcast, ready.state)
+    resolved = replace(resolved, params=params)
+    return Terms(session, resolved, params, encoding, dict(roster), broadcast)
+
+
+def faults(plan: Plan, members: int) -> tuple[str, ...]:
+    """Returns what keeps a plan from being run across organisations."""
+    found, masked = [], plan.aggregation
+    if not isinstance(masked, Secure):
+        return (fault("aggregation", type(masked).__name__, "Secure"),)
+    if masked.graph != "complete":
+        takes = "complete: a sparse graph needs a seed that nobody could foresee at roster time"
+        found.append(fault("graph", masked.graph, takes))
+    if masked.simulate_dropout:
+        found.append(fault("simulate_dropout", dict(masked.simulate_dropout), "nothing"))
+    if plan.cohort.secret:
+        takes = "a cohort that every member computes itself: full, cyclic, fixed, separated"
+        found.append(fault("cohort", str(plan.cohort), takes))
+    if plan.client_metrics:
+        found.append(fault("client_metrics", True, "False: figures do not leave a member"))
+    if plan.algorithm.client_state is not None:
+        takes = "one whose clients keep nothing between rounds"
+        found.append(fault("algorithm", plan.algorithm.name, takes))
+    if plan.cohort.count(members) < 2:
+        found.append(fault("cohort", str(plan.cohort), "at least 2 members"))
+    return tuple(found)
