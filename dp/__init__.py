@@ -4,6 +4,7 @@ NumPy and the standard library only. What each part promises, and why it holds, 
 docs/privacy.md; the names of the papers' symbols are in docs/notation.md.
 """
 
+from dp import matrix
 from dp.accountants import (
     Zcdp,
     delta,
@@ -11,6 +12,13 @@ from dp.accountants import (
     epsilon_with_failures,
     rdp_curve,
     zcdp_bound,
+)
+from dp.auditing import (
+    ManyRunAudit,
+    OneRunAudit,
+    audit_many_runs,
+    audit_one_run,
+    choose_thresholds,
 )
 from dp.calibration import calibrate, smallest_parameter
 from dp.clipping import (
@@ -60,6 +68,7 @@ from dp.errors import (
     SurvivorsError,
     UnsupportedEventError,
 )
+from dp.estimates import OneShotEstimate, estimate_one_shot
 from dp.events import (
     ComposedEvent,
     DiscreteGaussianEvent,
@@ -72,7 +81,9 @@ from dp.events import (
     LaplaceEvent,
     LimitedParticipationEvent,
     ListedParticipationEvent,
+    MatrixEvent,
     NeighboringRelation,
+    PoissonBinomialEvent,
     PoissonSampledEvent,
     RecordSampledEvent,
     SecretParticipationEvent,
@@ -91,9 +102,10 @@ from dp.mechanisms import (
     central_gaussian,
     distributed,
 )
+from dp.poisson_binomial import PoissonBinomialMechanism, poisson_binomial
 from dp.random import RandomBytes
 from dp.renyi import RenyiBounds, renyi_bounds
-from dp.samplers import discrete_gaussian, discrete_laplace, skellam, total_variation
+from dp.samplers import binomial, discrete_gaussian, discrete_laplace, skellam, total_variation
 
 __all__ = [
     "MAX_MODULUS_BITS",
@@ -124,10 +136,16 @@ __all__ = [
     "LedgerMismatchError",
     "LimitedParticipationEvent",
     "ListedParticipationEvent",
+    "ManyRunAudit",
+    "MatrixEvent",
     "ModulusError",
     "NeighboringRelation",
     "NonFiniteError",
+    "OneRunAudit",
+    "OneShotEstimate",
     "ParameterError",
+    "PoissonBinomialEvent",
+    "PoissonBinomialMechanism",
     "PoissonSampledEvent",
     "PrivacyFilter",
     "RandomBytes",
@@ -144,10 +162,14 @@ __all__ = [
     "SurvivorsError",
     "UnsupportedEventError",
     "Zcdp",
+    "audit_many_runs",
+    "audit_one_run",
+    "binomial",
     "bit_mechanism",
     "calibrate",
     "central_gaussian",
     "choose_modulus_bits",
+    "choose_thresholds",
     "clip_and_sum",
     "clip_l2",
     "clip_layers",
@@ -162,6 +184,7 @@ __all__ = [
     "epsilon_by_colluders",
     "epsilon_curve",
     "epsilon_with_failures",
+    "estimate_one_shot",
     "event_from_dict",
     "event_to_dict",
     "gdp_parameter",
@@ -170,6 +193,8 @@ __all__ = [
     "group_event",
     "joint_multiplier",
     "joint_norm",
+    "matrix",
+    "poisson_binomial",
     "privacy_filter",
     "rdp_curve",
     "renyi_bounds",

@@ -51,6 +51,7 @@ class Interval:
 
 _SMALLEST, _LARGEST = 1e-100, 1e100  # of noise: squares and ratios of squares stay finite
 _MOST_LISTED = 100_000  # numbers of participations
+MOST_BIAS = 2**23 - 1  # of coins, in units of 2^-24: a probability stays inside (0, 1)
 _MOST = 2**64  # of integer bounds: floats and replace-one have room
 
 
@@ -145,6 +146,37 @@ class SkellamEvent:
 
 
 @dataclass(frozen=True)
+class PoissonBinomialEvent:
+    """Per coordinate the number of successes among `trials` coins from each of `shares` clients.
+
+    Every client's coins have probability 1/2 + k 2^-24 with an integer k of its own in each
+    coordinate, |k| <= linf; the vector of one client has sum k^2 <= l2_sq, its neighbour k = 0.
+    There is no other noise: all coins are independent, and those of the others hide the client's.
+
+    Attributes:
+        trials: coins of one client in each coordinate, m.
+        shares: honest clients in the sum, the client itself among them.
+        linf: bound on |k| for every client, below 2^23.
+        l2_sq: bound on sum k^2 of one client.
+        dim: coordinates.
+        replaced: the neighbour may be any vector within the same bounds (replace-one).
+    """
+
+    trials: int
+    shares: int
+    linf: int
+    l2_sq: int
+    dim: int
+    replaced: bool = False
+
+    def __post_init__(self) -> None:
+        _keep_integers(self, "trials", "shares", "linf", "l2_sq", "dim")
+        _validate.integer("linf", self.linf, 1, MOST_BIAS)
+        if not isinstance(self.replaced, bool):
+            raise ParameterError("replaced", self.replaced, "a bool")
+
+
+@dataclass(frozen=True)
 class DiscreteLaplaceEvent:
     """An integer vector plus, per coordinate, the law proportional to exp(-|x| / scale)."""
 
@@ -157,6 +189,23 @@ class DiscreteLaplaceEvent:
     def __post_init__(self) -> None:
         _keep_noise(self, "scale")
         _keep_integers(self, "l2_sq", "l1", "linf", "dim")
+
+
+@dataclass(frozen=True)
+class MatrixEvent:
+    """All rounds of correlated noise together: C x + N_Z(0, sigma^2 I) in integers, row by row.
+
+    The rows of x are the rounds' sums, each chosen after the rows of C x + noise before it were
+    seen; C is lower triangular in blocks of rounds. `l2_sq` bounds the squared l2 norm by which
+    one client, in all rounds it takes part in, moves C x, whatever was seen before.
+    """
+
+    sigma: float
+    l2_sq: int
+
+    def __post_init__(self) -> None:
+        _keep_noise(self, "sigma")
+        _keep(self, l2_sq=_validate.integer("l2_sq", self.l2_sq, 1, 2**128))
 
 
 @dataclass(frozen=True)
@@ -173,7 +222,7 @@ class PoissonSampledEvent:
 
     def __post_init__(self) -> None:
         _keep(self, sampling_prob=_validate.positive("sampling_prob", self.sampling_prob, 1.0))
-        _check_single(self.event)
+        _check_noised(self.event)
 
 
 @dataclass(frozen=True)
@@ -190,7 +239,7 @@ class FixedSizeSampledEvent:
     def __post_init__(self) -> None:
         _keep_integers(self, "population")
         _keep(self, sample=_validate.integer("sample", self.sample, 1, self.population))
-        _check_single(self.event)
+        _check_noised(self.event)
 
 
 @dataclass(frozen=True)
@@ -207,7 +256,7 @@ class RecordSampledEvent:
 
     def __post_init__(self) -> None:
         _keep(self, sampling_prob=_validate.positive("sampling_prob", self.sampling_prob, 1.0))
-        _check_single(self.event)
+        _check_noised(self.event)
 
 
 @dataclass(frozen=True)
@@ -298,8 +347,10 @@ Event = (
     | DiscreteGaussianEvent
     | DiscreteGaussianSumEvent
     | SkellamEvent
+    | PoissonBinomialEvent
     | LaplaceEvent
     | DiscreteLaplaceEvent
+    | MatrixEvent
     | PoissonSampledEvent
     | FixedSizeSampledEvent
     | RecordSampledEvent
@@ -311,13 +362,17 @@ Event = (
 )
 
 VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent, DiscreteLaplaceEvent)
-_SINGLE = (GaussianEvent, LaplaceEvent, *VECTOR)
-SHARES = (SkellamEvent, DiscreteGaussianSumEvent)
+_NOISED = (GaussianEvent, LaplaceEvent, *VECTOR)  # a vector plus noise that it does not move
+_SINGLE = (*_NOISED, PoissonBinomialEvent)
+SHARES = (SkellamEvent, DiscreteGaussianSumEvent, PoissonBinomialEvent)
 SAMPLED = (PoissonSampledEvent, FixedSizeSampledEvent, RecordSampledEvent)
 PARTICIPATION = (LimitedParticipationEvent, SecretParticipationEvent, ListedParticipationEvent)
 EVENT_CLASSES = {
-    c.__name__: c for c in (*_SINGLE, *SAMPLED, *PARTICIPATION, SelfComposedEvent, ComposedEvent)
-}
+    c.__name__: c
+    for c in (
+        *_SINGLE, *SAMPLED, *PARTICIPATION, MatrixEvent, SelfComposedEvent, ComposedEvent,
+    )
+}  # fmt: skip
 
 
 def check_event(field: str, value: object) -> None:
@@ -326,9 +381,11 @@ def check_event(field: str, value: object) -> None:
         raise ParameterError(field, value, "an event of dp.events")
 
 
-def _check_single(value: object) -> None:
-    if type(value) not in _SINGLE:
-        raise ParameterError("event", value, "one release: no sampling or composition inside")
+def _check_noised(value: object) -> None:
+    """What may be sampled: the theorems are about noise that the vector does not move."""
+    if type(value) not in _NOISED:
+        takes = "one release of a vector plus noise: no sampling or composition inside"
+        raise ParameterError("event", value, takes)
 
 
 def _check_unsampled(value: object) -> None:

@@ -15,7 +15,9 @@ from dp.events import (
     LaplaceEvent,
     LimitedParticipationEvent,
     ListedParticipationEvent,
+    MatrixEvent,
     NeighboringRelation,
+    PoissonBinomialEvent,
     SecretParticipationEvent,
     SelfComposedEvent,
     isqrt_product,
@@ -46,6 +48,10 @@ def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
         return GaussianEvent(event.noise_multiplier / 2)
     if isinstance(event, LaplaceEvent):
         return LaplaceEvent(event.noise_multiplier / 2)
+    if isinstance(event, MatrixEvent):
+        return MatrixEvent(event.sigma, 4 * event.l2_sq)
+    if isinstance(event, PoissonBinomialEvent):
+        return dataclasses.replace(event, replaced=True)
     if isinstance(event, SAMPLED):
         raise UnsupportedEventError(
             event, 'replace-one is not a scaled event under sampling; takes accountant="pld"'

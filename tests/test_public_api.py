@@ -18,7 +18,7 @@ PROMISED = {
     dp: {
         "GaussianEvent", "DiscreteGaussianEvent", "DiscreteGaussianSumEvent", "SkellamEvent",
         "SelfComposedEvent", "ComposedEvent", "epsilon", "delta", "calibrate", "Interval",
-        "NeighboringRelation", "discrete_gaussian", "skellam", "clip_l2", "Ledger",
+        "NeighboringRelation", "discrete_gaussian", "skellam", "clip_l2", "Ledger", "audit_one_run",
     },
     fl: {
         "Model", "FederatedDataset", "Algorithm", "fedavg", "cohort", "Privacy", "NotPrivate",

@@ -82,9 +82,11 @@ class Organisations:
 
     def _log_caught(self) -> None:
         rows = self._store.stages()
-        if rows and rows[-1]["seconds"] is None:
+        finished = {(row["round"], row["attempt"]) for row in self._store.rounds()}
+        if rows and (rows[-1]["round"], rows[-1]["attempt"]) not in finished:
             LOG.warning(
-                "round %d, attempt %d was caught at %s: it is abandoned",
+                "round %d, attempt %d was caught at %s: it is abandoned, and charged where a"
+                " masked vector may have been sent",
                 rows[-1]["round"], rows[-1]["attempt"], rows[-1]["stage"],
             )  # fmt: skip
 

@@ -25,7 +25,7 @@ from fl.round import Clock, encoded, rand_of
 from fl.site import Order, Site
 
 LOG = logging.getLogger("fl.organisation")
-_REFUSALS = (RefusedError, secure.SecureAggError, dp.DpError)
+_REFUSALS = (RefusedError, secure.SecureAggError, dp.ReleaseLimitError)
 _PER_MEMBER = 512  # bytes of a stage's control message for each member, at most
 _CONTROL = 1024
 

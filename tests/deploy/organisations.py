@@ -1,12 +1,15 @@
 """A whole run across organisations on this machine: plans, roster, processes, what is left."""
 
+import contextlib
 import json
+import re
 import signal
 import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -89,17 +92,27 @@ class Organisations:
         for party in (*self.names, "server"):
             roster.write(self.folder / party / "roster.json")
 
-    def start(self, nodes: Sequence[str] | None = None) -> None:
-        """Starts SuperLink, SuperNodes and the members' processes, of all or some members."""
+    def start(
+        self,
+        nodes: Sequence[str] | None = None,
+        *,
+        prefixes: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        """Starts SuperLink, SuperNodes and the members' processes, of all or some members.
+
+        Args:
+            nodes: the members; None for all.
+            prefixes: words before the command of a member's SuperNode.
+        """
         started = self.names if nodes is None else nodes
         for name in started:
             self.start_client(name)  # compiles while Flower starts
         self.federation.start_superlink()
         self.federation.register(started)
         for name in started:
-            self.start_node(name)
+            self.start_node(name, prefix=prefixes.get(name, ()))
         for name in started:
-            self.federation.wait((self.folder / name / "client.sock").exists, f"{name} to listen")
+            self.federation.wait(self.socket(name).exists, f"{name} to listen")
 
     def start_client(self, name: str) -> None:
         """Starts a member's own process."""
@@ -108,14 +121,17 @@ class Organisations:
             f"client-{name}",
             [
                 sys.executable, "-m", "fl", "client", "--plan", own / "plan.toml",
-                "--data-dir", own, "--socket", own / "client.sock",
+                "--data-dir", own, "--socket", self.socket(name),
             ],
         )  # fmt: skip
 
     def start_node(self, name: str, *, prefix: Sequence[str] = ()) -> None:
         """Starts a member's SuperNode."""
-        socket = self.folder / name / "client.sock"
-        self.federation.start_node(name, {"socket": str(socket)}, prefix=prefix)
+        self.federation.start_node(name, {"socket": str(self.socket(name))}, prefix=prefix)
+
+    def socket(self, name: str) -> Path:
+        """Where a member's process listens."""
+        return self.federation.socket_path(name)
 
     def kill(self, name: str) -> None:
         """kill -9 of a member's process and of its SuperNode with all that it started."""
@@ -142,9 +158,36 @@ class Organisations:
         what = f"{name} to answer {stage} of round {round_index}"
         self.federation.wait(lambda: self.answered(name, round_index, stage), what, seconds)
 
+    def answered_rounds(self, name: str, stage: str) -> set[int]:
+        """The rounds in which a member's process has answered a stage."""
+        said = rf"answered: round (\d+), attempt 0, {stage}$"
+        found = re.findall(said, self.federation.log(f"client-{name}"), re.MULTILINE)
+        return {int(number) for number in found}
+
+    def wait_for_next(self, name: str, stage: str, *, after: int, seconds: float = 600.0) -> int:
+        """Waits until a member answers a stage of a later round than `after`; returns which."""
+
+        def later() -> set[int]:
+            return {index for index in self.answered_rounds(name, stage) if index > after}
+
+        what = f"{name} to answer {stage} of a round after {after}"
+        self.federation.wait(lambda: bool(later()), what, seconds)
+        return min(later())
+
+    def asked(self, name: str) -> set[int]:
+        """The rounds that a member took part in, were it only by its keys."""
+        return self.answered_rounds(name, "advertise_keys")
+
+    def stage_is_over(self, round_index: int, stage: str, attempt: int = 0) -> bool:
+        """Whether the server's store says that a stage's barrier is behind it."""
+        query = "select round, attempt, stage from stages where seconds is not null"
+        with contextlib.suppress(sqlite3.OperationalError):  # there is no store yet
+            return (round_index, attempt, stage) in self.server_rows(query)
+        return False
+
     def finish(self, run_id: str, seconds: float = 600.0) -> None:
         """Waits until the run has ended well."""
-        summary = self.folder / "server" / "state" / "summary.json"
+        summary = self.folder / "server" / "state" / "run" / "summary.json"
         self.federation.wait(
             lambda: summary.exists() or self._ended(run_id), "the run to end", seconds
         )
@@ -156,13 +199,36 @@ class Organisations:
     @property
     def summary(self) -> dict[str, Any]:
         """The run's summary.json."""
-        path = self.folder / "server" / "state" / "summary.json"
+        path = self.folder / "server" / "state" / "run" / "summary.json"
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
     def server_rows(self, query: str) -> list[tuple[Any, ...]]:
         """Rows of the server's store."""
-        return rows(self.folder / "server" / "state" / "run.sqlite", query)
+        return rows(self.folder / "server" / "state" / "run" / "run.sqlite", query)
+
+    def server_log(self) -> str:
+        """What the ServerApp has said."""
+        path = self.folder / "server" / "state" / "server.log"
+        return path.read_text() if path.exists() else ""
+
+    def released(self) -> dict[tuple[int, int], tuple[int, ...]]:
+        """(round, attempt) -> whose updates may have been read, by the server's ledger."""
+        found = self.server_rows("select round, attempt, survivors from releases order by 1, 2")
+        return {(row[0], row[1]): tuple(json.loads(row[2])) for row in found}
+
+    def ended(self) -> dict[tuple[int, int], tuple[str, int]]:
+        """(round, attempt) -> status and number of survivors of every attempt that ended."""
+        found = self.server_rows("select round, attempt, status, survivors from rounds")
+        return {(row[0], row[1]): (row[2], row[3]) for row in found}
+
+    def charged(self) -> dict[str, list[tuple[int, int]]]:
+        """The server's ledger: (round, attempt) by member."""
+        query = "select client, round, attempt from client_charges order by 1, 2, 3"
+        found: dict[str, list[tuple[int, int]]] = {name: [] for name in self.names}
+        for client, round_index, attempt in self.server_rows(query):
+            found[self.names[client]].append((round_index, attempt))
+        return found
 
     def charges(self, name: str) -> list[tuple[int, int]]:
         """A member's own ledger: (round, attempt) of every masked vector that may have left."""

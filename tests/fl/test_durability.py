@@ -1,5 +1,6 @@
 """What a run keeps when processes die, meet, or come back with other numbers."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -15,7 +16,8 @@ import pytest
 
 import dp
 import fl
-from fl.store import FILE, RUN_FILES
+from fl.statement import worst_case
+from fl.store import FILE, RUN_FILES, Store
 from fl.train import start
 from tests.fl import helpers
 
@@ -84,6 +86,44 @@ def test_the_release_is_on_record_before_anything_is_unmasked(
     assert uninterrupted is not None
     assert row.realised.upper > row.worst_case.upper * 0.8  # four releases of four, not three
     resumed.store.close()
+
+
+@pytest.mark.parametrize("spare", [0, 2])
+def test_training_ends_before_the_round_that_would_exceed_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    """However often a run crashes after a charge, its figure stays within its target of 8."""
+    data = helpers.small_data()
+    plan = helpers.plan(rounds=4, privacy=helpers.privacy(spare_releases=spare))
+    training, finished = start(plan, helpers.MODEL, data, out=tmp_path), []
+    while (after := training.step()) is not None:
+        finished.append(after)
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "finish_round", crash)
+            with contextlib.suppress(CrashError):
+                training.step()
+        training.store.close()
+        training = start(plan, helpers.MODEL, data, out=tmp_path, resume=True)
+    assert f"all {4 + spare} releases" in str(training.stopped_early)
+    assert len(finished) == (4 + spare) // 2  # every second charge was for a crash
+    spent = [after.epsilon_worst_case for after in finished]
+    exposure = training.resolved.exposure
+    everything = worst_case(exposure, "server", 1e-3, 4 + spare).upper
+    one_more = worst_case(exposure, "server", 1e-3, 5 + spare).upper
+    assert all(one is not None and one <= everything <= 8.0 < one_more for one in spent)
+    assert training._books.so_far()[1] == everything
+    training.store.close()
+
+
+def test_the_store_is_read_with_pandas_in_one_line(tmp_path: Path) -> None:
+    """The line of docs/running.md."""
+    pandas = pytest.importorskip("pandas", reason="needs the extra 'tables'")
+    fl.train(helpers.plan(), helpers.MODEL, helpers.small_data(), out=tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "run.sqlite")) as connection:
+        found = pandas.read_sql("select * from rounds", connection)
+    assert found["round"].tolist() == [0, 1, 2]
+    assert found["survivors"].tolist() == [12, 12, 12]
+    assert found["epsilon_worst_case"].is_monotonic_increasing
 
 
 def test_attempts_end_where_the_protocols_failure_is_no_longer_covered(tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""Values per second of the exact samplers, encode, clip-and-sum; one core.
+
+    python -m benchmarks.samplers [--show]
+
+Random bytes come from AES-128-CTR. Best of several repetitions, wall clock; tables are built
+before the clock starts, and their cost is printed beside. OpenDP is measured in the same run
+where it is installed: peers/environments.py makes the environment "accounting"; run this script
+there, with the repository on PYTHONPATH (numpy and cryptography suffice). Finished rows are written
+to results/samplers.json, over older ones; `--show` prints those.
+"""
+
+import argparse
+import functools
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+import dp
+from benchmarks._results import Results, Row
+
+VALUES = 1_000_000
+REPEATS = 5
+
+
+def aes_stream() -> dp.RandomBytes:
+    """Random bytes at the speed of the cipher, keyed by the operating system."""
+    cipher = Cipher(algorithms.AES(os.urandom(16)), modes.CTR(os.urandom(16))).encryptor()
+    zeros = bytes(1 << 20)
+    return lambda n: cipher.update(zeros[:n] if n <= len(zeros) else bytes(n))
+
+
+def best(run: Callable[[], object]) -> float:
+    """Seconds of the fastest of several runs after a first one."""
+    run()
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def samplers(rng: dp.RandomBytes) -> Iterator[tuple[str, Row]]:
+    draws: dict[str, Callable[[float, int], object]] = {
+        "discrete gaussian": lambda s, n: dp.discrete_gaussian(rng, s, n),
+        "skellam": lambda s, n: dp.skellam(rng, s * s, n),
+        "discrete laplace": lambda s, n: dp.discrete_laplace(rng, s, n),
+    }
+    for name, draw in draws.items():
+        for scale in (1.0, 10.0, 100.0, 1000.0, 1e4, 1e5):
+            if name == "skellam" and scale > 1e4:
+                continue
+            start = time.perf_counter()
+            draw(scale, 1)
+            built = time.perf_counter() - start
+            rate = VALUES / best(lambda s=scale, d=draw: d(s, VALUES)) / 1e6  # type: ignore[misc]  # defaults bind the loop's values
+            yield f"{name}, scale {scale:g}", {"rate": rate, "table_seconds": built}
+
+
+def opendp(scale: float) -> Iterator[tuple[str, Row]]:
+    if importlib.util.find_spec("opendp") is None:
+        return
+    prelude = importlib.import_module("opendp.prelude")
+    prelude.enable_features("contrib")
+    space = prelude.vector_domain(prelude.atom_domain(T="i32")), prelude.l2_distance(T=float)
+    mechanism = prelude.m.make_gaussian(*space, scale=scale)
+    zeros = [0] * 20_000
+    yield (
+        f"OpenDP vector i32, scale {scale:g}",
+        {"rate": 20_000 / best(lambda: mechanism(zeros)) / 1e6},
+    )
+
+
+def encode(rng: dp.RandomBytes, dim: int) -> Iterator[tuple[str, Row]]:
+    mechanism = dp.distributed(
+        "skellam", dim=dim, clip_norm=1.0, noise_multiplier=1.0, num_clients=100, shares=90
+    )
+    rotation = dp.Rotation.from_seed(dim, b"public")
+    x = np.random.default_rng(0).normal(size=dim)
+    yield (
+        f"encode, d={dim}",
+        {
+            "ms": 1e3 * best(lambda: mechanism.encode(x, rotation, rng)),
+            "without_noise_ms": 1e3 * best(lambda: mechanism.discretizer.encode(x, rotation, rng)),
+            "noise_ms": 1e3 * best(lambda: mechanism.sample_share(rng)),
+        },
+    )
+
+
+def coins(rng: dp.RandomBytes, dim: int) -> Iterator[tuple[str, Row]]:
+    rotation, x = dp.Rotation.from_seed(dim, b"public"), np.random.default_rng(0).normal(size=dim)
+    for trials in (1, 4, 16, 64):
+        mechanism = dp.poisson_binomial(
+            dim=dim, clip_norm=1.0, noise_multiplier=1.0, num_clients=100, shares=90, trials=trials
+        )
+        biases = mechanism.biases(x, rotation)
+        tossed = best(functools.partial(dp.binomial, rng, trials, biases))
+        whole = best(functools.partial(mechanism.encode, x, rotation, rng))
+        yield f"poisson binomial, {trials} coins, d={dim}", {
+            "rate": dim / tossed / 1e6, "encode_ms": 1e3 * whole,
+        }  # fmt: skip
+
+
+def clip(rows: int, dim: int) -> Iterator[tuple[str, Row]]:
+    batch = np.random.default_rng(0).standard_normal((rows, dim), dtype=np.float32)
+    ours = best(lambda: dp.clip_and_sum(batch, 1.0))
+
+    def textbook() -> object:
+        norms = np.linalg.norm(batch, axis=1, keepdims=True)
+        return (batch * np.minimum(1.0, 1.0 / norms)).sum(axis=0)
+
+    start = time.perf_counter()
+    textbook()
+    other = time.perf_counter() - start
+    yield f"clip and sum {rows} x {dim} float32", {"seconds": ours, "textbook_seconds": other}
+
+
+def text(name: str, row: Row) -> str:
+    """One line."""
+    if "rate" in row:
+        built = f", table {row['table_seconds']:.3f} s" if "table_seconds" in row else ""
+        whole = f", encode {row['encode_ms']:.1f} ms" if "encode_ms" in row else ""
+        return f"{name}: {row['rate']:.4g} M values/s{built}{whole}"
+    if "ms" in row:
+        return (
+            f"{name}: {row['ms']:.1f} ms, without noise {row['without_noise_ms']:.1f}, noise"
+            f" {row['noise_ms']:.1f}"
+        )
+    return f"{name}: {row['seconds']:.3f} s; textbook numpy {row['textbook_seconds']:.2f} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
+    results = Results("samplers")
+    if parser.parse_args().show:
+        print("\n".join(text(name, row) for name, row in results.rows().items()))
+        return
+    rng = aes_stream()
+    rows = chain(
+        samplers(rng), opendp(10.0), encode(rng, 200_000), coins(rng, 200_000),
+        clip(256, 1_000_000),
+    )  # fmt: skip
+    for name, row in rows:
+        results.add(name, row)
+        print(text(name, row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

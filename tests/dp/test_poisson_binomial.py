@@ -1,0 +1,556 @@
+"""Poisson binomial: exact coins, bounds that no input exceeds, and what is refused.
+
+The oracles here share nothing with the library: laws are convolved in exact integers and
+divergences summed in 60 digits.
+"""
+
+# Helpers are untyped like the tests, and refusals are tested with wrong types on purpose.
+# mypy: allow-untyped-calls, disable-error-code="arg-type, type-var"
+
+import dataclasses
+import functools
+import itertools
+import math
+import warnings
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dp
+from dp import _binomial
+
+UNIT = 2**-24
+ZERO_OUT = dp.NeighboringRelation.ZERO_OUT
+REPLACE_ONE = dp.NeighboringRelation.REPLACE_ONE
+
+
+def bias(theta):
+    return round(theta / UNIT)
+
+
+def event(trials=4, shares=10, theta=0.2, dim=1, mean=1.0, **changes):
+    """`mean` is the mean square of the client's biases over that of the largest."""
+    k = bias(theta)
+    made = dp.PoissonBinomialEvent(trials, shares, k, max(1, math.floor(k * k * dim * mean)), dim)
+    return dataclasses.replace(made, **changes)
+
+
+def convolved(first, second):
+    return np.convolve(first, second)  # of Python integers: exact
+
+
+@functools.cache
+def coins(*biases):
+    """Law of the number of successes of coins with these biases, times 2^(24 coins): integers."""
+    law = np.array([1], dtype=object)
+    for k in biases:
+        law = np.convolve(law, np.array([2**23 - k, 2**23 + k], dtype=object))
+    return law
+
+
+def divergence(order, p, q):
+    """D_order(p | q) of two laws in the same units, in 60 digits; a float."""
+    with mpmath.workdps(60):
+        total = mpmath.fsum(
+            mpmath.mpf(b) * (mpmath.mpf(a) / mpmath.mpf(b)) ** order
+            for a, b in zip(p, q, strict=True)
+        )
+        return float(mpmath.log(total / mpmath.mpf(int(q.sum()))) / (order - 1))
+
+
+def exact(order, mine, other, trials, biases):
+    """Larger of both directions when one client's bias is `mine` or `other`, the rest `biases`."""
+    noise = coins(*sorted(biases))
+    p = convolved(coins(*[mine] * trials), noise)
+    q = convolved(coins(*[other] * trials), noise)
+    return max(divergence(order, p, q), divergence(order, q, p))
+
+
+def worst(order, trials, shares, k, *, mine=None, other=0):
+    """Over the numbers of others' coins at + k and at - k."""
+    others = trials * (shares - 1)
+    mine = k if mine is None else mine
+    return max(
+        exact(order, mine, other, trials, (k,) * i + (-k,) * (others - i))
+        for i in range(others + 1)
+    )
+
+
+def bound(made, order, relation=ZERO_OUT):
+    return float(dp.rdp_curve(_moved(made, relation), np.array([order - 1.0]))[0])
+
+
+def _moved(made, relation):
+    return dataclasses.replace(made, replaced=True) if relation is REPLACE_ONE else made
+
+
+# ---- the figures that the mechanism is known by
+
+
+def test_row_of_the_worst_case():
+    made = event(trials=4, shares=10, theta=0.2)
+    assert worst(8, 4, 10, bias(0.2)) == pytest.approx(0.444, abs=5e-4)
+    assert bound(made, 8.0) == pytest.approx(0.444, abs=5e-4)
+
+
+def test_row_with_the_others_at_one_half_is_no_bound():
+    k = bias(0.2)
+    p = convolved(coins(*[k] * 4), coins(*[0] * 36))
+    q = coins(*[0] * 40)
+    assert divergence(8, p, q) == pytest.approx(0.231, abs=5e-4)
+    assert divergence(8, q, p) == pytest.approx(0.289, abs=5e-4)  # the other way round is larger
+    assert bound(event(), 8.0) > 1.5 * divergence(8, q, p)
+
+
+# ---- the bound of one coordinate is the exact worst case
+
+
+@pytest.mark.parametrize("order", [1.25, 1.5, 2, 3, 8, 16])
+@pytest.mark.parametrize(
+    ("trials", "shares", "theta"), [(1, 1, 0.3), (1, 6, 0.2), (2, 4, 0.45), (3, 3, 0.05)]
+)
+def test_one_coordinate_agrees_with_exact_laws(order, trials, shares, theta):
+    k = bias(theta)
+    want = worst(order, trials, shares, k)
+    assert want <= bound(event(trials, shares, theta), order) <= want * (1 + 1e-8)
+    want = worst(order, trials, shares, k, mine=-k, other=k)
+    got = bound(event(trials, shares, theta), order, REPLACE_ONE)
+    assert want <= got <= want * (1 + 1e-8)
+
+
+@pytest.mark.parametrize("order", [2, 5])
+@pytest.mark.parametrize("relation", [ZERO_OUT, REPLACE_ONE])
+def test_no_pattern_of_biases_exceeds_the_bound(order, relation):
+    """Every pair of the client's biases against every pattern of the others', on a lattice."""
+    trials, shares, k = 2, 3, bias(0.3)
+    lattice = [-k, -k // 2, 0, k // 3, k]
+    most = bound(event(trials, shares, 0.3), order, relation)
+    others = [0] if relation is ZERO_OUT else lattice
+    found = 0.0
+    for first, second in itertools.combinations_with_replacement(lattice, 2):
+        rest = (first,) * trials + (second,) * trials
+        for mine, other in itertools.product(lattice, others):
+            found = max(found, exact(order, mine, other, trials, rest))
+    assert 0.999 * most < found <= most
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 3), st.integers(1, 6), st.floats(0.01, 0.49), st.integers(2, 12),
+    st.booleans(), st.data(),
+)  # fmt: skip
+def test_no_vector_within_the_norm_exceeds_the_bound(trials, shares, theta, order, replace, data):
+    """Random vectors over a few coordinates, each coordinate against its own random others."""
+    k, dim = bias(theta), data.draw(st.integers(1, 4))
+    signed = st.integers(-k, k)
+    mine = data.draw(st.lists(signed, min_size=dim, max_size=dim))
+    other = data.draw(st.lists(signed, min_size=dim, max_size=dim)) if replace else [0] * dim
+    total = 0.0
+    forward = backward = 0.0
+    for a, b in zip(mine, other, strict=True):
+        ends = data.draw(
+            st.lists(st.sampled_from([-k, k]), min_size=shares - 1, max_size=shares - 1)
+        )
+        noise = coins(*sorted(e for e in ends for _ in range(trials)))
+        p, q = convolved(coins(*[a] * trials), noise), convolved(coins(*[b] * trials), noise)
+        forward += divergence(order, p, q)
+        backward += divergence(order, q, p)
+    total = max(forward, backward)
+    norm = max(1, *(sum(v * v for v in one) for one in (mine, other)))
+    made = dp.PoissonBinomialEvent(trials, shares, k, norm, dim)
+    assert total <= bound(made, order, REPLACE_ONE if replace else ZERO_OUT) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("mean", [0.9, 0.3, 0.05])
+@pytest.mark.parametrize("order", [1.5, 2, 4, 8])
+def test_a_norm_below_that_of_the_corners_is_nearly_tight(order, mean):
+    """Equal coordinates, or full and empty ones, come close to the bound of the vector."""
+    k, dim = bias(0.2), 1000
+    level = math.floor(k * math.sqrt(mean))
+    reached = max(dim * worst(order, 1, 20, k, mine=level), mean * dim * worst(order, 1, 20, k))
+    got = bound(event(1, 20, 0.2, dim, mean), order)
+    assert reached * (1 - 1e-5) <= got <= 1.2 * reached  # cutting `level` loses 1e-7
+    assert got < 1.01 * mean * bound(event(1, 20, 0.2, dim), order) or order > 3
+
+
+def test_many_trials_are_bounded_by_as_many_single_ones():
+    """Beyond what is enumerated, and where the norm counts; still above the exact worst case."""
+    k = bias(0.1)
+    for order in (2, 6):
+        exact_one = worst(order, 3, 8, k, mine=k // 4)
+        made = dp.PoissonBinomialEvent(3, 8, k, 50 * (k // 4) ** 2, 50)
+        assert 50 * exact_one <= bound(made, order) <= 1.15 * 50 * exact_one
+
+
+@pytest.mark.parametrize("theta", [1e-5, 0.02, 0.2, 0.49])
+def test_more_honest_clients_or_smaller_biases_never_cost_more(theta):
+    a = np.array([0.3, 1.0, 4.0, 20.0, 200.0])
+    rows = [dp.rdp_curve(event(2, h, theta, 5, 0.3), a) for h in (1, 2, 3, 5, 9, 30, 90)]
+    for more, less in itertools.pairwise(rows[::-1]):
+        assert (more <= less * (1 + 1e-3)).all()  # envelopes of more clients are coarser
+    less = dp.rdp_curve(event(2, 9, 0.9 * theta, 5, 0.3), a)
+    assert (less <= dp.rdp_curve(event(2, 9, theta, 5, 0.3), a)).all()
+
+
+def test_large_sums_approach_gaussian_noise_from_above():
+    """At many clients and small biases the order times the shift over twice the variance."""
+    theta, shares, trials, dim = 0.02, 400, 3, 2000
+    made = event(trials, shares, theta, dim, mean=1 / 16)
+    gauss = dim / 16 * (trials * theta) ** 2 / (trials * shares / 4) / 2
+    for order in (2.0, 8.0, 32.0):
+        assert 1.0 < bound(made, order) / (order * gauss) < 1.02
+
+
+def test_curves_between_knots_and_beyond_them():
+    made = event(2, 5, 0.3)
+    a = np.concatenate([np.geomspace(1e-4, 1e6, 200), _binomial._KNOTS])
+    curve = dp.rdp_curve(made, np.sort(a))
+    assert (np.diff(curve) >= -1e-12).all()
+    largest = -2 * math.log1p(-2 * bias(0.3) * UNIT)
+    assert curve[-1] == pytest.approx(largest)
+    for order in (1.4, 2.7, 12.3):
+        want = worst(order, 2, 5, bias(0.3))
+        assert want <= bound(made, order) <= 1.1 * want
+
+
+def test_faint_outcomes_are_counted(monkeypatch):
+    """Outcomes too unlikely for doubles count as the extremes, so the bound only grows."""
+    a = np.array([1.0, 7.0, 31.0])
+    made = event(2, 4, 0.3)
+    sharp = dp.rdp_curve(made, a)
+    monkeypatch.setattr(_binomial, "_FAINT", 1e-3)
+    _binomial._cumulants.cache_clear()
+    _binomial._envelopes.cache_clear()
+    try:
+        blunt = dp.rdp_curve(made, a)
+    finally:
+        _binomial._cumulants.cache_clear()
+        _binomial._envelopes.cache_clear()
+    assert (blunt > sharp).all()
+
+
+def test_coarser_envelopes_are_never_smaller(monkeypatch):
+    orders = np.array([1.5, 2.0, 5.0, 20.0])
+    trials = _binomial.Trials(1, 30, 0.2, 0.0, 0.2)
+    fine = _binomial.vector_cumulants(trials, orders, 0.2)
+    monkeypatch.setattr(_binomial, "_VECTOR_POINTS", 1)
+    coarse = _binomial.vector_cumulants(trials, orders, 0.2)
+    assert (fine <= coarse * (1 + 1e-9)).all()
+    assert (coarse <= 1.3 * fine).all()
+
+
+# ---- accountants and books
+
+
+def test_composition_with_other_events_and_calibration():
+    made = event(4, 20, 0.05, dim=10)
+    other = dp.SkellamEvent(400.0, 4, 4, 2, 10)
+    a = np.array([1.0, 5.0])
+    both = dp.ComposedEvent((made, dp.SelfComposedEvent(other, 3)))
+    want = dp.rdp_curve(made, a) + 3 * dp.rdp_curve(other, a)
+    np.testing.assert_allclose(dp.rdp_curve(both, a), want)
+
+    def at(multiplier):
+        made = dp.poisson_binomial(
+            dim=10, clip_norm=1.0, noise_multiplier=multiplier, num_clients=30, shares=20, trials=64
+        )
+        return dp.SelfComposedEvent(made.event(20), 5)
+
+    target = {"delta": 1e-4, "neighboring": ZERO_OUT, "accountant": "rdp"}
+    multiplier = dp.calibrate(at, epsilon=2.0, **target)
+    assert 1.99 < dp.epsilon(at(multiplier), **target).upper <= 2.0
+    gauss = dp.calibrate(
+        lambda z: dp.SelfComposedEvent(dp.GaussianEvent(z), 5), epsilon=2.0, **target
+    )
+    assert gauss < multiplier < 1.05 * gauss
+
+
+def test_pld_reports_the_upper_end_of_rdp_and_says_so():
+    made = dp.SelfComposedEvent(event(dim=3), 2)
+    by_rdp = dp.epsilon(made, 1e-3, neighboring=ZERO_OUT, accountant="rdp")
+    by_pld = dp.epsilon(made, 1e-3, neighboring=ZERO_OUT)
+    assert (by_pld.lower, by_pld.upper) == (0.0, by_rdp.upper)
+    assert "rdp" in by_pld.note
+    spent = dp.delta(made, 1.0, neighboring=ZERO_OUT)
+    assert 0 == spent.lower < spent.upper < 1
+
+
+def test_replace_one_costs_more_than_zero_out_and_is_marked_once():
+    made = event(dim=2)
+    spent = [
+        dp.epsilon(made, 1e-3, neighboring=r, accountant="rdp").upper
+        for r in (ZERO_OUT, REPLACE_ONE)
+    ]
+    assert 1.5 * spent[0] < spent[1]
+    again = dataclasses.replace(made, replaced=True)
+    assert dp.epsilon(again, 1e-3, neighboring=REPLACE_ONE, accountant="rdp").upper == spent[1]
+
+
+@pytest.mark.parametrize("accountant", ["rdp", "pld"])
+def test_add_remove_is_refused(accountant):
+    with pytest.raises(dp.UnsupportedEventError, match="absent"):
+        dp.epsilon(
+            event(), 1e-3, neighboring=dp.NeighboringRelation.ADD_REMOVE, accountant=accountant
+        )
+
+
+def test_sampling_groups_lines_and_too_many_clients_are_refused():
+    for sampled in (dp.PoissonSampledEvent, dp.RecordSampledEvent):
+        with pytest.raises(dp.ParameterError, match="noise"):
+            sampled(0.5, event())
+    with pytest.raises(dp.ParameterError, match="noise"):
+        dp.FixedSizeSampledEvent(10, 5, event())
+    with pytest.raises(dp.UnsupportedEventError):
+        dp.zcdp_bound(event())
+    with pytest.raises(dp.UnsupportedEventError):
+        dp.group_event(event(), 2)
+    with pytest.raises(dp.UnsupportedEventError, match="shares"):
+        dp.rdp_curve(event(shares=_binomial.MAX_OTHERS + 2), np.array([1.0]))
+
+
+def test_secret_participation_mixes_whole_releases():
+    secret = dp.SecretParticipationEvent(event(dim=20), 10, 0.1, 10)
+    certain = dp.SelfComposedEvent(event(dim=20), 10)
+    spent = [
+        dp.epsilon(one, 1e-3, neighboring=ZERO_OUT, accountant="rdp").upper
+        for one in (secret, certain)
+    ]
+    assert spent[0] < spent[1]
+
+
+def test_ledger_and_plain_data_keep_the_event():
+    made = event(dim=7)
+    assert dp.event_from_dict(dp.event_to_dict(made)) == made
+    moved = dataclasses.replace(made, replaced=True)
+    assert dp.event_from_dict(dp.event_to_dict(moved)) == moved
+    ledger = dp.Ledger(4, max_releases=2, min_survivors=3, neighboring=ZERO_OUT)
+    ledger.charge(0, 0, [0, 1, 2, 3])
+    ledger.release(0, 0, [0, 1, 2], made)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        spent = ledger.realised(1e-3, "rdp")
+    once = dp.epsilon(made, 1e-3, neighboring=ZERO_OUT, accountant="rdp")
+    assert spent.upper == pytest.approx(once.upper)
+    assert dp.Ledger.from_json(ledger.to_json()).realised(1e-3, "rdp") == spent
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("trials", 0), ("shares", 0), ("linf", 0), ("linf", 2**23), ("l2_sq", 0), ("dim", 0),
+     ("replaced", 1)],
+)  # fmt: skip
+def test_events_out_of_range_are_refused(field, value):
+    with pytest.raises(dp.ParameterError) as caught:
+        event(**{field: value})
+    assert caught.value.field == field
+
+
+# ---- the sampler
+
+
+def chi_square(found, law, size):
+    """Pearson's statistic with outcomes merged until ten are expected, and its deviations."""
+    cells, seen, expected = [], 0, 0.0
+    for value, chance in enumerate(law):
+        seen += int((found == value).sum())
+        expected += size * (chance / 2 ** (24 * (len(law) - 1)))
+        if expected >= 10:
+            cells.append((seen, expected))
+            seen, expected = 0, 0.0
+    last = cells.pop()
+    cells.append((last[0] + seen, last[1] + expected))
+    statistic = sum((s - e) ** 2 / e for s, e in cells)
+    freedom = len(cells) - 1
+    return (statistic - freedom) / math.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("trials", [1, 4, 31])
+@pytest.mark.parametrize("k", [0, bias(0.2), -bias(0.45)])
+def test_successes_have_the_exact_law(stream, trials, k):
+    size = 60_000
+    found = dp.binomial(stream(trials), trials, np.full(size, k))
+    law = coins(*[k] * trials)
+    # 6 deviations of a chi-square with at most 31 degrees of freedom: false alarm below 1e-6.
+    assert chi_square(found, law, size) < 6
+    wrong = coins(*[k + bias(0.02)] * trials)
+    assert chi_square(found, wrong, size) > 6
+    p = 0.5 + k * UNIT
+    assert abs(found.var() / (trials * p * (1 - p)) - 1) < 0.05  # 8 standard errors
+
+
+def repeated(word, count):
+    return (word * count)[:count]
+
+
+def test_a_coin_is_one_comparison_with_its_probability():
+    """Words just below and at the threshold, for the smallest, a middle and the largest bias."""
+    for k in (-(2**23) + 1, -5, 0, 7, 2**23 - 1):
+        threshold = 2**31 + 256 * k
+        for word, success in ((threshold - 1, 1), (threshold, 0), (0, 1), (2**32 - 1, 0)):
+            source = functools.partial(repeated, word.to_bytes(4, "little"))
+            assert dp.binomial(source, 3, np.array([k])).tolist() == [3 * success]
+
+
+def test_every_value_costs_the_same_random_bytes(stream):
+    source = stream(3)
+    asked = []
+
+    def rng(count):
+        asked.append(count)
+        return source(count)
+
+    for k in (0, 5, 2**23 - 1, -(2**23) + 1):
+        asked.clear()
+        dp.binomial(rng, 5, np.full(20_000, k))
+        assert sum(asked) == 4 * 5 * 20_000
+    assert dp.binomial(rng, 5, np.zeros(0, dtype=np.int64)).size == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "trials", "biases"),
+    [
+        ("trials", 0, np.zeros(2, dtype=np.int64)),
+        ("biases", 2, np.array([2**23])),
+        ("biases", 2, np.array([-(2**63)])),
+        ("biases", 2, np.zeros((2, 2), dtype=np.int64)),
+        ("biases", 2, np.zeros(2)),
+    ],
+)
+def test_sampler_refuses(stream, field, trials, biases):
+    with pytest.raises(dp.ParameterError) as caught:
+        dp.binomial(stream(0), trials, biases)
+    assert caught.value.field == field
+
+
+# ---- the mechanism
+
+
+def make(**changes):
+    fields = {
+        "dim": 300, "clip_norm": 2.0, "noise_multiplier": 1.5, "num_clients": 30, "shares": 20,
+        "trials": 16, **changes,
+    }  # fmt: skip
+    return dp.poisson_binomial(**fields)
+
+
+@pytest.mark.parametrize("trials", [4, 5])
+def test_estimate_is_unbiased_and_has_the_noise_multiplier(stream, trials):
+    made = make(trials=trials, dim=3000, noise_multiplier=4.0)
+    rotation = dp.Rotation.from_seed(3000, b"r")
+    rng = stream(7)
+    x = np.random.default_rng(7).standard_normal((20, 3000)) / 40
+    bits, total = made.modulus_bits, np.zeros(3000, dtype=np.uint64)
+    for row in x:
+        total += dp.wrap(made.encode(row, rotation, rng), bits)
+    signed = dp.unwrap(total & np.uint64((1 << bits) - 1), bits)
+    error = made.decode(signed, rotation) - x.sum(axis=0)
+    nominal = 4.0 * 2.0
+    assert abs(error.mean()) < 5 * nominal / math.sqrt(3000)  # false alarm 6e-7
+    # Biases make coins less noisy, by less than 4 theta^2; 5 standard errors.
+    low = 1 - 4 * (made.linf * UNIT) ** 2 - 5 * math.sqrt(2 / 3000)
+    assert low < np.var(error) / nominal**2 < 1 + 5 * math.sqrt(2 / 3000)
+
+
+def test_absent_clients_shift_nothing(stream):
+    """Fair coins are centred, so a sum over fewer clients needs no count."""
+    made, rotation = make(), dp.Rotation.from_seed(300, b"r")
+    for clients in (1, 7):
+        rng = stream(clients)
+        mean = np.mean(
+            [made.encode(np.zeros(300), rotation, rng).mean() for _ in range(40 * clients)]
+        )
+        assert abs(mean) < 5 * math.sqrt(4 / (300 * 40 * clients))
+
+
+def test_biases_keep_the_bounds_of_the_event_and_zero_is_fair():
+    made, rotation = make(), dp.Rotation.from_seed(300, b"r")
+    stated = made.event(11)
+    assert (stated.trials, stated.shares, stated.linf, stated.l2_sq, stated.dim) == (
+        16, 11, made.linf, made.l2_sq, 300,
+    )  # fmt: skip
+    assert not made.biases(np.zeros(300), rotation).any()
+    steep = rotation.invert(np.eye(300)[0] * 1e9)  # rotates onto one coordinate
+    for x in (steep, np.ones(300), np.full(300, 1e-3), np.random.default_rng(1).normal(size=300)):
+        k = [int(v) for v in made.biases(x, rotation)]
+        assert max(map(abs, k)) <= made.linf
+        assert sum(v * v for v in k) <= made.l2_sq
+    assert max(map(abs, made.biases(steep, rotation).tolist())) == made.linf
+    assert sum(int(v) ** 2 for v in made.biases(np.ones(300), rotation)) > 0.99 * made.l2_sq
+
+
+class Stretch:
+    """What calls itself a rotation and is none."""
+
+    dim = 300
+
+    def apply(self, x):
+        return 1.001 * x
+
+
+def test_the_norm_is_checked_after_everything(stream):
+    with pytest.raises(dp.RoundingError):
+        make().encode(np.ones(300), Stretch(), stream(0))
+
+
+def test_sums_of_squares_are_exact():
+    from dp.poisson_binomial import _sum_of_squares
+
+    k = np.random.default_rng(0).integers(-(2**23), 2**23, 5000)
+    assert _sum_of_squares(k) == sum(int(v) ** 2 for v in k)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 7, 16])
+def test_modulus_holds_all_successes_and_is_the_smallest(trials):
+    made = make(trials=trials, dim=10_000, num_clients=31)
+    most = 31 * made.unit * trials // 2
+    assert most <= 2 ** (made.modulus_bits - 1) - 1
+    assert most > 2 ** (made.modulus_bits - 2) - 1
+    rotation = dp.Rotation.from_seed(10_000, b"r")
+    for byte, sign in ((b"\0", 1), (b"\xff", -1)):
+        sent = made.encode(np.zeros(10_000), rotation, functools.partial(repeated, byte))
+        assert (sent == sign * made.unit * trials // 2).all()
+    with pytest.raises(dp.ModulusError):
+        make(trials=trials, dim=10_000, num_clients=31, modulus_bits=made.modulus_bits - 1)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_vectors_that_are_not_finite_or_do_not_fit_are_refused(stream, bad):
+    made, rotation = make(), dp.Rotation.from_seed(300, b"r")
+    with pytest.raises(dp.NonFiniteError):
+        made.encode(np.full(300, bad), rotation, stream(0))
+    with pytest.raises(dp.ParameterError, match="x"):
+        made.encode(np.zeros(299), rotation, stream(0))
+    for call in (
+        lambda r: made.encode(np.zeros(300), r, stream(0)),
+        lambda r: made.decode(np.zeros(300, dtype=np.int64), r),
+    ):
+        with pytest.raises(dp.ParameterError, match=r"rotation\.dim"):
+            call(dp.Rotation.from_seed(299, b"r"))
+    with pytest.raises(dp.ParameterError, match="total"):
+        made.decode(np.zeros(299, dtype=np.int64), rotation)
+    with pytest.raises(dp.ParameterError, match="shares"):
+        made.event(31)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dim", 0),
+        ("clip_norm", 0.0),
+        ("noise_multiplier", 0.0),
+        ("noise_multiplier", 1e-3),  # a bias above one half
+        ("noise_multiplier", 1e7),  # one below the grid
+        ("num_clients", 0),
+        ("shares", 31),
+        ("trials", 0),
+        ("trials", 5000),
+        ("spread", 0.5),
+    ],
+)
+def test_arguments_out_of_range_are_refused(field, value):
+    with pytest.raises(dp.ParameterError) as caught:
+        make(**{field: value})
+    assert caught.value.field == field
