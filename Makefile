@@ -9,11 +9,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 export XLA_FLAGS ?= --xla_cpu_multi_thread_eigen=false
 
-<<<<<<< HEAD
-.PHONY: help demo test test-slow test-deploy fuzz removed-checks lint bench clean
-=======
-.PHONY: help demo test test-slow fuzz removed-checks lint bench bench-full docs package clean
->>>>>>> main
+.PHONY: help demo test test-slow test-deploy fuzz removed-checks lint bench bench-full docs package clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12

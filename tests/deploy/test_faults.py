@@ -53,7 +53,9 @@ def test_a_member_is_killed_in_each_stage_in_turn_and_comes_back(
     assert run.released() == dict(zip(rounds, expected.survivors, strict=True))
     assert run.summary["model_sha256"] == expected.model
     # The server charges whoever might have masked; who was gone before was not asked.
-    masking = [(i, 0) for i in sorted(asked) if killed.get(i) not in ("advertise_keys", "share_keys")]
+    masking = [
+        (i, 0) for i in sorted(asked) if killed.get(i) not in ("advertise_keys", "share_keys")
+    ]
     assert run.charged() == {name: masking if name == "east" else rounds for name in NAMES}
     for name in ("north", "south", "west"):
         assert run.charges(name) == rounds
