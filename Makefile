@@ -25,7 +25,7 @@ test-slow: $(VENV)/.dev ## the tests marked slow
 	$(BIN)/python -m pytest -n auto -m "slow and not deploy"
 
 QUICK ?=
-test-deploy: $(VENV)/.deploy ## runs across organisations in Flower's real processes; QUICK=1 for a few minutes of it
+test-deploy: $(VENV)/.dev ## runs across organisations in Flower's real processes; QUICK=1 for a few minutes of it
 	$(BIN)/python -m pytest -m "deploy$(if $(QUICK), and not slow)" tests/deploy
 
 FUZZ_SECONDS ?= 600
@@ -98,10 +98,6 @@ $(VENV)/.fuzz: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	touch $@
 
-$(VENV)/.deploy: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[deploy,test]'
-	touch $@
-
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,test,lint,docs,package]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,deploy,test,lint,docs,package]'
 	touch $@

@@ -240,6 +240,6 @@ class Organisations:
 
 
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
-    """Rows of a SQLite file."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+    """Rows of a SQLite file; what a killed process had not committed is undone first."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as database:
         return database.execute(query).fetchall()
