@@ -134,6 +134,16 @@ def test_unmasking_happens_once(world: World) -> None:
     assert ask(world, member, master.step("unmask", message)) == first  # the same bytes, no more
 
 
+def test_a_message_that_was_taken_under_another_name_tells_nothing_new(world: World) -> None:
+    master = lead(world, "share_keys")
+    member, message = master.member, master.outbound[master.member]
+    first = ask(world, member, master.step("share_keys", message))
+    before = contents(world, member)
+    assert ask(world, member, master.step("unmask", message)) == Reply(Status.SILENT)
+    assert contents(world, member) == before
+    assert ask(world, member, master.step("share_keys", message)) == first
+
+
 def test_both_kinds_of_share_are_never_given(world: World) -> None:
     master = lead(world, "unmask")
     both = bytearray(master.outbound[master.member])
