@@ -85,12 +85,12 @@ def ask(world: World, member: int, request: Hello | Step) -> Reply:
     return wire.read_reply(*wire.parts(world.members[member].handle(frame), ANY), ANY)
 
 
-def lead(world: World, until: str, place: tuple[int, int] = (0, 0)) -> Master:
+def lead(world: World, until: str, place: tuple[int, int] = (0, 0), of: Terms = TERMS) -> Master:
     """All stages before `until`, by the protocol."""
-    members = TERMS.members(place[0])
-    session = ServerSession(TERMS.params_of(*place), TERMS.roster_of(members))
+    members = of.members(place[0])
+    session = ServerSession(of.params_of(*place), of.roster_of(members))
     outbound: dict[int, bytes] = dict.fromkeys(members, b"")
-    for stage in TERMS.params_of(*place).stages:
+    for stage in of.params_of(*place).stages:
         if stage == until:
             break
         broadcast = MODEL if stage == "mask_input" else b""
@@ -142,6 +142,27 @@ def test_a_message_that_was_taken_under_another_name_tells_nothing_new(world: Wo
     assert ask(world, member, master.step("unmask", message)) == Reply(Status.SILENT)
     assert contents(world, member) == before
     assert ask(world, member, master.step("share_keys", message)) == first
+
+
+def test_a_witness_signs_one_view_and_unmasks_by_a_quorum_alone(tmp_path: Path) -> None:
+    aggregation = helpers.secure(graph="complete", server="malicious", corrupt=0.25, dropout=0.0)
+    malicious = dataclasses.replace(PLAN, aggregation=aggregation)
+    world = World(malicious, DATA, tmp_path)
+    master = lead(world, "check_consistency", of=terms(malicious))
+    member, statuses = master.member, master.outbound[master.member]
+    for i, message in master.outbound.items():
+        reply = ask(world, i, master.step("check_consistency", message))
+        master.session.receive(i, reply.message)
+    other = statuses[:-1] + bytes([statuses[-1] ^ 1])
+    said = refused(world, member, master.step("check_consistency", other))
+    assert "second, different message" in said
+    quorum = master.session.close_stage()[member]
+    forged = bytearray(quorum)
+    forged[-1] ^= 1
+    said = refused(world, member, master.step("unmask", bytes(forged)))
+    assert "witnesses signed the sets this client holds" in said
+    assert ask(world, member, master.step("unmask", quorum)).status == Status.ANSWER
+    world.close()
 
 
 def test_both_kinds_of_share_are_never_given(world: World) -> None:

@@ -133,7 +133,9 @@ def said_or_none(path: Path) -> bytes | None:
 
 
 def serve_error(path: Path, *, whole: bool = False) -> str:
-    arguments: Any = {"read_timeout": 1.0, "stop": threading.Event()}
+    stop = threading.Event()
+    stop.set()  # a path that is taken after all is let go at once
+    arguments: Any = {"read_timeout": 1.0, "stop": stop}
     with pytest.raises(StoreError) as caught:
         pipe.serve(path, bytes, LIMITS, **arguments)
     return str(caught.value) if whole else str(caught.value).partition(";")[0]
