@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 export XLA_FLAGS ?= --xla_cpu_multi_thread_eigen=false
 
-.PHONY: help demo test test-slow fuzz removed-checks lint bench clean
+.PHONY: help demo test test-slow fuzz removed-checks lint bench bench-full docs package clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -38,8 +38,39 @@ lint: $(VENV)/.dev ## format, lint rules and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev ## seconds per round of Plain, Ideal and Secure
+# What is finished is not trained again, but for the digits of `bench`. Timings want a quiet machine.
+bench: $(VENV)/.dev ## what privacy and masking cost, embedded data, minutes; benchmarks/report.html
 	$(BIN)/python -m benchmarks.aggregation
+	$(BIN)/python -m benchmarks.privacy_utility --again --sets digits --epsilons 1 4 --mechanisms none clipped gaussian skellam-12 skellam-16 discrete_gaussian-16
+	$(BIN)/python -m benchmarks.protocol_cost --rows n100-short n100 n100-drop n100-malicious n1024-16bit
+	$(BIN)/python -m benchmarks.accounting
+	$(BIN)/python -m benchmarks.samplers
+	$(BIN)/python -m benchmarks.simulation_speed --rows gemm 2nn encode secure
+	$(BIN)/python -m benchmarks.report
+
+# The peers' environments are made by: .venv/bin/python -m benchmarks.peers.environments
+PEERS ?=
+bench-full: $(VENV)/.dev ## the same on the data sets of DATA_DIR, hours; PEERS="fedjax pfl flower" beside
+	@test -n "$(DATA_DIR)" || { echo 'bench-full needs DATA_DIR=..., the folder of the data sets'; exit 1; }
+	$(BIN)/python -m benchmarks.privacy_utility --data-dir $(DATA_DIR) --sets digits mnist-writers fashion-mnist heart-disease
+	$(BIN)/python -m benchmarks.rounds_to_target --data-dir $(DATA_DIR) --rows 2nn-iid 2nn-shards cnn-iid
+	$(BIN)/python -m benchmarks.protocol_cost
+	$(BIN)/python -m benchmarks.accounting
+	$(BIN)/python -m benchmarks.samplers
+	$(BIN)/python -m benchmarks.simulation_speed --peers $(PEERS)
+	$(BIN)/python -m benchmarks.report
+
+docs: $(VENV)/.dev ## the documentation as a site, site/index.html; a dead link ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'site/index.html: open it, or serve it with $(BIN)/mkdocs serve'
+
+package: $(VENV)/.dev ## wheel and source archive in dist/, tried in an empty environment
+	rm -rf dist build/empty
+	$(BIN)/python -m pytest tests/test_package.py tests/test_extras.py
+	$(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt dist/*.whl
+	build/empty/bin/python -I tests/installed.py
 
 clean: ## remove the environment and caches, keep runs/
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -64,5 +95,5 @@ $(VENV)/.fuzz: $(VENV)/.made pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,test,lint]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,test,lint,docs,package]'
 	touch $@

@@ -4,6 +4,7 @@ NumPy and the standard library only. What each part promises, and why it holds, 
 docs/privacy.md; the names of the papers' symbols are in docs/notation.md.
 """
 
+from dp import matrix
 from dp.accountants import (
     Zcdp,
     delta,
@@ -80,6 +81,7 @@ from dp.events import (
     LaplaceEvent,
     LimitedParticipationEvent,
     ListedParticipationEvent,
+    MatrixEvent,
     NeighboringRelation,
     PoissonBinomialEvent,
     PoissonSampledEvent,
@@ -136,6 +138,7 @@ __all__ = [
     "LimitedParticipationEvent",
     "ListedParticipationEvent",
     "ManyRunAudit",
+    "MatrixEvent",
     "ModulusError",
     "NeighboringRelation",
     "NonFiniteError",
@@ -191,6 +194,7 @@ __all__ = [
     "group_event",
     "joint_multiplier",
     "joint_norm",
+    "matrix",
     "poisson_binomial",
     "privacy_filter",
     "rdp_curve",

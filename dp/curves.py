@@ -24,6 +24,7 @@ from dp.events import (
     Interval,
     LaplaceEvent,
     LimitedParticipationEvent,
+    MatrixEvent,
     NeighboringRelation,
     SelfComposedEvent,
     SkellamEvent,
@@ -122,6 +123,8 @@ def group_event(event: Event, size: int) -> Event:
         return dataclasses.replace(
             event, l2_sq=size**2 * event.l2_sq, l1=size * event.l1, linf=size * event.linf
         )
+    if isinstance(event, MatrixEvent):
+        return MatrixEvent(event.sigma, size**2 * event.l2_sq)
     raise UnsupportedEventError(event, "states no shift that a group could multiply")
 
 

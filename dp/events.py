@@ -192,6 +192,23 @@ class DiscreteLaplaceEvent:
 
 
 @dataclass(frozen=True)
+class MatrixEvent:
+    """All rounds of correlated noise together: C x + N_Z(0, sigma^2 I) in integers, row by row.
+
+    The rows of x are the rounds' sums, each chosen after the rows of C x + noise before it were
+    seen; C is lower triangular in blocks of rounds. `l2_sq` bounds the squared l2 norm by which
+    one client, in all rounds it takes part in, moves C x, whatever was seen before.
+    """
+
+    sigma: float
+    l2_sq: int
+
+    def __post_init__(self) -> None:
+        _keep_noise(self, "sigma")
+        _keep(self, l2_sq=_validate.integer("l2_sq", self.l2_sq, 1, 2**128))
+
+
+@dataclass(frozen=True)
 class PoissonSampledEvent:
     """`event` on a cohort that each client joins independently with `sampling_prob`.
 
@@ -333,6 +350,7 @@ Event = (
     | PoissonBinomialEvent
     | LaplaceEvent
     | DiscreteLaplaceEvent
+    | MatrixEvent
     | PoissonSampledEvent
     | FixedSizeSampledEvent
     | RecordSampledEvent
@@ -350,8 +368,11 @@ SHARES = (SkellamEvent, DiscreteGaussianSumEvent, PoissonBinomialEvent)
 SAMPLED = (PoissonSampledEvent, FixedSizeSampledEvent, RecordSampledEvent)
 PARTICIPATION = (LimitedParticipationEvent, SecretParticipationEvent, ListedParticipationEvent)
 EVENT_CLASSES = {
-    c.__name__: c for c in (*_SINGLE, *SAMPLED, *PARTICIPATION, SelfComposedEvent, ComposedEvent)
-}
+    c.__name__: c
+    for c in (
+        *_SINGLE, *SAMPLED, *PARTICIPATION, MatrixEvent, SelfComposedEvent, ComposedEvent,
+    )
+}  # fmt: skip
 
 
 def check_event(field: str, value: object) -> None:

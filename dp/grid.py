@@ -20,6 +20,7 @@ from dp.random import RandomBytes
 _LARGEST = 2.0**51  # grid units to which inputs are brought: sums with noise stay exact doubles
 _FINENESS = 10  # rounding adds at most 2^-10 of the sensitivity, by default
 _EXPONENTS = 300
+_MAX_SIGMA = 1e6  # grid units: finer grids gain nothing
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,9 @@ def grid_gaussian(
     sensitivity = _validate.real("l2_sensitivity", l2_sensitivity, 1e-60, 1e60)
     deviation = _validate.positive("noise_multiplier", noise_multiplier, 1e9) * sensitivity
     root = math.sqrt(dim)
-    exponent = _exponent(grid_exponent, sensitivity / root, deviation / samplers.MAX_SIGMA)
+    exponent = _exponent(grid_exponent, sensitivity / root, deviation / _MAX_SIGMA)
     sigma = math.ldexp(deviation, -exponent)
-    if not 1e-3 <= sigma <= samplers.MAX_SIGMA:
+    if not 1e-3 <= sigma <= _MAX_SIGMA:
         raise ParameterError(
             "grid_exponent", exponent, f"a grid with sigma in [0.001, 1e6] ({sigma:g})"
         )

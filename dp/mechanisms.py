@@ -31,6 +31,7 @@ MechanismName = Literal["skellam", "discrete_gaussian"]
 _ROUNDING_BIAS = math.exp(-0.5)  # as in the code of Kairouz, Liu, Steinke 2021
 _INFLATION = 0.01
 _MAX_TRIES = 32
+_MAX_SIGMA = 1e6  # grid units, of one release: finer grids gain nothing
 _NOISE_WRAP = 2.0**-100  # what noise may exceed its tail with where inputs cannot wrap
 
 
@@ -215,12 +216,17 @@ def distributed(
         ModulusError: the modulus cannot hold the worst case.
     """
     if name not in ("skellam", "discrete_gaussian"):
-        raise ParameterError("name", name, '"skellam" or "discrete_gaussian"')
+        raise ParameterError(
+            "name",
+            name,
+            '"skellam" or "discrete_gaussian": noise that is correlated over rounds has no shares, '
+            "since a client that is absent later could not subtract its own",
+        )
     num_clients = _validate.integer("num_clients", num_clients, 1)
     shares = _validate.integer("shares", shares, 1, num_clients)
     discretizer = _discretizer(dim, clip_norm, granularity)
     variance = _sigma(discretizer, noise_multiplier) ** 2 / shares
-    largest = samplers.MAX_VARIANCE if name == "skellam" else samplers.MAX_SIGMA**2
+    largest = samplers.MAX_VARIANCE if name == "skellam" else _MAX_SIGMA**2
     if not 1e-6 <= variance <= largest:
         raise ParameterError(
             "noise_multiplier",
@@ -281,19 +287,38 @@ def central_gaussian(
         ParameterError: an argument out of range, or noise that the sampler does not draw.
         ModulusError: the modulus cannot hold the worst case.
     """
-    num_clients = _validate.integer("num_clients", num_clients, 1)
-    discretizer = _discretizer(dim, clip_norm, granularity)
+    discretizer, num_clients, bits = central_sizes(
+        dim, clip_norm, num_clients, granularity, modulus_bits, wrap_probability
+    )
     sigma = _sigma(discretizer, noise_multiplier)
-    if not 1e-3 <= sigma <= samplers.MAX_SIGMA:
+    if not 1e-3 <= sigma <= _MAX_SIGMA:
         raise ParameterError(
             "noise_multiplier",
             noise_multiplier,
-            f"a sigma in [0.001, {samplers.MAX_SIGMA:g}] grid units, got {sigma:g}; "
+            f"a sigma in [0.001, {_MAX_SIGMA:g}] grid units, got {sigma:g}; "
             "the granularity scales it",
         )
-    linf, _ = _summand(discretizer, num_clients, _wrap(wrap_probability))
-    bits = choose_modulus_bits(num_clients, linf, 0, modulus_bits)
     return CentralMechanism(discretizer, sigma, num_clients, bits)
+
+
+def central_sizes(
+    dim: int,
+    clip_norm: float,
+    num_clients: int,
+    granularity: float | None,
+    modulus_bits: int | None,
+    wrap_probability: float | None,
+) -> tuple[Discretizer, int, int]:
+    """(discretizer, num_clients, modulus bits) of sums that carry no noise; as `central_gaussian`.
+
+    Raises:
+        ParameterError: an argument out of range.
+        ModulusError: the modulus cannot hold the worst case.
+    """
+    num_clients = _validate.integer("num_clients", num_clients, 1)
+    discretizer = _discretizer(dim, clip_norm, granularity)
+    linf, _ = _summand(discretizer, num_clients, _wrap(wrap_probability))
+    return discretizer, num_clients, choose_modulus_bits(num_clients, linf, 0, modulus_bits)
 
 
 def _discretizer(dim: int, clip_norm: float, granularity: float | None) -> Discretizer:

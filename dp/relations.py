@@ -15,6 +15,7 @@ from dp.events import (
     LaplaceEvent,
     LimitedParticipationEvent,
     ListedParticipationEvent,
+    MatrixEvent,
     NeighboringRelation,
     PoissonBinomialEvent,
     SecretParticipationEvent,
@@ -47,6 +48,8 @@ def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
         return GaussianEvent(event.noise_multiplier / 2)
     if isinstance(event, LaplaceEvent):
         return LaplaceEvent(event.noise_multiplier / 2)
+    if isinstance(event, MatrixEvent):
+        return MatrixEvent(event.sigma, 4 * event.l2_sq)
     if isinstance(event, PoissonBinomialEvent):
         return dataclasses.replace(event, replaced=True)
     if isinstance(event, SAMPLED):

@@ -20,11 +20,12 @@ from dp.events import MOST_BIAS
 from dp.random import RandomBytes, random_halfwords
 
 PER_VALUE_DISTANCE = 2.0**-100  # total variation per value, guaranteed
-MAX_SIGMA = 1e6
+MAX_SIGMA = 2.0**40
 MAX_VARIANCE = 1e8  # of Skellam noise: one table
 _MIN_SCALE = 1e-3  # below this all mass is at 0 far beyond the precision that is promised
 _MAX_TABLE_SIGMA = 1e4
 _PART_SIGMA = 4096  # of the fine part when sigma exceeds one table
+_MAX_FACTOR = 1024  # of the coarse part: the fine part fills its gaps
 MAX_LAPLACE_SCALE = 2.0**40
 _MAX_TABLE_LAPLACE = 256.0
 _DIGIT = 1 << 12  # base of the digits of wider discrete Laplace noise
@@ -38,11 +39,12 @@ def discrete_gaussian(rng: RandomBytes, sigma: float, size: int) -> NDArray[np.i
 
     Up to sigma 1e4 from one table. Above, x = x1 + k x2 with sigma^2 = s1^2 + k^2 s2^2 in exact
     fractions and s1 s2 / sigma >= 3, within 2^-250 of the law (Micciancio, Walter 2017, their
-    convolution theorem; proof in docs/privacy.md).
+    convolution theorem; proof in docs/privacy.md); x2 likewise where it is wide itself.
 
     Args:
-        rng: as os.urandom; 8 bytes per value, 16 above sigma 1e4.
-        sigma: in [1e-3, 1e6], grid units. (The law's standard deviation is at most this.)
+        rng: as os.urandom; 8 bytes per value, 16 above sigma 1e4, 8 more for every factor of
+            1024 above sigma 4.2e6.
+        sigma: in [1e-3, 2^40], grid units. (The law's standard deviation is at most this.)
         size: number of values, >= 0.
 
     Returns:
@@ -53,20 +55,26 @@ def discrete_gaussian(rng: RandomBytes, sigma: float, size: int) -> NDArray[np.i
     """
     sigma = _validate.real("sigma", sigma, _MIN_SCALE, MAX_SIGMA)
     size = _validate.integer("size", size, 0)
-    variance = Fraction(sigma) ** 2
-    if sigma <= _MAX_TABLE_SIGMA:
+    return _discrete_gaussian(rng, Fraction(sigma) ** 2, size)
+
+
+def _discrete_gaussian(rng: RandomBytes, variance: Fraction, size: int) -> NDArray[np.int64]:
+    if variance <= Fraction(_MAX_TABLE_SIGMA) ** 2:
         return _alias.sample(_gaussian_table(variance), rng, size)
     factor, coarse = _split_variance(variance)
-    values = _alias.sample(_gaussian_table(coarse), rng, size)
+    values = _discrete_gaussian(rng, coarse, size)
     values *= factor
     values += _alias.sample(_gaussian_table(Fraction(_PART_SIGMA) ** 2), rng, size)
     return values
 
 
 def _split_variance(variance: Fraction) -> tuple[int, Fraction]:
-    """(k, s2^2) with variance = 4096^2 + k^2 s2^2 exactly and s2 at most 4096."""
+    """(k, s2^2) with variance = 4096^2 + k^2 s2^2 exactly; s2 at most 4096 where k < 1024.
+
+    With k at most 1024, 4096 s2 / sigma is close to 4096 / k >= 4 where s2 is the larger part.
+    """
     rest = variance - Fraction(_PART_SIGMA) ** 2
-    factor = math.isqrt(math.ceil(rest / _PART_SIGMA**2)) + 1
+    factor = min(math.isqrt(math.ceil(rest / _PART_SIGMA**2)) + 1, _MAX_FACTOR)
     return factor, rest / factor**2
 
 

@@ -76,29 +76,47 @@ def plots(rounds: Rounds, min_survivors: int | None, *, costs: bool = True) -> l
     ]
 
 
-def _svg(title: str, rounds: Rounds, draw: Draw) -> str:
-    """One axes drawn by `draw`, as an <svg> element; the same input gives the same bytes."""
-    numbers = [int(entry["round"]) for entry in rounds]
+def svg(title: str, draw: Draw, size: tuple[float, float] = (4.6, 2.7)) -> str:
+    """One axes drawn by `draw`, as an <svg> element; the same input gives the same bytes.
+
+    Args:
+        title: tells this figure's ids from those of other figures of a page.
+        draw: draws on the axes.
+        size: inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     try:
         import matplotlib
         from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
     except ModuleNotFoundError as error:
         raise MissingExtraError("report.html", "report") from error
     # The salt makes ids of clip paths differ between the figures of one page.
     settings: Any = {**_STYLE, "svg.hashsalt": title}  # Any: the keys' type varies by release
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.set_xlabel("round")
-        axes.set_xlim(min(numbers) - 0.6, max(numbers) + 0.6)  # the same in every figure
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.add_subplot())
         buffer = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     return text[text.index("<svg") :]  # an XML prologue has no place inside HTML
+
+
+def _svg(title: str, rounds: Rounds, draw: Draw) -> str:
+    """A figure over the rounds, with the same axis in all of them."""
+    numbers = [int(entry["round"]) for entry in rounds]
+
+    def over_rounds(axes: "Axes") -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        draw(axes)
+        axes.set_xlabel("round")
+        axes.set_xlim(min(numbers) - 0.6, max(numbers) + 0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+
+    return svg(title, over_rounds)
 
 
 def _series(
@@ -115,7 +133,7 @@ def _marker(points: Sequence[object], most: int = 40) -> str:
     return "o" if len(points) <= most else ""
 
 
-def _legend(axes: "Axes") -> None:
+def legend(axes: "Axes") -> None:
     """Above the axes, where it hides no point."""
     axes.legend(
         loc="lower left",
@@ -158,7 +176,7 @@ def _epsilon(rounds: Rounds) -> Plot:
         top = max((y for y in worst[1] + realised[1] if math.isfinite(y)), default=1.0)
         axes.set_ylim(0, 1.08 * (top or 1.0))
         axes.set_ylabel("epsilon (upper end)")
-        _legend(axes)
+        legend(axes)
 
     caption = "Spent after each round: what the run has spent, and the guarantee's worst case."
     return Plot("Epsilon so far", caption, _svg("epsilon", rounds, draw))
@@ -183,7 +201,7 @@ def _survivors(rounds: Rounds, min_survivors: int | None) -> Plot:
         # Close to the points, with air: whether the minimum is near is what one looks for.
         axes.margins(y=0.15)
         axes.set_ylabel("clients")
-        _legend(axes)
+        legend(axes)
 
     caption = "Clients whose update is in the sum"
     caption += "." if min_survivors is None else "; below the minimum a round releases nothing."
@@ -203,7 +221,7 @@ def _seconds(rounds: Rounds) -> Plot:
                 axes.bar(xs, column, bottom=floor, color=colour, label=stage, width=0.8)
                 floor = [low + high for low, high in zip(floor, column, strict=True)]
         axes.set_ylabel("seconds")
-        _legend(axes)
+        legend(axes)
 
     return Plot(
         "Time per round",

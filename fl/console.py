@@ -60,7 +60,7 @@ def cost_table(summary: Mapping[str, Any]) -> str:
         rows = [
             (
                 stage,
-                f"{cost['client_seconds'] * 1e3:.2f}",
+                "-" if cost["client_seconds"] is None else f"{cost['client_seconds'] * 1e3:.2f}",
                 f"{cost['upload_bytes']:,.0f}",
                 f"{cost['download_bytes']:,.0f}",
                 f"{cost['server_seconds'] * 1e3:.2f}",

@@ -71,17 +71,24 @@ class PrivateEncoding:
     """The noised update, alone.
 
     Attributes:
-        mechanism: what is added, by the clients or by the server.
+        mechanism: what is added, by the clients or by the server, or the coins that are tossed.
         denominator: what the sum is divided by: the clients invited, or the records expected.
     """
 
-    mechanism: dp.DistributedMechanism | dp.CentralMechanism
+    mechanism: dp.DistributedMechanism | dp.PoissonBinomialMechanism | dp.CentralMechanism
     denominator: float
 
     @property
     def segments(self) -> dict[str, tuple[int, int]]:
         """Segment name -> (length, modulus bits)."""
-        return {UPDATE: (self.mechanism.discretizer.dim, self.mechanism.modulus_bits)}
+        return {UPDATE: (self._sized.dim, self.mechanism.modulus_bits)}
+
+    @property
+    def _sized(self) -> dp.Discretizer | dp.PoissonBinomialMechanism:
+        """What knows the vector's length and turns sums into floats."""
+        if isinstance(self.mechanism, dp.PoissonBinomialMechanism):
+            return self.mechanism
+        return self.mechanism.discretizer
 
     def encode(
         self, value: ClientValue | RecordValue, rotation: dp.Rotation, streams: Streams
@@ -93,6 +100,12 @@ class PrivateEncoding:
         noise share: whether a client answers must not depend on its data.
         """
         rng = streams(Purpose.ENCODING)
+        if isinstance(self.mechanism, dp.PoissonBinomialMechanism):
+            return {
+                UPDATE: dp.wrap(
+                    _tossed(self.mechanism, value, rotation, rng), self.mechanism.modulus_bits
+                )
+            }
         rows = value.rows if isinstance(value, RecordValue) else (value.vector,)
         total = np.zeros(self.mechanism.discretizer.dim, dtype=np.int64)
         for row in rows:
@@ -126,7 +139,22 @@ class PrivateEncoding:
         total = dp.unwrap(sums[UPDATE], self.mechanism.modulus_bits)
         if isinstance(self.mechanism, dp.CentralMechanism):
             total = total + self.mechanism.sample_noise(streams(Purpose.CENTRAL_NOISE))
-        return Mean(self.mechanism.discretizer.decode(total, rotation) / self.denominator, {})
+        return Mean(self._sized.decode(total, rotation) / self.denominator, {})
+
+
+def _tossed(
+    mechanism: dp.PoissonBinomialMechanism,
+    value: ClientValue | RecordValue,
+    rotation: dp.Rotation,
+    rng: RandomBytes,
+) -> NDArray[np.int64]:
+    """A client's coins; fair ones in place of a vector that cannot be encoded."""
+    if isinstance(value, RecordValue):
+        raise TypeError("records toss no coins")  # no plan has both
+    try:
+        return mechanism.encode(value.vector, rotation, rng)
+    except (dp.NonFiniteError, dp.RoundingError):
+        return mechanism.encode(np.zeros(mechanism.dim), rotation, rng)
 
 
 @dataclass(frozen=True)

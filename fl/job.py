@@ -87,7 +87,9 @@ class Job:
     simulate_dropout: str | None = None
     """STAGE:RATE,...: clients leave at these stages, drawn from the run seed."""
     mechanism: str | None = None
-    """skellam | discrete_gaussian (shares of the clients) | gaussian (central)."""
+    """skellam | discrete_gaussian | poisson_binomial (of the clients) | gaussian (central)."""
+    trials: int | None = None
+    """With --mechanism poisson_binomial: coins of one client in each coordinate."""
     unit: str = "client"
     """client | record: whose data one unit of privacy is."""
     record_sampling: float | None = None
@@ -102,6 +104,10 @@ class Job:
     """Further deltas to report rows at."""
     clip_norm: float | None = None
     """l2 bound on one unit's update."""
+    modulus_bits: int | None = None
+    """Bits per coordinate, on the finest grid that they hold; None for a fine grid's need."""
+    wrap_probability: float | None = None
+    """Probability with which a round's honest sum may wrap, which saves bits; None for never."""
     spare_releases: int = 0
     """Releases a client grants beyond its scheduled ones, for rounds run again after a crash."""
     no_dp: bool = False
@@ -215,6 +221,9 @@ class Job:
             spare_releases=self.spare_releases,
             report_deltas=self.report_deltas,
             record_sampling=self.record_sampling,
+            trials=self.trials,
+            modulus_bits=self.modulus_bits,
+            wrap_probability=self.wrap_probability,
         )
 
     def _aggregation(self, rates: dict[str, float]) -> Aggregation:

@@ -14,8 +14,10 @@ from fl.cohort import SIZE_FAILURE, Cohort, full
 from fl.errors import fault
 
 ADVERSARIES = ("server", "participants", "outsider")
-DISTRIBUTED = ("skellam", "discrete_gaussian")
+COINS = "poisson_binomial"
+DISTRIBUTED = ("skellam", "discrete_gaussian", COINS)
 CENTRAL = ("gaussian",)
+Distributed = dp.DistributedMechanism | dp.PoissonBinomialMechanism
 RELATION = dp.NeighboringRelation.ZERO_OUT
 UNITS = ("client", "record")
 
@@ -38,7 +40,8 @@ class Privacy:
         epsilon: target of that row's worst case.
         delta: of every row.
         clip_norm: l2 bound C on one unit's message.
-        mechanism: "skellam" or "discrete_gaussian" (shares added by the clients), or "gaussian"
+        mechanism: "skellam" or "discrete_gaussian" (shares added by the clients),
+            "poisson_binomial" (coins tossed by the clients in place of their values), or "gaussian"
             (added by the server after the sum; exact integers on the rounding grid).
         spare_releases: releases that a client grants beyond its scheduled participations, for
             rounds that are run again after a crash.
@@ -47,6 +50,12 @@ class Privacy:
         record_sampling: unit "record" only, and required there: the probability with which each
             record joins a round, by a coin that its client draws from the operating system and
             shows to nobody; 1.0 for all records in every round.
+        trials: mechanism "poisson_binomial" only, and required there: coins of one client in each
+            coordinate. More need a little less noise, and log2(trials) more bits.
+        modulus_bits: bits per coordinate on the wire: the grid is the finest whose sums they hold.
+            None for a grid that widens the norm bound by one per cent, in as many bits as it needs.
+        wrap_probability: with which a round's sum of honest vectors may wrap, from 2^-100 to 1/2: a
+            matter of utility, which saves bits. None for sums that cannot.
     """
 
     unit: str
@@ -59,6 +68,9 @@ class Privacy:
     report_deltas: tuple[float, ...] = ()
     accountant: str = "rdp"
     record_sampling: float | None = None
+    trials: int | None = None
+    modulus_bits: int | None = None
+    wrap_probability: float | None = None
 
     @property
     def samples_records(self) -> bool:
@@ -92,7 +104,32 @@ class Privacy:
             *integer_fault("spare_releases", self.spare_releases, 0),
             *choice_fault("accountant", self.accountant, ("rdp", "zcdp")),
             *self._sampling_faults(),
+            *self._coin_faults(),
+            *self._modulus_faults(),
         )
+
+    def _modulus_faults(self) -> tuple[str, ...]:
+        wrap, takes = self.wrap_probability, "a number from 2^-100 to 0.5, or None"
+        bits = integer_fault("modulus_bits", self.modulus_bits, 2, dp.MAX_MODULUS_BITS)
+        odds = number_fault("wrap_probability", wrap, takes, lambda v: 2.0**-100 <= v <= 0.5)
+        return (
+            *(() if self.modulus_bits is None else bits),
+            *(() if wrap is None else odds),
+        )
+
+    def _coin_faults(self) -> tuple[str, ...]:
+        if self.mechanism != COINS:
+            only = f"None: they belong to mechanism={COINS!r}"
+            return () if self.trials is None else (fault("trials", self.trials, only),)
+        found = [*integer_fault("trials", self.trials, 1, 4096)]
+        if self.unit == "record":
+            found.append(fault("unit", "record", f"client: with {COINS} a client has one vector"))
+        if self.wrap_probability is not None:
+            takes = f"None: with {COINS} no sum can wrap"
+            found.append(fault("wrap_probability", self.wrap_probability, takes))
+        if self.accountant == "zcdp":
+            found.append(fault("accountant", "zcdp", f"rdp: {COINS} has no zCDP"))
+        return tuple(found)
 
     def _sampling_faults(self) -> tuple[str, ...]:
         sampling, takes = self.record_sampling, "a probability above 0, at most 1"
@@ -206,7 +243,7 @@ class Exposure:
     """
 
     privacy: Privacy | NotPrivate
-    mechanism: dp.DistributedMechanism | dp.CentralMechanism | None
+    mechanism: Distributed | dp.CentralMechanism | None
     aggregation: str
     server: str
     bounds: CohortBounds
@@ -234,8 +271,8 @@ class Exposure:
 
         What is counted of a record's secret coin: docs/privacy.md, "Records".
         """
-        release: dp.SkellamEvent | dp.DiscreteGaussianSumEvent | dp.DiscreteGaussianEvent
-        if isinstance(self.mechanism, dp.DistributedMechanism):
+        release: dp.Event
+        if isinstance(self.mechanism, Distributed):
             release = self.mechanism.event(survivors - self.colluders(adversary))
         elif isinstance(self.mechanism, dp.CentralMechanism):
             release = self.mechanism.event()
@@ -277,7 +314,7 @@ class Exposure:
 
     def total_variation(self, adversary: str, survivors: int, releases: int) -> float:
         """Returns the samplers' distance from the named laws, over that many releases."""
-        if isinstance(self.mechanism, dp.DistributedMechanism):
+        if isinstance(self.mechanism, Distributed):
             shares = survivors - self.colluders(adversary)
             return releases * self.mechanism.total_variation(shares)
         if isinstance(self.mechanism, dp.CentralMechanism):

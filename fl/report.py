@@ -217,7 +217,7 @@ def _privacy_row(row: Mapping[str, Any], against: bool) -> dict[str, Any]:
     }
 
 
-def _stage_row(name: str, cost: Mapping[str, float]) -> dict[str, str]:
+def _stage_row(name: str, cost: Mapping[str, Any]) -> dict[str, str]:
     return {
         "stage": name.replace("_", " "),
         "client": _seconds(cost["client_seconds"]),

@@ -5,20 +5,35 @@ the target; docs/privacy.md, "Statements" and "Records".
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import dp
 from fl.aggregate import Aggregation, Plain
 from fl.encoding import Encoding, PrivateEncoding, UnnoisedEncoding, unnoised_encoding
 from fl.errors import PlanError, fault
-from fl.privacy import CENTRAL, Exposure, NotPrivate, Privacy
+from fl.privacy import CENTRAL, COINS, Distributed, Exposure, NotPrivate, Privacy
 from fl.statement import worst_case
 
 # Records are rounded one by one: the grid is fine enough that, at a noise multiplier of 1, the
 # roundings of all records together add at most 1 % to the variance of the noise.
 _STEPS_PER_RECORD = 5.0
 _ROUNDING_BIAS, _INFLATION = math.exp(-0.5), 0.01  # of `dp.default_granularity`, as dp's own
+_MAX_STEPS = 2.0**40
+_Mechanism = Distributed | dp.CentralMechanism
+
+
+class _Common(TypedDict):
+    """What both kinds of mechanism take."""
+
+    dim: int
+    clip_norm: float
+    noise_multiplier: float
+    num_clients: int
+    granularity: float | None
+    modulus_bits: int | None
+    wrap_probability: float | None
 
 
 class Summands(NamedTuple):
@@ -67,40 +82,85 @@ def sized(
         final = exposed(noise_multiplier)
     except dp.DpError as error:
         why = f"{error}" if error.__cause__ is None else f"{error} ({error.__cause__})"
-        raise PlanError((fault("privacy", why, "a target that some noise meets"),)) from error
+        raise PlanError((_unmet(privacy, why),)) from error
     if final.mechanism is None:
         raise AssertionError("exposed() always sets the mechanism")
     return PrivateEncoding(final.mechanism, summands.denominator), noise_multiplier, final
 
 
+def _unmet(privacy: Privacy, why: str) -> str:
+    if privacy.modulus_bits is None:
+        return fault("privacy", why, "a target that some noise meets")
+    takes = "enough for the noise that meets the target, or None"
+    return fault("modulus_bits", f"{privacy.modulus_bits}: {why}", takes)
+
+
 def _mechanism(
     privacy: Privacy, exposure: Exposure, dim: int, summands: Summands, noise_multiplier: float
-) -> dp.DistributedMechanism | dp.CentralMechanism:
-    granularity = None
-    if privacy.unit == "record":
-        granularity = min(
-            dp.default_granularity(
-                dim, privacy.clip_norm, rounding_bias=_ROUNDING_BIAS, inflation=_INFLATION
-            ),
-            privacy.clip_norm / (_STEPS_PER_RECORD * math.sqrt(summands.units)),
-        )
-    if privacy.mechanism in CENTRAL:
-        return dp.central_gaussian(
+) -> _Mechanism:
+    if privacy.mechanism == COINS:
+        return dp.poisson_binomial(
             dim=dim,
             clip_norm=privacy.clip_norm,
             noise_multiplier=noise_multiplier,
             num_clients=summands.units,
-            granularity=granularity,
+            shares=exposure.bounds.honest_shares,
+            trials=privacy.trials or 1,
+            modulus_bits=privacy.modulus_bits,
         )
-    return dp.distributed(
-        "skellam" if privacy.mechanism == "skellam" else "discrete_gaussian",
-        dim=dim,
-        clip_norm=privacy.clip_norm,
-        noise_multiplier=noise_multiplier,
-        num_clients=summands.units,
-        shares=exposure.bounds.honest_shares,
-        granularity=granularity,
+
+    def on_grid(granularity: float | None) -> _Mechanism:
+        common: _Common = {
+            "dim": dim,
+            "clip_norm": privacy.clip_norm,
+            "noise_multiplier": noise_multiplier,
+            "num_clients": summands.units,
+            "granularity": granularity,
+            "modulus_bits": privacy.modulus_bits,
+            "wrap_probability": privacy.wrap_probability,
+        }
+        if privacy.mechanism in CENTRAL:
+            return dp.central_gaussian(**common)
+        return dp.distributed(
+            "skellam" if privacy.mechanism == "skellam" else "discrete_gaussian",
+            shares=exposure.bounds.honest_shares,
+            **common,
+        )
+
+    if privacy.modulus_bits is not None:
+        return _finest(on_grid, privacy.clip_norm)
+    return on_grid(_granularity(privacy, dim, summands.units))
+
+
+def _granularity(privacy: Privacy, dim: int, units: int) -> float | None:
+    """The grid where no number of bits is asked for; None for dp's own."""
+    if privacy.unit == "client":
+        return None
+    own = dp.default_granularity(
+        dim, privacy.clip_norm, rounding_bias=_ROUNDING_BIAS, inflation=_INFLATION
     )
+    return min(own, privacy.clip_norm / (_STEPS_PER_RECORD * math.sqrt(units)))
+
+
+def _finest(on_grid: Callable[[float | None], _Mechanism], clip_norm: float) -> _Mechanism:
+    """The mechanism of the finest grid, to a part in 10^6, that the asked bits hold.
+
+    More noise needs a coarser grid, whose rounding widens the norm bound: a calibration that looks
+    for the least noise then meets its target, since it checks what it returns, and may miss a
+    smaller one.
+
+    Raises:
+        ModulusError: not even a grid of one step per clip_norm fits.
+    """
+    found = on_grid(clip_norm)
+    coarse, fine = 1.0, _MAX_STEPS
+    while fine / coarse > 1.0 + 1e-6:
+        middle = math.sqrt(coarse * fine)
+        try:
+            found, coarse = on_grid(clip_norm / middle), middle
+        except dp.DpError:  # the bits, or noise beyond the samplers
+            fine = middle
+    return found
 
 
 def _unnoised(

@@ -8,7 +8,7 @@ from typing import Any
 
 import dp
 from fl.figures import upper_text
-from fl.privacy import ADVERSARIES, RELATION, Exposure, Privacy
+from fl.privacy import ADVERSARIES, COINS, RELATION, Exposure, Privacy
 
 _RECORD_ZERO_OUT = (
     "zero-out: a neighbouring run has one record of one client contribute 0 in place of its "
@@ -19,6 +19,12 @@ _ZERO_OUT = (
     "zero-out: a neighbouring run has one client follow the protocol with 0 in place of its "
     "clipped input, still adding its noise share; participation, dropouts, durations and refusals "
     "are assumed not to depend on that client's data"
+)
+_COIN_ZERO_OUT = (
+    "zero-out: a neighbouring run has one client toss fair coins, as for the zero vector, in place "
+    "of those of its clipped input; participation, dropouts, durations and refusals are assumed "
+    "not to depend on that client's data; what hides it are the coins of the honest survivors, "
+    "whatever their data are: the worst case over these is counted"
 )
 
 
@@ -285,8 +291,11 @@ def _assumptions(exposure: Exposure) -> tuple[str, ...]:
 
 def _relation(exposure: Exposure) -> str:
     privacy = exposure.privacy
-    by_record = isinstance(privacy, Privacy) and privacy.unit == "record"
-    return _RECORD_ZERO_OUT if by_record else _ZERO_OUT
+    if not isinstance(privacy, Privacy):
+        return _ZERO_OUT
+    if privacy.mechanism == COINS:
+        return _COIN_ZERO_OUT
+    return _RECORD_ZERO_OUT if privacy.unit == "record" else _ZERO_OUT
 
 
 def _participation(exposure: Exposure) -> str:

@@ -164,24 +164,31 @@ def _upload(rows: Sequence[Mapping[str, Any]]) -> float | None:
     return statistics.median(per_client) if per_client else None
 
 
-def _cost_by_stage(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Medians over rounds: client figures per invited client, server seconds per round."""
+def _cost_by_stage(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Medians over rounds: client figures per invited client, server seconds per round.
+
+    None for seconds that clients elsewhere do not tell.
+    """
     costs = [(row["cost"], row["invited"]) for row in rows if row["cost"]]
     if not costs:
         return {}
     per_client = ("client_seconds", "upload_bytes", "download_bytes")
     return {
         stage: {
-            **{
-                name: statistics.median(cost[name].get(stage, 0) / n for cost, n in costs)
-                for name in per_client
-            },
+            **{name: _median_of(name, stage, costs) for name in per_client},
             "server_seconds": statistics.median(
                 cost["server_seconds"].get(stage, 0) for cost, _ in costs
             ),
         }
-        for stage in costs[0][0]["client_seconds"]
+        for stage in costs[0][0]["server_seconds"]
     }
+
+
+def _median_of(
+    name: str, stage: str, costs: Sequence[tuple[Mapping[str, Any], int]]
+) -> float | None:
+    found = [cost[name].get(stage, 0) / n for cost, n in costs if cost[name]]
+    return statistics.median(found) if found else None
 
 
 def write_summary(out: Path, summary: Mapping[str, Any]) -> Path:

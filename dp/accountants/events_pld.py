@@ -25,6 +25,7 @@ from dp.events import (
     Interval,
     LaplaceEvent,
     LimitedParticipationEvent,
+    MatrixEvent,
     NeighboringRelation,
     PoissonBinomialEvent,
     PoissonSampledEvent,
@@ -224,7 +225,7 @@ def _release(event: Event, neighboring: NeighboringRelation, delta: float | None
     if isinstance(event, FixedSizeSampledEvent):
         return _fixed_size(event, neighboring, delta)
     moved = shifted(event, neighboring)
-    if isinstance(moved, (RecordSampledEvent, PoissonBinomialEvent)):
+    if isinstance(moved, (RecordSampledEvent, MatrixEvent, PoissonBinomialEvent)):
         return _Release(None, ())
     if isinstance(moved, _VECTORS) and (
         moved.dim > 1 or isinstance(moved, DiscreteGaussianSumEvent)

@@ -24,6 +24,7 @@ from dp.events import (
     GaussianEvent,
     LimitedParticipationEvent,
     ListedParticipationEvent,
+    MatrixEvent,
     PoissonBinomialEvent,
     PoissonSampledEvent,
     RecordSampledEvent,
@@ -111,6 +112,15 @@ def _gaussian(event: GaussianEvent, a: FloatArray) -> FloatArray:
 
 def _discrete_gaussian(event: DiscreteGaussianEvent, a: FloatArray) -> FloatArray:
     """Order times l2^2 / (2 sigma^2) (Canonne, Kamath, Steinke 2020)."""
+    result: FloatArray = (1.0 + a) * (event.l2_sq / (2.0 * event.sigma**2))
+    return result
+
+
+def _matrix(event: MatrixEvent, a: FloatArray) -> FloatArray:
+    """Order times l2^2 / (2 sigma^2) over all rounds, adaptive ones too.
+
+    docs/privacy.md, "Correlated noise".
+    """
     result: FloatArray = (1.0 + a) * (event.l2_sq / (2.0 * event.sigma**2))
     return result
 
@@ -247,6 +257,7 @@ _FORMULAS: Mapping[type, Callable[[Any, FloatArray], FloatArray]] = {
     DiscreteGaussianEvent: _discrete_gaussian,
     DiscreteGaussianSumEvent: _discrete_gaussian_sum,
     SkellamEvent: _skellam,
+    MatrixEvent: _matrix,
     PoissonBinomialEvent: _binomial.divergence_bound,
     PoissonSampledEvent: _poisson_sampled,
     RecordSampledEvent: _record_sampled,

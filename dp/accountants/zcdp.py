@@ -17,6 +17,7 @@ from dp.events import (
     GaussianEvent,
     LimitedParticipationEvent,
     ListedParticipationEvent,
+    MatrixEvent,
     SecretParticipationEvent,
     SelfComposedEvent,
     SkellamEvent,
@@ -49,7 +50,7 @@ def zcdp_bound(event: Event) -> Zcdp:
         return Zcdp(sum(part.xi for part in parts), sum(part.rho for part in parts))
     if isinstance(event, GaussianEvent):
         return Zcdp(0.0, 0.5 / event.noise_multiplier**2)
-    if isinstance(event, DiscreteGaussianEvent):
+    if isinstance(event, (DiscreteGaussianEvent, MatrixEvent)):
         return Zcdp(0.0, event.l2_sq / (2.0 * event.sigma**2))
     if isinstance(event, DiscreteGaussianSumEvent):
         return Zcdp(0.0, rdp.sum_bounds(event)[2])

@@ -116,7 +116,11 @@ def serve_client(
     )  # fmt: skip
     organisation.warm_up()
     try:
-        LOG.info("member %d answers at %s", deployment.member, socket)
+        used, limit = organisation.releases
+        LOG.info(
+            "member %d answers at %s; %d of the %d releases that it grants are charged",
+            deployment.member, socket, used, limit,
+        )  # fmt: skip
         pipe.serve(
             socket, organisation.handle, organisation.limits, read_timeout=_READ_SECONDS,
             stop=stop or threading.Event(),

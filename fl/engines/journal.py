@@ -95,10 +95,11 @@ class Journal:
         self._db.execute("begin exclusive")
         try:
             yield
+            self._db.execute("commit")
         except BaseException:
-            self._db.execute("rollback")
+            if self._db.in_transaction:
+                self._db.execute("rollback")
             raise
-        self._db.execute("commit")
 
     def close(self) -> None:
         """Lets another process have the file."""

@@ -3,7 +3,7 @@
 It alone holds data, identity key, roster, plan, session, ledger and the compiled training step.
 What brings the requests is not trusted: the program that the server ships, and whoever else can
 write to the socket, can ask for anything, and gets what the protocol and this client's own plan
-allow, once. A request that is refused has changed nothing, on disk or in memory.
+allow, once. A request that is refused has changed nothing. docs/privacy.md, "Across organisations".
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from fl.round import Clock, encoded, rand_of
 from fl.site import Order, Site
 
 LOG = logging.getLogger("fl.organisation")
-_REFUSALS = (RefusedError, secure.SecureAggError, dp.DpError)
+_REFUSALS = (RefusedError, secure.SecureAggError, dp.ReleaseLimitError)
 _PER_MEMBER = 512  # bytes of a stage's control message for each member, at most
 _CONTROL = 1024
 
@@ -101,6 +101,8 @@ class Organisation:
         reply = _reply(asked.stage, answer)
         session.acknowledge()  # what it sent is kept below
         state = session.to_bytes()
+        if before is not None and state == before.state:
+            return reply  # a message that it took before
         self._journal.keep(Open(asked.round_index, asked.attempt, state, mark, reply))
         LOG.info("answered: %s", _place(asked))
         return reply
@@ -124,7 +126,9 @@ class Organisation:
         if before is not None and place <= (before.round_index, before.attempt):
             takes = f"a later one than {(before.round_index, before.attempt)}"
             raise RefusedError("round and attempt", place, takes)
-        self._ledger()  # raises where no release is left
+        ledger = self._ledger()
+        if ledger is not None and ledger.exhausted[0]:  # rather now than after others have shared
+            raise dp.ReleaseLimitError([self._member], ledger.max_releases)
         members = self._terms.members(asked.round_index)
         session = secure.ClientSession(
             self._terms.params_of(*place), self._member, self._signing,
@@ -159,6 +163,12 @@ class Organisation:
         if ledger is not None:
             ledger.charge(round_index, attempt, [0])
         self._journal.charge(round_index, attempt)
+        LOG.info("charged: release %d of the %d that this client grants", *self.releases)
+
+    @property
+    def releases(self) -> tuple[int, int]:
+        """Masked vectors that may have left so far, and r, how many this client grants."""
+        return len(self._journal.charges()), self._terms.resolved.exposure.max_releases
 
     def _ledger(self) -> dp.Ledger | None:
         """This client's own ledger; None where nothing is promised."""
@@ -173,8 +183,6 @@ class Organisation:
         )
         for round_index, attempt in self._journal.charges():
             ledger.charge(round_index, attempt, [0])
-        if ledger.exhausted[0]:
-            raise dp.ReleaseLimitError([self._member], exposure.max_releases)
         return ledger
 
     def _inputs(self, asked: Step, members: list[int]) -> secure.SegmentValues:

@@ -79,6 +79,11 @@ def plan(**overrides: Any) -> fl.Plan:
     return fl.Plan(**{**settings, **overrides})
 
 
+def leaves(params: PyTree) -> list[NDArray[Any]]:
+    """The leaves of a tree in canonical order."""
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+
+
 def params_bytes(params: PyTree) -> bytes:
     """The bytes of a tree of arrays, leaves in canonical order."""
-    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params))
+    return b"".join(leaf.tobytes() for leaf in leaves(params))

@@ -1,9 +1,12 @@
 """Organisations and a server in one process, and what may go wrong between them."""
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fl
 from fl.engines import wire
@@ -19,7 +22,29 @@ from tests.fl import helpers
 
 SESSION = bytes(range(32))
 ANY = wire.Limits(2**31, 2**31)
-Fault = Callable[[str, int, Parts], list[Parts] | None]
+
+
+class Passing(NamedTuple):
+    """One request on its way, and the answer to it.
+
+    Attributes:
+        stage: "hello" or one of the protocol's.
+        member: whose node is asked.
+        request: parsed.
+        answer: control and bulk.
+    """
+
+    stage: str
+    member: int
+    request: wire.Hello | wire.Step
+    answer: Parts
+
+    @property
+    def round_index(self) -> int:
+        return self.request.round_index if isinstance(self.request, wire.Step) else -1
+
+
+Fault = Callable[[Passing], list[tuple[int, Parts]] | None]
 
 
 def key_of(member: int) -> IdentityKey:
@@ -46,8 +71,9 @@ class World:
         plan: of everybody.
         data: of everybody; each member keeps its own.
         folder: of journals and of the server's run.
-        faults: stage -> (stage, node, answer) -> what arrives instead; None leaves it alone.
-        sent: (stage, node, request) as they went out.
+        faults: each says what (node, answer) arrive in place of one; None leaves it alone.
+        before: called with (stage, member) before a request is handed over.
+        passed: everything that was asked and answered.
     """
 
     plan: fl.Plan
@@ -59,7 +85,8 @@ class World:
     journals: dict[int, Journal] = field(default_factory=dict)
     nodes: dict[int, Callable[[bytes], bytes]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
-    sent: list[tuple[str, int, Parts]] = field(default_factory=list)
+    before: Callable[[str, int], None] | None = None
+    passed: list[Passing] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.keys = {i: key_of(i) for i in range(self.data.num_clients)} | self.keys
@@ -112,17 +139,58 @@ class World:
         self, stage: str, requests: Mapping[int, Parts], timeout: float
     ) -> Iterator[tuple[int, Parts]]:
         for node, parts in requests.items():
-            self.sent.append((stage, node, parts))
+            member = node - node_of(0)
+            if self.before is not None:
+                self.before(stage, member)
             if node not in self.nodes:
                 continue
-            answer = wire.parts(self.nodes[node](wire.frame(*parts)), ANY)
-            answers = [answer]
-            for change in self.faults:
-                changed = change(stage, node, answer)
-                answers = answers if changed is None else changed
-            yield from ((node, one) for one in answers)
+            frame = wire.frame(*parts)
+            answer = wire.parts(self.nodes[node](frame), ANY)
+            passing = Passing(stage, member, wire.read_request(frame, ANY), answer)
+            self.passed.append(passing)
+            arriving = [(node, answer)]
+            for fault in self.faults:
+                changed = fault(passing)
+                arriving = arriving if changed is None else changed
+            yield from arriving
+
+
+def losing(lost: Callable[[int], Mapping[str, Collection[int]]]) -> Fault:
+    """Answers of members that have left by a stage do not arrive; round -> stage -> who leaves."""
+
+    def fault(passing: Passing) -> list[tuple[int, Parts]] | None:
+        if passing.stage not in STAGES:
+            return None
+        gone = lost(passing.round_index)
+        so_far = STAGES[: STAGES.index(passing.stage) + 1]
+        left = {member for stage in so_far for member in gone.get(stage, ())}
+        return [] if passing.member in left else None
+
+    return fault
 
 
 def charges(world: World, member: int) -> list[tuple[int, int]]:
     """What the member's own ledger holds."""
     return world.journals[member].charges()
+
+
+def server_charges(world: World) -> dict[int, list[tuple[int, int]]]:
+    """What the server's ledger holds, by member."""
+    with contextlib.closing(sqlite3.connect(world.folder / "run" / "run.sqlite")) as db:
+        rows = db.execute("select client, round, attempt from client_charges order by 1, 2, 3")
+        found: dict[int, list[tuple[int, int]]] = {member: [] for member in world.members}
+        for member, index, attempt in rows:
+            found[member].append((index, attempt))
+    return found
+
+
+def releases(world: World) -> dict[tuple[int, int], tuple[int, ...]]:
+    """(round, attempt) -> survivors, of the server's ledger."""
+    with contextlib.closing(sqlite3.connect(world.folder / "run" / "run.sqlite")) as db:
+        rows = db.execute("select round, attempt, survivors from releases").fetchall()
+    return {(index, attempt): tuple(json.loads(survivors)) for index, attempt, survivors in rows}
+
+
+def contents(world: World, member: int) -> list[str]:
+    """Everything in a member's journal."""
+    return list(world.journals[member]._db.iterdump())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import fl
-from fl.engines import pipe
+from fl.engines import pipe, wire
 from fl.secure import STAGES
 from tests.fl import helpers, organisations
 from tests.fl.organisations import World, node_of
@@ -83,3 +83,96 @@ def test_a_run_over_sockets_and_messages_gives_the_model_of_one_process(
         *(flower.message_type(s) for s in STAGES if s != "check_consistency"),
     }
     assert set(grid.types) == expected
+
+
+def one_stage(grid: FakeGrid, world: World) -> list[int]:
+    """Nodes whose answers to a greeting arrive."""
+    asked = {node: wire.Hello(organisations.SESSION, bytes(32)).parts() for node in grid.sockets}
+    return [node for node, _ in flower.GridTransport(grid).exchange("hello", asked, 20.0)]
+
+
+def an_error(message: Any, reply: Any) -> list[Any]:
+    return [flwr.Message(flwr.Error(5, "node is gone"), reply_to=message)]
+
+
+def without_control(message: Any, reply: Any) -> list[Any]:
+    return [flwr.Message(flwr.RecordDict(), reply_to=message)]
+
+
+def of_another_kind(message: Any, reply: Any) -> list[Any]:
+    content = flwr.RecordDict({"control": flwr.ConfigRecord({"body": "text"})})
+    return [flwr.Message(content, reply_to=message)]
+
+
+def to_another_message(message: Any, reply: Any) -> list[Any]:
+    reply.metadata.__dict__["_reply_to_message_id"] = "query.hello0"
+    return [reply]
+
+
+def of_nobody(message: Any, reply: Any) -> list[Any]:
+    reply.metadata.__dict__["_src_node_id"] = 77
+    return [reply]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda message, reply: [], ""),
+        (an_error, "hello: node 1003: Error(code=5, reason='node is gone')"),
+        (without_control, "hello: node 1003: an answer of another form"),
+        (of_another_kind, "hello: node 1003: an answer of another form"),
+        (to_another_message, "hello: node 1003 answers what it was not asked"),
+        (of_nobody, "hello: node 77 answers what it was not asked"),
+    ],
+)
+def test_what_is_no_answer_is_logged_and_left_out(
+    world: World, grid: FakeGrid, caplog: pytest.LogCaptureFixture, change: Any, said: str
+) -> None:
+    grid.change = lambda m, reply: (
+        change(m, reply) if m.metadata.dst_node_id == node_of(3) else [reply]
+    )
+    assert one_stage(grid, world) == [node_of(0), node_of(1), node_of(2)]
+    assert said in caplog.text
+
+
+def test_what_is_as_long_as_the_model_travels_as_one_uint8_array(
+    world: World, grid: FakeGrid
+) -> None:
+    seen: list[tuple[str, list[Any]]] = []
+
+    def note(message: Any, reply: Any) -> list[Any]:
+        for one in (message, reply):
+            arrays = [a for r in one.content.array_records.values() for a in r.values()]
+            seen.append((message.metadata.message_type, arrays))
+        return [reply]
+
+    grid.change = note
+    training = world.server(
+        transport=flower.GridTransport(grid), timeouts=dict.fromkeys(STAGES, 60.0), join_timeout=60
+    )
+    training.step()
+    training.store.close()
+    assert {kind for kind, arrays in seen if arrays} == {"train.mask_input"}
+    bulky = [arrays for kind, arrays in seen if kind == "train.mask_input"]
+    assert [len(arrays) for arrays in bulky] == [1] * 8
+    assert {(a.dtype, a.shape) for (a,) in bulky} == {
+        ("uint8", (len(a.data),)) for (a,) in bulky
+    }  # fmt: skip
+
+
+def test_the_pipe_waits_for_a_process_that_is_being_started(world: World, tmp_path: Path) -> None:
+    path, stop, organisation = tmp_path / "late.sock", threading.Event(), world.members[0]
+    frame = wire.frame(*wire.Hello(organisations.SESSION, bytes(32)).parts())
+    thread = threading.Timer(
+        0.5, pipe.serve, (path, organisation.handle, organisation.limits),
+        {"read_timeout": 5.0, "stop": stop},
+    )  # fmt: skip
+    thread.start()
+    try:
+        control, bulk = client_app.ask(str(path), frame, 30.0)
+    finally:
+        stop.set()
+        thread.join()
+    assert (control, bulk) == wire.parts(organisation.handle(frame), organisations.ANY)
+    with pytest.raises(FileNotFoundError):
+        client_app.ask(str(tmp_path / "never.sock"), frame, 0.3)

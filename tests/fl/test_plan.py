@@ -49,6 +49,8 @@ def test_several_faults_are_listed_at_once() -> None:
         ("epsilon", True), ("delta", 0.0), ("delta", 1.0), ("clip_norm", 0.0), ("unit", "patient"),
         ("against", "nobody"), ("mechanism", "laplace"), ("spare_releases", -1),
         ("spare_releases", 0.5), ("report_deltas", (2.0,)), ("accountant", "pld"),
+        ("modulus_bits", 1), ("modulus_bits", 63), ("wrap_probability", 0.0),
+        ("wrap_probability", 0.6),
     ],
 )  # fmt: skip
 def test_each_privacy_field_is_checked(field: str, value: object) -> None:

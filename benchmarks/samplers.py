@@ -1,23 +1,27 @@
 """Values per second of the exact samplers, encode, clip-and-sum; one core.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.bench_samplers
+    python -m benchmarks.samplers [--show]
 
 Random bytes come from AES-128-CTR. Best of several repetitions, wall clock; tables are built
 before the clock starts, and their cost is printed beside. OpenDP is measured in the same run
-where it is installed: `pip install dp-accounting opendp` in an environment of its own, and run
-this script there with the repository on PYTHONPATH (numpy and cryptography suffice).
+where it is installed: peers/environments.py makes the environment "accounting"; run this script
+there, with the repository on PYTHONPATH (numpy and cryptography suffice). Finished rows are written
+to results/samplers.json, over older ones; `--show` prints those.
 """
 
+import argparse
 import functools
 import importlib.util
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import dp
+from benchmarks._results import Results, Row
 
 VALUES = 1_000_000
 REPEATS = 5
@@ -41,8 +45,7 @@ def best(run: Callable[[], object]) -> float:
     return min(seconds)
 
 
-def samplers(rng: dp.RandomBytes) -> None:
-    print(f"{'exact sampler':24}{'scale':>10}{'M values/s':>12}{'table s':>9}")
+def samplers(rng: dp.RandomBytes) -> Iterator[tuple[str, Row]]:
     draws: dict[str, Callable[[float, int], object]] = {
         "discrete gaussian": lambda s, n: dp.discrete_gaussian(rng, s, n),
         "skellam": lambda s, n: dp.skellam(rng, s * s, n),
@@ -56,36 +59,40 @@ def samplers(rng: dp.RandomBytes) -> None:
             draw(scale, 1)
             built = time.perf_counter() - start
             rate = VALUES / best(lambda s=scale, d=draw: d(s, VALUES)) / 1e6  # type: ignore[misc]  # defaults bind the loop's values
-            print(f"{name:24}{scale:10g}{rate:12.1f}{built:9.3f}")
+            yield f"{name}, scale {scale:g}", {"rate": rate, "table_seconds": built}
 
 
-def opendp(scale: float) -> None:
+def opendp(scale: float) -> Iterator[tuple[str, Row]]:
     if importlib.util.find_spec("opendp") is None:
-        print("OpenDP is not installed")
         return
     prelude = importlib.import_module("opendp.prelude")
     prelude.enable_features("contrib")
     space = prelude.vector_domain(prelude.atom_domain(T="i32")), prelude.l2_distance(T=float)
     mechanism = prelude.m.make_gaussian(*space, scale=scale)
     zeros = [0] * 20_000
-    rate = len(zeros) / best(lambda: mechanism(zeros)) / 1e6
-    print(f"{'OpenDP vector i32':24}{scale:10g}{rate:12.4f}")
+    yield (
+        f"OpenDP vector i32, scale {scale:g}",
+        {"rate": 20_000 / best(lambda: mechanism(zeros)) / 1e6},
+    )
 
 
-def encode(rng: dp.RandomBytes, dim: int) -> None:
+def encode(rng: dp.RandomBytes, dim: int) -> Iterator[tuple[str, Row]]:
     mechanism = dp.distributed(
         "skellam", dim=dim, clip_norm=1.0, noise_multiplier=1.0, num_clients=100, shares=90
     )
     rotation = dp.Rotation.from_seed(dim, b"public")
     x = np.random.default_rng(0).normal(size=dim)
-    bare = best(lambda: mechanism.discretizer.encode(x, rotation, rng))
-    noise = best(lambda: mechanism.sample_share(rng))
-    whole = best(lambda: mechanism.encode(x, rotation, rng))
-    print(f"encode, d={dim}: {whole * 1e3:.1f} ms, without noise {bare * 1e3:.1f}, "
-          f"noise {noise * 1e3:.1f}")  # fmt: skip
+    yield (
+        f"encode, d={dim}",
+        {
+            "ms": 1e3 * best(lambda: mechanism.encode(x, rotation, rng)),
+            "without_noise_ms": 1e3 * best(lambda: mechanism.discretizer.encode(x, rotation, rng)),
+            "noise_ms": 1e3 * best(lambda: mechanism.sample_share(rng)),
+        },
+    )
 
 
-def coins(rng: dp.RandomBytes, dim: int) -> None:
+def coins(rng: dp.RandomBytes, dim: int) -> Iterator[tuple[str, Row]]:
     rotation, x = dp.Rotation.from_seed(dim, b"public"), np.random.default_rng(0).normal(size=dim)
     for trials in (1, 4, 16, 64):
         mechanism = dp.poisson_binomial(
@@ -94,11 +101,12 @@ def coins(rng: dp.RandomBytes, dim: int) -> None:
         biases = mechanism.biases(x, rotation)
         tossed = best(functools.partial(dp.binomial, rng, trials, biases))
         whole = best(functools.partial(mechanism.encode, x, rotation, rng))
-        print(f"poisson binomial, {trials} coins: {dim / tossed / 1e6:.1f} M values/s, "
-              f"encode, d={dim}: {whole * 1e3:.1f} ms")  # fmt: skip
+        yield f"poisson binomial, {trials} coins, d={dim}", {
+            "rate": dim / tossed / 1e6, "encode_ms": 1e3 * whole,
+        }  # fmt: skip
 
 
-def clip(rows: int, dim: int) -> None:
+def clip(rows: int, dim: int) -> Iterator[tuple[str, Row]]:
     batch = np.random.default_rng(0).standard_normal((rows, dim), dtype=np.float32)
     ours = best(lambda: dp.clip_and_sum(batch, 1.0))
 
@@ -109,16 +117,40 @@ def clip(rows: int, dim: int) -> None:
     start = time.perf_counter()
     textbook()
     other = time.perf_counter() - start
-    print(f"clip and sum {rows} x {dim} float32: {ours:.3f} s; textbook numpy {other:.2f} s")
+    yield f"clip and sum {rows} x {dim} float32", {"seconds": ours, "textbook_seconds": other}
+
+
+def text(name: str, row: Row) -> str:
+    """One line."""
+    if "rate" in row:
+        built = f", table {row['table_seconds']:.3f} s" if "table_seconds" in row else ""
+        whole = f", encode {row['encode_ms']:.1f} ms" if "encode_ms" in row else ""
+        return f"{name}: {row['rate']:.4g} M values/s{built}{whole}"
+    if "ms" in row:
+        return (
+            f"{name}: {row['ms']:.1f} ms, without noise {row['without_noise_ms']:.1f}, noise"
+            f" {row['noise_ms']:.1f}"
+        )
+    return f"{name}: {row['seconds']:.3f} s; textbook numpy {row['textbook_seconds']:.2f} s"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
+    results = Results("samplers")
+    if parser.parse_args().show:
+        print("\n".join(text(name, row) for name, row in results.rows().items()))
+        return
     rng = aes_stream()
-    samplers(rng)
-    opendp(10.0)
-    encode(rng, 200_000)
-    coins(rng, 200_000)
-    clip(256, 1_000_000)
+    rows = chain(
+        samplers(rng), opendp(10.0), encode(rng, 200_000), coins(rng, 200_000),
+        clip(256, 1_000_000),
+    )  # fmt: skip
+    for name, row in rows:
+        results.add(name, row)
+        print(text(name, row), flush=True)
 
 
 if __name__ == "__main__":

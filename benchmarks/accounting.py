@@ -1,15 +1,17 @@
-"""CPU seconds and widths of certified privacy accounting, one core; figures are printed.
+"""CPU seconds and widths of certified privacy accounting, one core, beside dp-accounting.
 
-    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.bench_dp [--peer]
+    python -m benchmarks.accounting [--peer] [--show]
 
 CPU time of this process, medians of three runs after a first one (a peer that takes longer than
-ten seconds runs once). `--peer` also runs dp-accounting in the same process and prints its epsilon,
-its time and the ratio of the two; the 1,000 noise levels take it minutes. It is
-no dependency: `pip install dp-accounting opendp` in an environment of its own, and run this
-script there with the repository on PYTHONPATH (numpy is all that `dp` needs).
+ten seconds runs once). `--peer` also runs dp-accounting in the same process and keeps its epsilon,
+its time and the ratio of the two; the 1,000 noise levels take it minutes. It is no dependency:
+peers/environments.py makes the environment "accounting"; run this script there, with the repository
+on PYTHONPATH (numpy is all that `dp` needs). Finished rows are written to results/accounting.json,
+over older ones; `--show` prints those.
 """
 
 import argparse
+import functools
 import importlib
 import importlib.util
 import statistics
@@ -18,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dp
+from benchmarks._results import Results, Row
 
 ADD_REMOVE = dp.NeighboringRelation.ADD_REMOVE
 REPEATS = 3
@@ -97,39 +100,51 @@ class Peer:
         )
 
 
-def beside(ours: float, peer: Callable[[], float] | None) -> str:
-    """The peer's figure, its CPU seconds, and how many of ours they are."""
+def beside(peer: Callable[[], float] | None) -> Row:
+    """The peer's figure and its CPU seconds."""
     if peer is None:
-        return ""
+        return {}
     start = time.process_time()
     found = peer()
     seconds = time.process_time() - start
     if seconds < _PATIENCE:
         seconds = cpu_seconds(peer)
-    return f"; dp-accounting {found:.5f}, {seconds:.4f} s, ratio {seconds / ours:.2f}"
+    return {"peer_value": found, "peer_seconds": seconds}
 
 
-def compare(name: str, settings: Sequence[Setting], delta: float, peer: Peer | None) -> None:
+def compare(settings: Sequence[Setting], delta: float, peer: Peer | None) -> Row:
     event = event_of(settings)
     found = dp.epsilon(event, delta, neighboring=ADD_REMOVE)
     seconds = cpu_seconds(lambda: dp.epsilon(event, delta, neighboring=ADD_REMOVE))
-    width = (found.upper - found.lower) / found.upper
     other = None if peer is None else lambda: peer.epsilon(settings, delta)
-    print(
-        f"{name}: [{found.lower:.5f}, {found.upper:.5f}] width {width:.1e}, {seconds:.4f} s"
-        f"{beside(seconds, other)}"
-    )
+    return {"lower": found.lower, "upper": found.upper, "seconds": seconds, **beside(other)}
 
 
-def calibration(count: int, peer: Peer | None) -> None:
+def calibration(count: int, peer: Peer | None) -> Row:
     def search() -> float:
         return dp.calibrate(
             lambda z: event_of([(0.01, z, count)]), epsilon=2.0, delta=DELTA, neighboring=ADD_REMOVE
         )
 
-    found, seconds = search(), cpu_seconds(search)
     other = None if peer is None else lambda: peer.noise(count)
-    print(f"calibrate to 2, T={count}: {found:.5f}, {seconds:.4f} s{beside(seconds, other)}")
+    return {"noise_multiplier": search(), "seconds": cpu_seconds(search), **beside(other)}
+
+
+def text(name: str, row: Row) -> str:
+    """One line."""
+    if "upper" in row:
+        width = (row["upper"] - row["lower"]) / row["upper"]
+        value = f"[{row['lower']:.5f}, {row['upper']:.5f}] width {width:.1e}"
+    else:
+        value = f"{row['noise_multiplier']:.5f}"
+    line = f"{name}: {value}, {row['seconds']:.4f} s"
+    if "peer_value" not in row:
+        return line
+    ratio = row["peer_seconds"] / row["seconds"]
+    return (
+        f"{line}; dp-accounting {row['peer_value']:.5f}, {row['peer_seconds']:.4f} s, ratio"
+        f" {ratio:.2f}"
+    )
 
 
 def main() -> None:
@@ -137,12 +152,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peer", action="store_true", help="run dp-accounting as well")
-    peer = Peer() if parser.parse_args().peer else None
-    for (q, sigma, count), delta in SAME:
-        compare(f"q={q} sigma={sigma} T={count} delta={delta}", [(q, sigma, count)], delta, peer)
-    compare("1,000 noise levels", LEVELS, DELTA, peer)
+    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
+    given = parser.parse_args()
+    results = Results("accounting")
+    if given.show:
+        print("\n".join(text(name, row) for name, row in results.rows().items()))
+        return
+    peer = Peer() if given.peer else None
+    cases: dict[str, Callable[[], Row]] = {
+        f"q={q} sigma={sigma} T={count} delta={delta}": functools.partial(
+            compare, [(q, sigma, count)], delta, peer
+        )
+        for (q, sigma, count), delta in SAME
+    }
+    cases["1,000 noise levels"] = functools.partial(compare, LEVELS, DELTA, peer)
     for count in (1_000, 10_000):
-        calibration(count, peer)
+        cases[f"calibrate to 2, T={count}"] = functools.partial(calibration, count, peer)
+    for name, case in cases.items():
+        row = case()
+        results.add(name, row)
+        print(text(name, row), flush=True)
 
 
 if __name__ == "__main__":

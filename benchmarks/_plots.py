@@ -1,0 +1,253 @@
+"""The plots of benchmarks/report.py, each from the rows of one results file."""
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from benchmarks import rounds_to_target
+from benchmarks._results import Row
+from benchmarks.privacy_utility import OPEN, REFERENCE, beside_reference, grouped, percent
+from fl._plots import Plot, legend, svg
+from fl.sweep import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Rows = Mapping[str, Row]
+COLOURS = ("#33393f", "#2f6690", "#d9a566", "#8a9a5b", "#b5483a", "#81b0c9", "#7a5c86")
+GREY, RED = "#a9adb1", "#b5483a"
+FAMILIES = {
+    REFERENCE: "central Gaussian", "skellam": "Skellam", "discrete_gaussian": "discrete Gaussian",
+}  # fmt: skip
+STAGES = ("advertise_keys", "share_keys", "mask_input", "check_consistency", "unmask")
+
+
+def utility(rows: Rows, name: str) -> list[Plot]:
+    """Accuracy against epsilon, and what bits cost beside central noise."""
+    found = [_accuracy(rows, name), _bits(rows, name)]
+    return [plot for plot in found if plot.svg]
+
+
+def _error(figure: Figure) -> float:
+    return figure.high - figure.mean
+
+
+def _accuracy(rows: Rows, name: str) -> Plot:
+    groups = {key: seeds for key, seeds in grouped(rows).items() if key[0] == name}
+    epsilons = sorted({key[1] for key in groups if key[1] is not None})
+    mechanisms = [m for m in dict.fromkeys(key[2] for key in groups) if m not in OPEN]
+    title = f"{name}: accuracy against epsilon"
+    if not any(len(seeds) > 1 and key[1] is not None for key, seeds in groups.items()):
+        return Plot(title, "", "")
+
+    def draw(axes: "Axes") -> None:
+        for number, mechanism in enumerate(mechanisms):
+            points = []
+            for place, epsilon in enumerate(epsilons):
+                seeds = groups.get((name, epsilon, mechanism), {})
+                figure = percent([row["accuracy"] for row in seeds.values()])
+                if figure is not None:
+                    shift = 0.6 * ((number + 0.5) / len(mechanisms) - 0.5)
+                    points.append((place + shift, figure.mean, _error(figure)))
+            if points:
+                xs, ys, errors = zip(*points, strict=True)
+                axes.errorbar(
+                    xs, ys, errors, fmt="o", markersize=4, capsize=2, elinewidth=1.2,
+                    color=COLOURS[number % len(COLOURS)], label=words(mechanism),
+                )  # fmt: skip
+        for mechanism, style in zip(OPEN, ("-", "--"), strict=True):
+            seeds = groups.get((name, None, mechanism), {})
+            if seeds:
+                mean = 100 * statistics.fmean(row["accuracy"] for row in seeds.values())
+                label = {"none": "no privacy", "clipped": "clipped, no noise"}[mechanism]
+                axes.axhline(mean, color=GREY, linestyle=style, linewidth=1.2, label=label)
+        axes.set_xticks(range(len(epsilons)), [f"epsilon {epsilon:g}" for epsilon in epsilons])
+        axes.set_xlim(-0.5, len(epsilons) - 0.5)
+        axes.set_ylabel("test accuracy (%)")
+        _legend_below(axes)
+
+    caption = "Means and 95 % intervals over seeds. Noise shares are sized for the worst case"
+    caption += " against the server, central noise for the same epsilon against participants."
+    return Plot(title, caption, svg(title, draw, (4.6, 3.6)))
+
+
+def words(mechanism: str) -> str:
+    """The name of a mechanism for a reader."""
+    family, _, bits = mechanism.partition("-")
+    return FAMILIES.get(family, family) + (f", {bits} bits" if bits else "")
+
+
+def _bits(rows: Rows, name: str) -> Plot:
+    groups = grouped(rows)
+    lines: dict[tuple[str, float], list[tuple[int, Figure]]] = {}
+    for group in groups:
+        family, _, bits = group[2].partition("-")
+        difference = beside_reference(groups, group) if group[0] == name and bits else None
+        if difference is not None and group[1] is not None:
+            lines.setdefault((family, group[1]), []).append((int(bits), difference))
+    title = f"{name}: distributed minus central noise"
+    if not lines:
+        return Plot(title, "", "")
+
+    def draw(axes: "Axes") -> None:
+        axes.axhspan(-0.5, 0.5, color="#eff4f7")
+        axes.axhline(0, color=GREY, linewidth=1)
+        for number, ((family, epsilon), points) in enumerate(sorted(lines.items())):
+            shift = 0.35 * (number - (len(lines) - 1) / 2)
+            axes.errorbar(
+                [bits + shift for bits, _ in points], [figure.mean for _, figure in points],
+                [_error(figure) for _, figure in points], fmt="o", markersize=4, capsize=2,
+                elinewidth=1.2, color=COLOURS[(number + 1) % len(COLOURS)],
+                label=f"{FAMILIES[family]}, epsilon {epsilon:g}",
+            )  # fmt: skip
+        axes.set_xticks(sorted({bits for points in lines.values() for bits, _ in points}))
+        axes.set_xlabel("bits per coordinate")
+        axes.set_ylabel("points of accuracy")
+        _legend_below(axes)
+
+    caption = "The same seeds, clipping and worst-case epsilon; 95 % intervals of the difference."
+    return Plot(title, caption + " Shaded: half a point.", svg(title, draw, (4.6, 3.4)))
+
+
+def _legend_below(axes: "Axes") -> None:
+    """Below the figure, where a long one hides nothing."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.get_figure(root=True).legend(loc="outside lower left", ncols=2)  # type: ignore[union-attr]  # it is drawn on one
+
+
+def rounds(rows: Rows) -> list[Plot]:
+    """Accuracy over the rounds, with the paper's figure."""
+    names = [name for name in rounds_to_target.ROWS if any(r["row"] == name for r in rows.values())]
+    return [_rounds([row for row in rows.values() if row["row"] == name], name) for name in names]
+
+
+def _rounds(rows: Sequence[Row], name: str) -> Plot:
+    setting = rounds_to_target.ROWS[name]
+    rates = sorted({row["lr"] for row in rows})
+
+    def draw(axes: "Axes") -> None:
+        for row in rows:
+            number = rates.index(row["lr"])
+            first = row["seed"] == min(r["seed"] for r in rows if r["lr"] == row["lr"])
+            ys = [100 * value for value in row["curve"]]
+            axes.plot(
+                range(1, len(ys) + 1), ys, color=COLOURS[number + 1], linewidth=1.1,
+                label=f"rate {row['lr']:g}" if first else None,
+            )  # fmt: skip
+        axes.axhline(100 * setting.target, color=GREY, linestyle="--", linewidth=1)
+        axes.plot(
+            [setting.paper[0]], [100 * setting.target], "x", color=RED, markersize=7,
+            markeredgewidth=2, label=f"paper: {setting.paper[0]}",
+        )  # fmt: skip
+        axes.set_ylim(100 * setting.target - 8, 100 * setting.target + 1)
+        axes.set_xlabel("round")
+        axes.set_ylabel("test accuracy (%)")
+        legend(axes)
+
+    title = f"{name}: rounds to {setting.target:.0%}"
+    caption = "One line per seed. The cross is the figure of McMahan et al. 2017, tuned there."
+    return Plot(title, caption, svg(title, draw))
+
+
+def bars(
+    title: str, unit: str, values: Mapping[str, float], caption: str, ours: Iterable[str] = ()
+) -> Plot:
+    """Horizontal bars with their values; `ours` are coloured."""
+    kept = set(ours)
+
+    def draw(axes: "Axes") -> None:
+        names = list(values)[::-1]
+        colours = [COLOURS[1] if name in kept else GREY for name in names]
+        axes.barh(names, [values[name] for name in names], color=colours, height=0.62)
+        for place, name in enumerate(names):
+            axes.text(values[name], place, f" {values[name]:.3g}", va="center", fontsize=8.5)
+        axes.set_xlabel(unit)
+        axes.margins(x=0.14)
+        axes.grid(visible=False)
+
+    return Plot(title, caption, svg(title, draw, (4.6, 0.9 + 0.32 * len(values))))
+
+
+def speed(rows: Rows) -> list[Plot]:
+    """A round's CPU seconds beside the peers', and memory against cohort and chunk."""
+    found = []
+    for name, label in (("2nn", "2NN"), ("cnn", "CNN")):
+        row = rows.get(name)
+        if row is None:
+            continue
+        values = {"this": row["cpu_seconds"], "products alone": row["limit_seconds"]}
+        values |= {peer: one["cpu_seconds"] for peer, one in row["peers"].items()}
+        caption = "10 clients x 600 examples, batches of 10, one epoch, one core, in one run."
+        found.append(
+            bars(f"{label}: a round of training", "CPU seconds", values, caption, ["this"])
+        )
+    if "memory" in rows:
+        values = {key: one["peak_mib"] for key, one in rows["memory"].items() if key != "run"}
+        caption = "Clients side by side: memory follows the chunk, not the cohort."
+        found.append(bars("Memory of the 2NN", "peak MiB of the process", values, caption, values))
+    return found
+
+
+def protocol(rows: Rows) -> list[Plot]:
+    """A client's and the server's CPU time by row, beside primitives and Flower."""
+    measured = {name: row for name, row in rows.items() if "client_ms" in row}
+    if not measured:
+        return []
+    short = {n: r for n, r in measured.items() if r["n"] <= 300 and r["length"] == 100_000}
+    caption = "100,000 words of 32 bits; log scale. Beside: what the row's AES-CTR, X25519,"
+    caption += " signatures and additions take alone, and Flower's SecAgg+ where it was run beside."
+    return [
+        _sides("A client's time", "CPU ms per client and round", short, "client", caption),
+        _sides("The server's time", "CPU ms per round", short, "server", caption),
+        _stages(short),
+    ]
+
+
+def _sides(title: str, unit: str, rows: Rows, side: str, caption: str) -> Plot:
+    def draw(axes: "Axes") -> None:
+        from matplotlib.ticker import LogLocator
+
+        names = list(rows)[::-1]
+        parts: list[tuple[str, Callable[[Row], float | None], str, str]] = [
+            ("primitives alone", lambda row: row[f"primitives_{side}_ms"], COLOURS[5], "|"),
+            ("measured", lambda row: row[f"{side}_ms"], COLOURS[1], "o"),
+            ("Flower", lambda row: row.get(f"flower_{side}_ms"), RED, "s"),
+        ]
+        for label, value, colour, mark in parts:
+            found = [(place, value(rows[name])) for place, name in enumerate(names)]
+            shown = [(place, number) for place, number in found if number is not None]
+            if shown:
+                places, numbers = zip(*shown, strict=True)
+                size = 11 if mark == "|" else 6
+                axes.plot(
+                    numbers, places, mark, color=colour, label=label, markersize=size,
+                    markeredgewidth=2 if mark == "|" else 1,
+                )  # fmt: skip
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(lambda number, _: f"{number:g}")
+        axes.xaxis.set_minor_formatter(lambda number, _: "")
+        axes.margins(y=0.08)
+        axes.set_xlabel(unit)
+        axes.grid(visible=True, axis="both")
+        legend(axes)
+
+    return Plot(title, caption, svg(title, draw, (4.6, 1.1 + 0.3 * len(rows))))
+
+
+def _stages(rows: Rows) -> Plot:
+    def draw(axes: "Axes") -> None:
+        names = list(rows)[::-1]
+        left = [0.0] * len(names)
+        for stage, colour in zip(STAGES, COLOURS[1:], strict=False):
+            widths = [rows[name]["client_ms_by_stage"].get(stage, 0.0) for name in names]
+            axes.barh(names, widths, left=left, color=colour, height=0.62,
+                      label=stage.replace("_", " "))  # fmt: skip
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        axes.set_xlabel("CPU ms per client and round")
+        axes.grid(visible=False)
+        _legend_below(axes)
+
+    title = "Where a client's time goes"
+    return Plot(title, "By stage of the protocol.", svg(title, draw, (4.6, 1.7 + 0.34 * len(rows))))

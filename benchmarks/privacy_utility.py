@@ -1,0 +1,274 @@
+"""Accuracy against epsilon: distributed noise at 12 to 20 bits, central noise, no privacy.
+
+    python -m benchmarks.privacy_utility --data-dir DATA [--sets mnist-writers fashion-mnist ...]
+        [--mechanisms NAME ...] [--epsilons 2 8] [--seeds 0 1 2] [--again | --show]
+
+A cell is one training run: data set, mechanism and bits, epsilon, seed. It is written to
+results/privacy_utility.json when it is finished and not run again unless `--again` is given;
+`--show` prints what is there and trains nothing.
+
+Every row of a data set has the settings of its preset (fl/presets.py): model, learning rates,
+rounds, clipping, and clients that leave; SETS says what a smaller epsilon changes. They were tuned
+on the test data, for the data set and not for each row. Noise shares are sized for the worst case
+against the server: the fewest survivors, c of them colluding. "gaussian" is central noise of a
+trusted server whose worst case against the participants is the same epsilon: against the server
+itself it promises nothing. "clipped" bounds updates and adds no noise; "none" does neither. Bits
+are per coordinate on the wire: the grid is the finest whose sums fit, except with probability 1e-6
+a round.
+
+Sums are taken by Ideal aggregation: modular sums of the very integers that Secure carries, which
+gives the same model bit for bit (tests/fl/test_aggregate.py). Intervals are Student's t over the
+seeds at 95 %. Rows of one seed share initialisation and dropouts, so the difference to central
+noise is taken seed by seed.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import dp
+import fl
+from benchmarks._results import Results, Row
+from fl import workers
+from fl.privacy import Privacy
+from fl.sweep import Figure, interval
+
+WRAP = 1e-6
+BITS = (12, 14, 16, 18, 20)
+COINS = (4, 16, 64)  # of a client in each coordinate; bits follow from them
+REFERENCE = "gaussian"
+
+
+@dataclass(frozen=True)
+class Set:
+    """A data set and what is asked of it.
+
+    Attributes:
+        epsilons: of the private rows.
+        at: changes of the preset's fields at an epsilon, for its private rows.
+        needs_data: files, from --data-dir.
+    """
+
+    epsilons: tuple[float, ...]
+    at: Mapping[float, Mapping[str, Any]] = field(default_factory=dict)
+    needs_data: bool = True
+
+
+SETS = {
+    "digits": Set((1.0, 2.0, 4.0, 8.0), needs_data=False),
+    "mnist-writers": Set((2.0, 8.0), at={2.0: {"rounds": 30}}),
+    "fashion-mnist": Set((2.0, 8.0)),
+    "heart-disease": Set((0.5, 2.0, 8.0)),
+    "wisdm": Set((8.0,)),
+    "adult": Set((1.0, 4.0)),
+    "credit-default": Set((1.0, 4.0)),
+}
+PRESET_OF = {"digits": "digits-demo"}
+
+
+def shares(name: str, bits: int) -> dict[str, Any]:
+    """Noise shares of the clients, sized against the server."""
+    return {
+        "mechanism": name, "against": "server", "modulus_bits": bits, "wrap_probability": WRAP,
+    }  # fmt: skip
+
+
+# What a mechanism changes in a job; a new mechanism is a new line.
+PRIVATE: dict[str, dict[str, Any]] = {
+    REFERENCE: {"mechanism": "gaussian", "against": "participants"},
+    **{f"skellam-{bits}": shares("skellam", bits) for bits in BITS},
+    **{f"discrete_gaussian-{bits}": shares("discrete_gaussian", bits) for bits in BITS},
+    **{
+        f"poisson_binomial-{trials}": {
+            "mechanism": "poisson_binomial", "against": "server", "trials": trials,
+        }
+        for trials in COINS
+    },
+}  # fmt: skip
+OPEN = ("none", "clipped")
+MECHANISMS = (*OPEN, *PRIVATE)
+DEFAULT = (
+    *(*OPEN, REFERENCE), *(f"skellam-{bits}" for bits in (16, 18, 20)),
+    *(f"discrete_gaussian-{bits}" for bits in (16, 18, 20)), "poisson_binomial-16",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run; epsilon is None in a row without privacy."""
+
+    dataset: str
+    mechanism: str
+    epsilon: float | None
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its name in the results."""
+        asked = "open" if self.epsilon is None else f"epsilon-{self.epsilon:g}"
+        return f"{self.dataset}/{asked}/{self.mechanism}/seed-{self.seed}"
+
+    def job(self, data_dir: str | None) -> fl.Job:
+        """The preset, changed to what the cell asks."""
+        preset = fl.PRESETS[PRESET_OF.get(self.dataset, self.dataset)]
+        job = replace(
+            preset, aggregation="ideal", server=None, seed=self.seed, eval_every=preset.rounds,
+            data_dir=data_dir, report_deltas=(),
+        )  # fmt: skip
+        if self.mechanism in PRIVATE:
+            asked = {"epsilon": self.epsilon, **PRIVATE[self.mechanism]}
+            changes = SETS[self.dataset].at.get(self.epsilon or 0.0, {})
+            job = replace(job, **asked, **changes)
+            return replace(job, eval_every=job.rounds)
+        # A bound that no update reaches leaves them as they are.
+        bound = job.clip_norm if self.mechanism == "clipped" else 1e4
+        return replace(job, no_dp=True, max_norm=bound)
+
+
+def cells_of(given: argparse.Namespace) -> list[Cell]:
+    """In the order of running: every row of a seed before the next seed."""
+    found = []
+    for name in given.sets:
+        for seed in given.seeds:
+            for mechanism in given.mechanisms:
+                wanted = given.epsilons or SETS[name].epsilons
+                epsilons = wanted if mechanism in PRIVATE else (None,)
+                found += [Cell(name, mechanism, epsilon, seed) for epsilon in epsilons]
+    return found
+
+
+def run(cell: Cell, data_dir: str | None) -> Row:
+    """Trains; returns the row."""
+    plan, model, data = cell.job(data_dir).build()
+    resolved = fl.resolve(plan, data, model=model)
+    begin = time.process_time()
+    trained = fl.train(plan, model, data)
+    row: Row = {
+        "dataset": cell.dataset, "mechanism": cell.mechanism, "epsilon": cell.epsilon,
+        "seed": cell.seed, "accuracy": trained.metrics["accuracy"],
+        "loss": trained.metrics["loss"], "clients": data.num_clients, "rounds": plan.rounds,
+        "parameters": resolved.messages.dim, "cpu_seconds": round(time.process_time() - begin, 1),
+    }  # fmt: skip
+    privacy = plan.privacy
+    if not isinstance(privacy, Privacy):
+        return row
+    stated = next(r for r in resolved.privacy.rows if r.adversary == privacy.against)
+    mechanism = resolved.exposure.mechanism
+    if mechanism is None or stated.worst_case is None or resolved.encoding is None:
+        raise SystemExit(f"{cell.key}: no worst case is stated")
+    return {
+        **row, **grid(mechanism),
+        "unit": privacy.unit, "against": privacy.against, "delta": privacy.delta,
+        "worst_case": stated.worst_case.upper, "colluders": stated.c,
+        "min_survivors": stated.min_survivors, "noise_multiplier": resolved.noise_multiplier,
+        "bits": resolved.encoding.segments["update"][1],
+    }  # fmt: skip
+
+
+def grid(
+    mechanism: dp.DistributedMechanism | dp.PoissonBinomialMechanism | dp.CentralMechanism,
+) -> Row:
+    """What becomes of a vector before it is noised, or before coins are tossed."""
+    if isinstance(mechanism, dp.PoissonBinomialMechanism):
+        return {"coins": mechanism.trials, "largest_bias": mechanism.linf * 2.0**-24}
+    size = mechanism.discretizer
+    return {
+        "steps_per_clip_norm": size.clip_norm / size.granularity,
+        "norm_widened": size.l2_sq**0.5 * size.granularity / size.clip_norm,
+    }
+
+
+Groups = dict[tuple[str, float | None, str], dict[int, Row]]
+
+
+def grouped(rows: Mapping[str, Row]) -> Groups:
+    """Rows by data set, epsilon and mechanism, then by seed, in the order of the tables above."""
+    found: Groups = {}
+    for row in rows.values():
+        group = (row["dataset"], row["epsilon"], row["mechanism"])
+        found.setdefault(group, {})[row["seed"]] = row
+
+    def order(group: tuple[str, float | None, str]) -> tuple[int, float, int]:
+        name, epsilon, mechanism = group
+        return (list(SETS).index(name), epsilon or 0.0, MECHANISMS.index(mechanism))
+
+    return {group: found[group] for group in sorted(found, key=order)}
+
+
+def percent(values: Sequence[float]) -> Figure | None:
+    """Mean and interval of fractions, in per cent; None for one value."""
+    return interval([100 * value for value in values]) if len(values) > 1 else None
+
+
+def beside_reference(groups: Groups, group: tuple[str, float | None, str]) -> Figure | None:
+    """Accuracy minus that of central noise at the same epsilon, seed by seed, in points."""
+    name, epsilon, mechanism = group
+    central = groups.get((name, epsilon, REFERENCE), {})
+    rows = groups[group]
+    both = sorted(rows.keys() & central.keys())
+    if mechanism == REFERENCE or len(both) < 2:
+        return None
+    return percent([rows[seed]["accuracy"] - central[seed]["accuracy"] for seed in both])
+
+
+def table(rows: Mapping[str, Row], sets: Sequence[str]) -> str:
+    """One line for each data set, epsilon and mechanism."""
+    groups = grouped(rows)
+    lines = [
+        f"{'data set':15}{'epsilon':>8} {'mechanism':21}{'seeds':>5}{'accuracy, % [95 %]':>24}"
+        f"{'minus central, points':>26}{'bits':>6}{'noise':>8}"
+    ]
+    for group, by_seed in groups.items():
+        name, epsilon, mechanism = group
+        if name not in sets:
+            continue
+        one = next(iter(by_seed.values()))
+        figure = percent([row["accuracy"] for row in by_seed.values()])
+        mean = f"{100 * one['accuracy']:.2f}" if figure is None else text(figure)
+        difference = beside_reference(groups, group)
+        beside = "" if difference is None else text(difference, sign=True)
+        bits, noise = one.get("bits", ""), one.get("noise_multiplier")
+        lines.append(
+            f"{name:15}{'' if epsilon is None else f'{epsilon:g}':>8} {mechanism:21}"
+            f"{len(by_seed):5}{mean:>24}{beside:>26}{bits:>6}"
+            f"{'' if noise is None else f'{noise:.3f}':>8}"
+        )
+    return "\n".join(lines)
+
+
+def text(figure: Figure, *, sign: bool = False) -> str:
+    kind = "+.2f" if sign else ".2f"
+    return f"{figure.mean:{kind}} [{figure.low:{kind}}, {figure.high:{kind}}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sets", nargs="+", choices=[*SETS], default=["digits"])
+    parser.add_argument("--mechanisms", nargs="+", choices=MECHANISMS, default=DEFAULT)
+    parser.add_argument("--epsilons", nargs="+", type=float)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--data-dir")
+    parser.add_argument("--again", action="store_true", help="run finished cells once more")
+    parser.add_argument("--show", action="store_true", help="print what is there, train nothing")
+    given = parser.parse_args()
+    results = Results("privacy_utility")
+    if not given.show:
+        missing = [name for name in given.sets if SETS[name].needs_data]
+        if missing and given.data_dir is None:
+            parser.error(f"{', '.join(missing)}: --data-dir with the files")
+        workers.use_one_thread()
+        for cell in cells_of(given):
+            if cell.key in results.rows() and not given.again:
+                continue
+            row = run(cell, given.data_dir)
+            results.add(cell.key, row)
+            print(f"{cell.key}: {row['accuracy']:.2%}, {row['cpu_seconds']} CPU s", flush=True)
+    print(table(results.rows(), given.sets))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""Seconds and bytes of secure aggregation: measured, predicted, and its primitives' own time.
+
+    python -m benchmarks.protocol_cost [--rows NAME ...] [--repeats 3] [--show]
+        [--peer flower --peer-python build/peers/flower/bin/python]
+
+Rows vary the number of clients n, the length d of the vector, who drops out, the graph (k
+neighbours, or complete) and the server (one that follows the protocol, one that does not). Pinned
+to one core; CPU seconds, medians over the repeats; a client's figures are means over all invited.
+"Over primitives" is the ratio to what the row's AES-CTR bytes, additions, X25519 operations and
+signatures take by themselves in the same run; "predicted" is how far `predict_cost` is off.
+Parameters are cost points (security_bits=0), not sound choices. Finished rows are written to
+results/protocol_cost.json, over older ones; `--show` prints those.
+
+The row "n1024-16bit" is that of the abstract of Bonawitz et al. 2017: 2^10 users, 2^20 inputs of 16
+bits, for which it states 1.73 times the bytes of the inputs in the clear. It is counted and not
+run, and says what a client sends, and sends and receives, over 2 d bytes. The tables of seconds of
+that paper are not printed here, since they have not been checked against it.
+
+`--peer flower` runs Flower's SecAgg+ right after each row, on the same n, degree, threshold, length
+and dropout (peers/flower_secagg.py), and prints how many times our CPU seconds it takes. The
+interpreter is that of an environment with flwr (peers/environments.py). Flower's modulus is 2^32,
+its server semi-honest; other rows are refused.
+"""
+
+import argparse
+import dataclasses
+import gc
+import json
+import os
+import resource
+import statistics
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import secureagg
+from benchmarks import _results
+from benchmarks._primitives import by_primitives, rates_of
+from benchmarks._results import Results
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cost point: n, degree, threshold, server, dropout after sharing, length, bits."""
+
+    n: int
+    degree: int
+    threshold: int
+    server: str
+    drop: float
+    length: int = 100_000
+    bits: int = 32
+
+
+ROWS = {
+    "n100": Row(100, 20, 11, "semi_honest", 0.0),
+    "n100-drop": Row(100, 20, 11, "semi_honest", 0.3),
+    "n100-short": Row(100, 20, 11, "semi_honest", 0.0, length=1_000),
+    "n100-long": Row(100, 20, 11, "semi_honest", 0.0, length=1_000_000),
+    "n100-complete": Row(100, 99, 51, "semi_honest", 0.0),
+    "n100-drop-10": Row(100, 20, 11, "semi_honest", 0.1),
+    "n300": Row(300, 20, 11, "semi_honest", 0.0),
+    "n1000": Row(1000, 20, 11, "semi_honest", 0.0),
+    "n100-malicious": Row(100, 20, 11, "malicious", 0.0),
+    "n100-malicious-drop": Row(100, 20, 11, "malicious", 0.3),
+    "n1000-drop": Row(1000, 76, 25, "semi_honest", 0.3),
+    "n1000-malicious-drop": Row(1000, 406, 234, "malicious", 0.3),
+    "n500-complete": Row(500, 499, 251, "semi_honest", 0.0),
+    "n500-complete-drop": Row(500, 499, 251, "semi_honest", 0.3),
+    "n5000-drop": Row(5000, 92, 30, "semi_honest", 0.1, length=10_000),
+    "n10000-malicious": Row(10_000, 82, 58, "malicious", 0.05, length=10_000),
+    "d1e7": Row(20, 19, 11, "semi_honest", 0.1, length=10_000_000),
+}
+COUNTED = "n1024-16bit"
+PEER_ROWS = [n for n, row in ROWS.items() if row.server == "semi_honest" and row.bits == 32]
+DEFAULT = [name for name in ROWS if name not in ("n10000-malicious", "n1000-malicious-drop")]
+
+
+def params_of(row: Row) -> secureagg.Params:
+    return secureagg.Params(
+        num_clients=row.n,
+        segments=(secureagg.Segment("x", row.length, row.bits),),
+        degree=row.degree,
+        threshold=row.threshold,
+        min_survivors=max(2, row.n // 2),
+        corrupt=0,
+        dropout="0.4",
+        rounds=1,
+        server=row.server,
+        security_bits=0,
+        correctness_bits=0,
+        session_id=os.urandom(16),
+        round_index=0,
+        attempt=0,
+        graph_seed=b"benchmark",
+    )
+
+
+def dropouts_of(row: Row, params: secureagg.Params) -> dict[str, list[int]]:
+    """Random clients that vanish after sharing; drawn again where the round would abort."""
+    for seed in range(1000):
+        generator = np.random.default_rng(seed)
+        gone = generator.choice(row.n, round(row.n * row.drop), replace=False).tolist()
+        try:
+            secureagg.outcome(params, {"mask_input": gone})
+        except secureagg.TooFewClientsError:
+            continue
+        return {"mask_input": gone}
+    raise SystemExit("no dropouts leave a round: threshold too high for the degree")
+
+
+def measure(name: str, row: Row, repeats: int) -> _results.Row:
+    """Runs the round; returns its row."""
+    params = params_of(row)
+    dropouts = dropouts_of(row, params)
+    vector = np.random.default_rng(0).integers(0, 1 << row.bits, row.length, dtype=np.uint64)
+    rates = rates_of(params)
+    client, server = [], []
+    for _ in range(repeats):
+        gc.collect()
+        result = secureagg.run_round(
+            params, lambda _: vector, client_ids=range(row.n), dropouts=dropouts
+        )
+        client.append(sum(result.cost.client_seconds.values()))
+        server.append(sum(result.cost.server_seconds.values()))
+    want = int(vector[0]) * len(result.survivors) % (1 << row.bits)
+    if int(result.sums["x"][0]) != want:
+        raise SystemExit(f"{name}: wrong sum")
+    floor = by_primitives(params, dropouts, rates)
+    predicted = secureagg.predict_cost(params, dropouts)
+    return {
+        **dataclasses.asdict(row),
+        "client_ms": 1e3 * statistics.median(client) / row.n,
+        "server_ms": 1e3 * statistics.median(server),
+        "client_ms_by_stage": per_client(result.cost.client_seconds, row.n),
+        "server_ms_by_stage": per_client(result.cost.server_seconds, 1),
+        "primitives_client_ms": 1e3 * floor[0] / row.n,
+        "primitives_server_ms": 1e3 * floor[1],
+        "predicted_client_ms": 1e3 * sum(predicted.client_seconds.values()) / row.n,
+        "predicted_server_ms": 1e3 * sum(predicted.server_seconds.values()),
+        "upload_bytes": sum(result.cost.upload_bytes.values()) / row.n,
+        "download_bytes": sum(result.cost.download_bytes.values()) / row.n,
+        "survivors": len(result.survivors),
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "repeats": repeats,
+    }
+
+
+def per_client(seconds: Mapping[str, float], clients: int) -> dict[str, float]:
+    """Milliseconds of each stage."""
+    return {stage: 1e3 * value / clients for stage, value in seconds.items()}
+
+
+def text(name: str, row: _results.Row) -> str:
+    """One line of the table."""
+    plain = (row["length"] * row["bits"] + 7) // 8
+    sent = row["upload_bytes"] * row["n"] / max(1, row["survivors"]) / plain
+    over, off = [], []
+    for side in ("client", "server"):
+        real = row[f"{side}_ms"]
+        over.append(real / row[f"primitives_{side}_ms"])
+        off.append(100 * (row[f"predicted_{side}_ms"] / real - 1))
+    line = (
+        f"{name:22}{row['client_ms']:10.2f}{row['server_ms']:12.1f}{sent:9.3f}"
+        f"{over[0]:10.2f}{over[1]:8.2f}{off[0]:+9.0f}%{off[1]:+7.0f}%{row['peak_gib']:8.2f}"
+    )
+    if "flower_client_ms" not in row:
+        return line
+    times = [row[f"flower_{side}_ms"] / row[f"{side}_ms"] for side in ("client", "server")]
+    return (
+        f"{line}\n{'  flower':22}{row['flower_client_ms']:10.2f}{row['flower_server_ms']:12.1f}"
+        f"    over ours: client x{times[0]:.1f}, server x{times[1]:.1f}"
+    )
+
+
+def counted_bytes() -> _results.Row:
+    """Bytes of the round in the abstract of Bonawitz et al. 2017; sums of 2^10 take 26 bits."""
+    row = Row(1024, 1023, 683, "semi_honest", 0.0, length=2**20, bits=26)
+    cost = secureagg.predict_cost(params_of(row), {})
+    clear = 2 * row.length
+    up, down = (sum(side.values()) / row.n for side in (cost.upload_bytes, cost.download_bytes))
+    return {**dataclasses.asdict(row), "upload": up / clear, "both_ways": (up + down) / clear,
+            "paper": 1.73}  # fmt: skip
+
+
+def measure_flower(row: Row, repeats: int, python: str) -> _results.Row:
+    """What Flower takes for the row."""
+    script = Path(__file__).parent / "peers" / "flower_secagg.py"
+    asked = {
+        "clients": row.n,
+        "degree": row.degree,
+        "threshold": row.threshold,
+        "length": row.length,
+        "drop": row.drop,
+        "repeats": repeats,
+    }
+    options = [f"--{name}={value}" for name, value in asked.items()]
+    run = subprocess.run(  # noqa: S603 - the user's own interpreter, on a file of this project
+        [python, str(script), *options], stdout=subprocess.PIPE, text=True, check=True
+    )
+    found = json.loads(run.stdout.splitlines()[-1])
+    return {
+        "flower_client_ms": 1e3 * float(found["clients"]) / row.n,
+        "flower_server_ms": 1e3 * float(found["server"]),
+    }
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", nargs="*", choices=[*ROWS, COUNTED])
+    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peer", choices=["flower"])
+    parser.add_argument("--peer-python", metavar="PATH")
+    given = parser.parse_args()
+    if (given.peer is None) != (given.peer_python is None):
+        parser.error("--peer and --peer-python go together")
+    if given.rows is None:
+        given.rows = ["n100", "n100-drop"] if given.peer else [*DEFAULT, COUNTED]
+    if given.peer and (wrong := [name for name in given.rows if name not in PEER_ROWS]):
+        parser.error(f"--peer flower has no row {', '.join(wrong)}, takes some of {PEER_ROWS}")
+    return given
+
+
+def header() -> str:
+    return (
+        f"{'':22}{'client':>10}{'server':>12}{'upload':>9}{'over primitives':>18}"
+        f"{'predicted':>17}\n{'row':22}{'ms each':>10}{'ms':>12}{'x plain':>9}{'client':>10}"
+        f"{'server':>8}{'client':>10}{'server':>8}{'GiB':>8}"
+    )
+
+
+def table(rows: Mapping[str, _results.Row]) -> str:
+    """Header and one line per row."""
+    lines = [counted_text(r) if name == COUNTED else text(name, r) for name, r in rows.items()]
+    return "\n".join([header(), *lines])
+
+
+def counted_text(row: _results.Row) -> str:
+    return (
+        f"{COUNTED}: {row['upload']:.2f} times the clear bytes up, {row['both_ways']:.2f} both"
+        f" ways; {row['paper']} in the abstract of Bonawitz et al. 2017"
+    )
+
+
+def main() -> None:
+    given = arguments()
+    results = Results("protocol_cost")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    if given.show:
+        print(table(results.rows()))
+        return
+    print(header())
+    for name in given.rows:
+        if name == COUNTED:
+            row = counted_bytes()
+        else:
+            row = measure(name, ROWS[name], given.repeats)
+            if given.peer:
+                row |= measure_flower(ROWS[name], given.repeats, given.peer_python)
+        results.add(name, row)
+        print(counted_text(row) if name == COUNTED else text(name, row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Draws benchmarks/report.html and the README's pictures from benchmarks/results/*.json.
+
+    python -m benchmarks.report
+
+One self-contained page: every plot, and under it what the script prints. Needs matplotlib and
+jinja2, the extra `report`. Nothing is measured here.
+"""
+
+import html
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import (
+    _plots,
+    accounting,
+    privacy_utility,
+    protocol_cost,
+    rounds_to_target,
+    samplers,
+    simulation_speed,
+)
+from benchmarks._results import Results, Row
+from fl._plots import Plot
+
+HERE = Path(__file__).parent
+PAGE, PICTURES = HERE / "report.html", HERE.parent / "docs" / "img"
+STYLE_OF = HERE.parent / "fl" / "report.html.jinja"
+
+
+class Section(NamedTuple):
+    """One results file on the page.
+
+    Attributes:
+        name: of the results.
+        title: heading.
+        about: a sentence or two.
+        plots: drawn from the rows.
+        printed: what the script prints for the rows.
+    """
+
+    name: str
+    title: str
+    about: str
+    plots: Callable[[_plots.Rows], list[Plot]]
+    printed: Callable[[_plots.Rows], str]
+
+
+def no_plots(rows: _plots.Rows) -> list[Plot]:
+    """For tables that say enough."""
+    del rows
+    return []
+
+
+def utility(rows: _plots.Rows) -> list[Plot]:
+    names = [
+        name for name in privacy_utility.SETS if any(r["dataset"] == name for r in rows.values())
+    ]
+    return [plot for name in names for plot in _plots.utility(rows, name)]
+
+
+def lines(text: Callable[[str, Row], str]) -> Callable[[_plots.Rows], str]:
+    """One line per row."""
+    return lambda rows: "\n".join(text(name, row) for name, row in rows.items())
+
+
+SECTIONS = (
+    Section(
+        "privacy_utility",
+        "What privacy costs in accuracy",
+        "Noise shares that the clients add themselves, so that the server never sees a sum without"
+        " noise, beside central noise that a trusted server adds, at the same worst-case epsilon.",
+        utility,
+        lambda rows: privacy_utility.table(rows, [*privacy_utility.SETS]),
+    ),
+    Section(
+        "protocol_cost",
+        "What masking costs",
+        "One round of secure aggregation in one process, one core pinned, beside the protocol's own"
+        " primitives in the same run. Cost points, not sound parameters.",
+        _plots.protocol,
+        protocol_cost.table,
+    ),
+    Section(
+        "simulation_speed",
+        "Speed and memory of training",
+        "CPU seconds of whole rounds on one pinned core; peers by their own federated averaging.",
+        _plots.speed,
+        lines(simulation_speed.text),
+    ),
+    Section(
+        "rounds_to_target",
+        "Rounds to target",
+        "Against McMahan et al. 2017; the script's docstring says what differs.",
+        _plots.rounds,
+        rounds_to_target.table,
+    ),
+    Section(
+        "accounting",
+        "Accounting",
+        "Certified intervals: lower <= truth <= upper.",
+        no_plots,
+        lines(accounting.text),
+    ),
+    Section("samplers", "Samplers", "Exact to 2^-100.", no_plots, lines(samplers.text)),
+)  # fmt: skip
+
+# The README's pictures: file, results, title of the plot.
+README = {
+    "privacy_utility.svg": ("privacy_utility", "mnist-writers: distributed minus central noise"),
+    "protocol_cost.svg": ("protocol_cost", "A client's time"),
+    "simulation_speed.svg": ("simulation_speed", "2NN: a round of training"),
+}
+
+
+def style() -> str:
+    """The style sheet of a run's report."""
+    text = STYLE_OF.read_text(encoding="utf-8")
+    return text[text.index("<style>") : text.index("</style>")] + PRINTED + "</style>"
+
+
+PRINTED = (
+    ".plots { grid-template-columns: repeat(auto-fill, minmax(min(100%, 430px), 1fr)); }\n"
+    "pre { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: .8rem;"
+    " overflow-x: auto; font-size: .78rem; line-height: 1.45; }\n"
+)
+
+
+def section_html(section: Section, plots: Sequence[Plot], rows: _plots.Rows) -> str:
+    figures = "".join(
+        f"<figure><h3>{html.escape(plot.title)}</h3>{plot.svg}"
+        f"<figcaption>{html.escape(plot.caption)}</figcaption></figure>\n"
+        for plot in plots
+    )
+    grid = f'<div class="plots">\n{figures}</div>\n' if figures else ""
+    return (
+        f"<section>\n<h2>{html.escape(section.title)}</h2>\n"
+        f'<p class="soft">{html.escape(section.about)}</p>\n{grid}'
+        f'<p class="soft">python -m benchmarks.{section.name} --show</p>\n'
+        f"<pre>{html.escape(section.printed(rows))}</pre>\n</section>\n"
+    )
+
+
+def runs_html(runs: Sequence[tuple[str, dict[str, dict[str, object]]]]) -> str:
+    """Machines and versions, one line per run and benchmark."""
+    found = ""
+    for name, run in runs:
+        facts = {**run["machine"], **run["versions"]}
+        text = ", ".join(f"{key} {value}" for key, value in facts.items())
+        found += f"<li>{name}: {html.escape(text)}</li>\n"
+    return f"<section>\n<h2>Machines and versions</h2>\n<ul>\n{found}</ul>\n</section>\n"
+
+
+def main() -> None:
+    body, runs = "", []
+    drawn: dict[tuple[str, str], Plot] = {}
+    for section in SECTIONS:
+        results = Results(section.name)
+        rows = results.rows()
+        if not rows:
+            continue
+        plots = section.plots(rows)
+        drawn |= {(section.name, plot.title): plot for plot in plots}
+        body += section_html(section, plots, rows)
+        runs += [(section.name, run) for run in results.runs()]
+    PAGE.write_text(
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Benchmarks</title>\n{style()}\n</head>\n<body>\n<main>\n<header>\n"
+        "<h1>What private aggregation costs</h1>\n"
+        '<p class="soft">Every figure here is printed by a script of benchmarks/.</p>\n</header>\n'
+        f"{body}{runs_html(runs)}</main>\n</body>\n</html>\n",
+        encoding="utf-8",
+    )
+    print(PAGE)
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for file, key in README.items():
+        if key in drawn:
+            (PICTURES / file).write_text(drawn[key].svg, encoding="utf-8")
+            print(PICTURES / file)
+
+
+if __name__ == "__main__":
+    main()

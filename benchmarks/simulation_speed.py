@@ -1,0 +1,321 @@
+"""Training: CPU seconds per round, beside what its matrix products take at best, and its peers.
+
+    python -m benchmarks.simulation_speed [--rows 2nn cnn ...] [--repeats 7] [--show]
+        [--peers fedjax pfl flower [--folder build/peers]]
+
+Pinned to one core but for the row of two, single-threaded, medians of CPU seconds of this process
+(wall-clock where two processes work). Data are synthetic and shaped like MNIST. Finished rows are
+written to results/simulation_speed.json, over older ones; `--show` prints those. Rows:
+
+    gemm       float32 GFLOP/s of a 1024^3 product: the limit of the others
+    2nn, cnn   10 clients x 600 examples, batches of 10, one local epoch
+    two-cores  2NN, 100 clients: two pinned processes against one
+    encode     rotate, round, noise for one client, d = 199,210
+    secure, secure-2nn
+               Secure minus Ideal per client and round, 100 clients, over what the protocol's
+               AES-CTR bytes, additions and X25519 agreements take alone in the same run
+    scale      CPU seconds per round and memory at 1e3, 1e4, 1e5 clients with a cohort of 100
+    memory     memory of the 2NN, clients side by side ("vmap"), as chunk and cohort grow
+
+`--peers` runs the same round by others right after the rows 2nn and cnn, on the same core, and then
+ours once more: ratios are to the mean of the two. Their environments are made by
+peers/environments.py. FedJAX, pfl-research and Flower train by their own federated averaging
+(peers/*_round.py): FedJAX with JAX, the others with torch clients; Flower's simulation is counted
+with all its Ray processes.
+"""
+
+import argparse
+import functools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import dp
+import fl
+import secureagg
+from benchmarks._primitives import by_primitives, rates_of
+from benchmarks._results import Results, Row
+from fl import workers
+from fl.group import Group
+
+WORK = {"2nn": 0.528, "cnn": 43.4}  # GFLOP of one client's epoch, forward and backward
+
+
+def mnist_like(clients: int, examples: int = 600) -> fl.FederatedDataset:
+    """Noise with labels; the work is that of MNIST."""
+    rng = np.random.default_rng(0)
+    x = rng.random((clients * examples, 784), dtype=np.float32)
+    y = rng.integers(0, 10, len(x)).astype(np.int32)
+    owners = np.repeat(np.arange(clients), examples)
+    return fl.FederatedDataset.from_arrays({"x": x, "y": y}, owners, num_classes=10)
+
+
+def model_of(name: str) -> fl.Model:
+    if name == "cnn":
+        return fl.models.cnn(784, 10, form="lax")
+    return fl.models.two_nn(784, 10) if name == "2nn" else fl.models.logistic(784, 10)
+
+
+def plan_of(model: fl.Model, rounds: int, **overrides: object) -> fl.Plan:
+    algorithm = fl.fedavg(
+        model.loss, client_optimizer=optax.sgd(0.1), server_optimizer=optax.sgd(1.0),
+        batch_size=10, local_epochs=1,
+    )  # fmt: skip
+    settings: dict[str, object] = {
+        "rounds": rounds, "cohort": fl.cohort.full(), "algorithm": algorithm,
+        "privacy": fl.NotPrivate(), "aggregation": fl.Plain(), "seed": 0, "eval_every": 10**6,
+        **overrides,
+    }  # fmt: skip
+    return fl.Plan(**settings)  # type: ignore[arg-type]  # checked by the plan
+
+
+def seconds(
+    plan: fl.Plan, model: fl.Model, data: fl.FederatedDataset, clock: Callable[[], float],
+    group: Group | None = None, execution: fl.Execution | None = None,
+) -> float:  # fmt: skip
+    """Median seconds of the rounds after the first, which compiles."""
+    marks = []
+    for _ in fl.rounds(plan, model, data, group=group, execution=execution or fl.Execution()):
+        marks.append(clock())
+    return statistics.median(np.diff(marks[:-1]).tolist())
+
+
+def gflops() -> float:
+    a = jnp.ones((1024, 1024))
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
+    taken = []
+    for _ in range(9):
+        begin = time.process_time()
+        product(a, a).block_until_ready()
+        taken.append(time.process_time() - begin)
+    return 2 * 1024**3 / statistics.median(taken) / 1e9
+
+
+def epoch_row(name: str, given: argparse.Namespace) -> Row:
+    model, data, limit = model_of(name), mnist_like(10), gflops()
+
+    def ours() -> float:
+        return seconds(plan_of(model, given.repeats + 2), model, data, time.process_time)
+
+    cpu, best = [ours()], 10 * WORK[name] / limit
+    others = {peer: peer_round(peer, name, given) for peer in given.peers}
+    if others:
+        cpu.append(ours())
+    return {
+        "cpu_seconds": statistics.mean(cpu), "runs": cpu, "gflops": limit, "limit_seconds": best,
+        "peers": others,
+    }  # fmt: skip
+
+
+def peer_round(peer: str, model: str, given: argparse.Namespace) -> Row:
+    """What the peer prints of itself."""
+    script = Path(__file__).parent / "peers" / f"{peer}_round.py"
+    python = given.folder / peer / "bin" / "python"
+    options = [f"--model={model}", "--clients=10", f"--rounds={given.repeats}"]
+    run = subprocess.run(  # noqa: S603 - the user's own interpreter, on a file of this project
+        [str(python), str(script), *options], stdout=subprocess.PIPE, text=True, check=True
+    )
+    found: Row = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+def epoch_text(name: str, row: Row) -> str:
+    cpu, best = row["cpu_seconds"], row["limit_seconds"]
+    lines = [
+        f"{name}: {cpu:.4f} CPU s per round of 10 clients; GEMM limit {best:.4f} s at"
+        f" {row['gflops']:.0f} GFLOP/s: {best / cpu:.0%} of it"
+    ]
+    for peer, found in row["peers"].items():
+        used = ", ".join(f"{key} {value}" for key, value in found["versions"].items())
+        lines.append(
+            f"  {peer}: {found['cpu_seconds']:.4f} CPU s, {found['cpu_seconds'] / cpu:.2f}x ours"
+            f" ({used}; {found['parameters']:,} parameters)"
+        )
+    return "\n".join(lines)
+
+
+def serve_two_nn(repeats: int, group: Group) -> None:
+    """What the second process does; at module level, since it is spawned."""
+    model = model_of("2nn")
+    fl.serve(plan_of(model, repeats + 2), model, mnist_like(100), group=group)
+
+
+def two_cores_row(given: argparse.Namespace) -> Row:
+    model, data = model_of("2nn"), mnist_like(100)
+    plan = plan_of(model, given.repeats + 2)
+    one = seconds(plan, model, data, time.perf_counter)
+    os.sched_setaffinity(0, set(range(os.cpu_count() or 1)))
+    with workers.local(2, functools.partial(serve_two_nn, given.repeats)) as group:
+        two = seconds(plan, model, data, time.perf_counter, group)
+    return {"one": one, "two": two, "load_average": os.getloadavg()[0]}
+
+
+def encode_row(given: argparse.Namespace) -> Row:
+    dim = 199_210
+    mechanism = dp.distributed(
+        "skellam", dim=dim, clip_norm=1.0, noise_multiplier=1.0, num_clients=100, shares=80
+    )
+    rotation = dp.Rotation.from_seed(dim, bytes(32))
+    vector = np.random.default_rng(0).normal(size=dim).astype(np.float32)
+    vector /= np.linalg.norm(vector) * 1.01
+    rng = secureagg.byte_stream(bytes(32))
+    taken = []
+    for _ in range(given.repeats + 1):
+        begin = time.process_time()
+        dp.wrap(mechanism.encode(vector, rotation, rng), mechanism.modulus_bits)
+        taken.append(time.process_time() - begin)
+    return {"ms": 1e3 * statistics.median(taken[1:]), "dim": dim}
+
+
+def secure_row(name: str, given: argparse.Namespace) -> Row:
+    """The two take turns, since the machine's speed drifts."""
+    model, data, clients = model_of(name), mnist_like(100, 10), 100
+
+    def plan(kind: Callable[..., fl.Ideal | fl.Secure]) -> fl.Plan:
+        masked = kind(corrupt=0.05, dropout=0.1, server="semi_honest")
+        return plan_of(model, 5, privacy=fl.NotPrivate(1.0), aggregation=masked)
+
+    cpu: dict[str, list[float]] = {"Ideal": [], "Secure": []}
+    for _ in range(max(2, given.repeats // 2)):
+        for kind in (fl.Ideal, fl.Secure):
+            cpu[kind.__name__].append(seconds(plan(kind), model, data, time.process_time))
+    params = fl.resolve(plan(fl.Secure), data).params
+    if params is None:
+        raise AssertionError("Secure has parameters")
+    floor = sum(by_primitives(params, {}, rates_of(params)))
+    predicted = secureagg.predict_cost(params, {})
+    foreseen = sum(predicted.client_seconds.values()) + sum(predicted.server_seconds.values())
+    ideal, secure = (statistics.median(cpu[name]) for name in ("Ideal", "Secure"))
+    return {
+        "ideal": ideal, "secure": secure, "clients": clients, "degree": params.degree,
+        "dim": sum(segment.length for segment in params.segments), "primitives": floor,
+        "predicted": foreseen, "over_primitives": (secure - ideal) / floor,
+        "over_predicted": (secure - ideal) / foreseen,
+    }  # fmt: skip
+
+
+def secure_text(name: str, row: Row) -> str:
+    extra = 1e3 * (row["secure"] - row["ideal"]) / row["clients"]
+    return (
+        f"{name}: Ideal {row['ideal']:.3f}, Secure {row['secure']:.3f} CPU s per round, d ="
+        f" {row['dim']:,}, {row['degree']} neighbours: {extra:.2f} ms per client more,"
+        f" {row['over_primitives']:.2f}x the primitives, {row['over_predicted']:.2f}x predicted"
+    )
+
+
+def in_processes(calls: Mapping[str, str]) -> Row:
+    """Each in a process of its own, so that its memory is its own; each prints JSON."""
+    found = {}
+    for key, call in calls.items():
+        code = f"from benchmarks.simulation_speed import *; print(json.dumps({call}))"
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - its own code
+        found[key] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+def scale_row(given: argparse.Namespace) -> Row:
+    sizes = (1_000, 10_000, 100_000)
+    return in_processes({f"{n:,}": f"sized({n}, 100, {given.repeats})" for n in sizes})
+
+
+def memory_row(given: argparse.Namespace) -> Row:
+    del given  # memory needs no repeats
+    cases = [(100, 1), (400, 1), (100, 16), (400, 16), (100, 64), (400, 64)]
+    return in_processes({
+        f"cohort {cohort}, chunk {chunk}": f"sized(1000, {cohort}, 1, {chunk})"
+        for cohort, chunk in cases
+    })  # fmt: skip
+
+
+def sized(clients: int, cohort: int, repeats: int, chunk: int | None = None) -> Row:
+    """CPU seconds per round and the peak memory of this process."""
+    workers.use_one_thread()
+    model, data = model_of("2nn"), mnist_like(clients, 2)
+    plan = plan_of(
+        model, repeats + 2, cohort=fl.cohort.cyclic(cohort), privacy=fl.NotPrivate(1.0),
+        aggregation=fl.Ideal(corrupt=0.05, dropout=0.1),
+    )  # fmt: skip
+    execution = fl.Execution() if chunk is None else fl.Execution("vmap", chunk)
+    cpu = seconds(plan, model, data, time.process_time, execution=execution)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    held = sum(field.nbytes for field in data.fields.values()) / 2**20
+    return {"cpu_seconds": cpu, "peak_mib": peak, "data_mib": held}
+
+
+def sized_text(name: str, row: Row) -> str:
+    return "\n".join(
+        f"{name}: {key}{' clients, cohort 100' if name == 'scale' else ''}:"
+        f" {found['cpu_seconds']:.3f} CPU s per round, peak {found['peak_mib']:.0f} MiB"
+        f" of which {found['data_mib']:.0f} are data"
+        for key, found in row.items() if key != "run"
+    )  # fmt: skip
+
+
+def text(name: str, row: Row) -> str:
+    """What a row says."""
+    if name in WORK:
+        return epoch_text(name, row)
+    if name.startswith("secure"):
+        return secure_text(name, row)
+    if name in ("scale", "memory"):
+        return sized_text(name, row)
+    if name == "encode":
+        return f"encode: {row['ms']:.1f} ms per client, d = {row['dim']:,}, Skellam"
+    if name == "gemm":
+        return f"gemm: {row['gflops']:.0f} GFLOP/s"
+    return (
+        f"two-cores: 2NN, 100 clients: {row['one']:.3f} s on one, {row['two']:.3f} s on two,"
+        f" {row['one'] / row['two']:.2f}x; load average {row['load_average']:.1f}"
+    )
+
+
+RUN: dict[str, Callable[[argparse.Namespace], Row]] = {
+    "gemm": lambda _: {"gflops": gflops()},
+    "2nn": functools.partial(epoch_row, "2nn"),
+    "cnn": functools.partial(epoch_row, "cnn"),
+    "two-cores": two_cores_row,
+    "encode": encode_row,
+    "secure": functools.partial(secure_row, "logistic"),
+    "secure-2nn": functools.partial(secure_row, "2nn"),
+    "scale": scale_row,
+    "memory": memory_row,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", nargs="+", choices=[*RUN], default=[*RUN])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--peers", nargs="*", choices=["fedjax", "pfl", "flower"], default=[])
+    parser.add_argument("--folder", type=Path, default=Path("build/peers"))
+    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
+    given = parser.parse_args()
+    results = Results("simulation_speed")
+    if given.show:
+        print("\n".join(text(name, row) for name, row in results.rows().items()))
+        return
+    workers.use_one_thread()
+    for name in given.rows:
+        os.sched_setaffinity(0, {max(range(os.cpu_count() or 1))})
+        row = RUN[name](given)
+        results.add(name, row)
+        print(text(name, row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

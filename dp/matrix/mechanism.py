@@ -1,0 +1,125 @@
+"""Correlated noise as a central mechanism: bounded integers in, one event for all rounds.
+
+docs/privacy.md, "Correlated noise". Noise of this kind cannot be made of clients' shares: later
+rounds subtract what earlier rounds were noised with, and a client that is absent by then cannot
+subtract its share.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dp import _validate, samplers
+from dp.discretize import Discretizer, Rotation
+from dp.errors import ParameterError
+from dp.events import MatrixEvent
+from dp.matrix.buffered import TAIL_FAILURE, BltStrategy
+from dp.matrix.participation import Participation
+from dp.matrix.stream import Draw, NoiseStream, Strategy
+from dp.mechanisms import central_sizes
+from dp.random import RandomBytes
+
+MAX_SIGMA = 2.0**40  # beyond, sums of a strategy's products could leave int64
+
+
+@dataclass(frozen=True)
+class CorrelatedMechanism:
+    """Bounded integer vectors, and noise that the server adds to their sums round after round.
+
+    Attributes:
+        strategy: how the rounds are correlated.
+        discretizer: encodes one client's vector; its integer bounds are the event's.
+        sigma: scale of every independent draw, in units of the strategy's measurements.
+        num_clients: vectors summed at most.
+        modulus_bits: bits of the modulus in which a sum is taken.
+    """
+
+    strategy: Strategy
+    discretizer: Discretizer
+    sigma: float
+    num_clients: int
+    modulus_bits: int
+
+    def event(self, participation: Participation | None = None) -> MatrixEvent:
+        """What all rounds together release to whoever does not see the sums themselves.
+
+        Args:
+            participation: of the client in question; by default what the strategy was made for.
+
+        Raises:
+            ParameterError: a participation in another number of rounds.
+        """
+        strategy, size = self.strategy, self.discretizer
+        told = strategy.participation if participation is None else participation
+        if told.rounds != strategy.rounds:
+            raise ParameterError("participation", told, f"one in {strategy.rounds} rounds")
+        l2_sq = strategy.sensitivity_sq(told) * size.l2_sq
+        slack = strategy.noise_slack(size.dim, self.sigma)
+        if slack:
+            norm = math.sqrt(l2_sq) + slack * math.sqrt(size.dim * strategy.rounds)
+            l2_sq = math.ceil(norm**2 * (1.0 + 2.0**-40))
+        return MatrixEvent(self.sigma, l2_sq)
+
+    def encode(
+        self, x: ArrayLike, rotation: Rotation, rng: RandomBytes, *, scale: float = 1.0
+    ) -> NDArray[np.int64]:
+        """`discretizer.encode(x, scale=scale)`, int64[dim]; no noise leaves the client."""
+        return self.discretizer.encode(x, rotation, rng, scale=scale)
+
+    def stream(self) -> NoiseStream:
+        """The noise of a run, before its first round."""
+        return NoiseStream(self.strategy, self.discretizer.dim)
+
+    def draw(self, rng: RandomBytes) -> Draw:
+        """Fresh independent noise at every call, for `NoiseStream.advance`; `rng` is secret."""
+        return lambda: samplers.discrete_gaussian(rng, self.sigma, self.discretizer.dim)
+
+    def total_variation(self) -> float:
+        """Sampler distance of all rounds, and the chance that a BLT's noise is out of bounds."""
+        drawn = samplers.total_variation(self.strategy.measurements * self.discretizer.dim)
+        return drawn + (TAIL_FAILURE if isinstance(self.strategy, BltStrategy) else 0.0)
+
+
+def correlated_gaussian(
+    strategy: Strategy,
+    *,
+    dim: int,
+    clip_norm: float,
+    noise_multiplier: float,
+    num_clients: int,
+    granularity: float | None = None,
+    modulus_bits: int | None = None,
+    wrap_probability: float | None = None,
+) -> CorrelatedMechanism:
+    """Central correlated noise whose event has the ratio `noise_multiplier`.
+
+    Every independent draw has sigma noise_multiplier S clip_norm / granularity, S the strategy's
+    sensitivity; rounding widens the bounds by at most 1 % with the default granularity, as in
+    `central_gaussian`, and is accounted.
+
+    Args:
+        strategy: from `tree`, `banded` or `blt`.
+        dim: length of the vectors.
+        clip_norm: l2 norm of one client.
+        noise_multiplier: noise over what one client moves the measurements by in all rounds.
+        num_clients: the most vectors that can be summed.
+        granularity: as `dp.central_gaussian`.
+        modulus_bits: as `dp.central_gaussian`.
+        wrap_probability: as `dp.central_gaussian`.
+
+    Raises:
+        ParameterError: an argument out of range, or noise that the sampler does not draw.
+        ModulusError: the modulus cannot hold the worst case.
+    """
+    multiplier = _validate.positive("noise_multiplier", noise_multiplier, 1e9)
+    discretizer, clients, bits = central_sizes(
+        dim, clip_norm, num_clients, granularity, modulus_bits, wrap_probability
+    )
+    sensitivity = math.sqrt(strategy.sensitivity_sq(strategy.participation))
+    sigma = multiplier * sensitivity * (discretizer.clip_norm / discretizer.granularity)
+    if not 1e-3 <= sigma <= MAX_SIGMA:
+        takes = f"a sigma in [0.001, {MAX_SIGMA:g}] grid units, got {sigma:g}"
+        raise ParameterError("noise_multiplier", noise_multiplier, takes)
+    return CorrelatedMechanism(strategy, discretizer, sigma, clients, bits)

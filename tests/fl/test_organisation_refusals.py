@@ -1,0 +1,405 @@
+"""What an organisation's process answers to a program that asks for anything.
+
+The program here is what the server may ship in place of the byte pipe. Every refusal leaves the
+journal as it was, byte for byte, and the round goes on for those who follow the protocol.
+"""
+
+import dataclasses
+import logging
+import random
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+import pytest
+
+import fl
+from fl.arrays import tree_bytes
+from fl.engines import wire
+from fl.engines.client import open_organisation
+from fl.engines.organisation import limits_of
+from fl.engines.terms import Terms, terms_of
+from fl.engines.wire import Hello, Reply, Status, Step
+from fl.errors import PlanError, StoreError
+from fl.group import alone
+from fl.prepare import prepare
+from fl.runners import Execution
+from fl.secure import STAGES, ClientSession, ServerSession
+from tests.fl import helpers, organisations
+from tests.fl.organisations import ANY, SESSION, World, contents
+
+DATA = helpers.small_data(num_clients=5)
+PLAN = organisations.shared_plan(
+    seeded_secrets=False,
+    rounds=4,
+    cohort=fl.cohort.cyclic(4),
+    aggregation=helpers.secure(graph="complete", corrupt=0.25, dropout=0.0),
+)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    found = World(PLAN, DATA, tmp_path)
+    yield found
+    found.close()
+
+
+def terms(plan: fl.Plan = PLAN, session: bytes = SESSION) -> Terms:
+    ready = prepare(plan, helpers.MODEL, DATA, Execution(), alone())
+    keys = {i: organisations.key_of(i).public_key for i in range(5)}
+    return terms_of(ready, session, keys)
+
+
+TERMS = terms()
+MODEL = bytes(tree_bytes(TERMS.broadcast))
+
+
+class Master(NamedTuple):
+    """A server that leads members through a round up to a stage, then lets go.
+
+    Attributes:
+        world: the members.
+        session: of the server, once the last stage was closed.
+        outbound: what it would send next.
+        place: round and attempt.
+    """
+
+    world: World
+    session: ServerSession
+    outbound: dict[int, bytes]
+    place: tuple[int, int]
+
+    @property
+    def member(self) -> int:
+        return min(self.outbound)
+
+    def step(self, stage: str, message: bytes, broadcast: bytes = b"") -> Step:
+        return Step(SESSION, stage, *self.place, message, broadcast)
+
+
+def ask(world: World, member: int, request: Hello | Step) -> Reply:
+    frame = wire.frame(*request.parts())
+    return wire.read_reply(*wire.parts(world.members[member].handle(frame), ANY), ANY)
+
+
+def lead(world: World, until: str, place: tuple[int, int] = (0, 0)) -> Master:
+    """All stages before `until`, by the protocol."""
+    members = TERMS.members(place[0])
+    session = ServerSession(TERMS.params_of(*place), TERMS.roster_of(members))
+    outbound: dict[int, bytes] = dict.fromkeys(members, b"")
+    for stage in TERMS.params_of(*place).stages:
+        if stage == until:
+            break
+        broadcast = MODEL if stage == "mask_input" else b""
+        for member, message in outbound.items():
+            reply = ask(world, member, Step(SESSION, stage, *place, message, broadcast))
+            assert reply.status == Status.ANSWER, reply.reason
+            session.receive(member, reply.message)
+        outbound = session.close_stage()
+    return Master(world, session, outbound, place)
+
+
+def refused(world: World, member: int, request: Hello | Step) -> str:
+    before = contents(world, member)
+    reply = ask(world, member, request)
+    assert reply.status == Status.REFUSED
+    assert contents(world, member) == before
+    return reply.reason
+
+
+def finish(master: Master, stage: str) -> None:
+    """The rest of the round, by the protocol: nothing that was refused has broken it."""
+    outbound = dict(master.outbound)
+    while outbound:
+        broadcast = MODEL if stage == "mask_input" else b""
+        for member, message in outbound.items():
+            reply = ask(master.world, member, master.step(stage, message, broadcast))
+            assert reply.status == Status.ANSWER, reply.reason
+            master.session.receive(member, reply.message)
+        outbound = master.session.close_stage()
+        stage = master.session.stage or ""
+    assert master.session.result.survivors == tuple(TERMS.members(master.place[0]))
+
+
+def test_unmasking_happens_once(world: World) -> None:
+    master = lead(world, "unmask")
+    member, message = master.member, master.outbound[master.member]
+    first = ask(world, member, master.step("unmask", message))
+    assert first.status == Status.ANSWER
+    other = message[:-1] + bytes([message[-1] ^ 1])
+    assert "second, different message" in refused(world, member, master.step("unmask", other))
+    assert ask(world, member, master.step("unmask", message)) == first  # the same bytes, no more
+
+
+def test_a_message_that_was_taken_under_another_name_tells_nothing_new(world: World) -> None:
+    master = lead(world, "share_keys")
+    member, message = master.member, master.outbound[master.member]
+    first = ask(world, member, master.step("share_keys", message))
+    before = contents(world, member)
+    assert ask(world, member, master.step("unmask", message)) == Reply(Status.SILENT)
+    assert contents(world, member) == before
+    assert ask(world, member, master.step("share_keys", message)) == first
+
+
+def test_both_kinds_of_share_are_never_given(world: World) -> None:
+    master = lead(world, "unmask")
+    both = bytearray(master.outbound[master.member])
+    both[38] |= 0b11
+    said = refused(world, master.member, master.step("unmask", bytes(both)))
+    assert "both kinds of share" in said
+    finish(master, "unmask")
+
+
+def test_a_survivor_declared_dropped_is_not_unmasked(world: World) -> None:
+    master = lead(world, "unmask")
+    lied = bytearray(master.outbound[master.member])
+    lied[38] &= 0b11111100
+    said = refused(world, master.member, master.step("unmask", bytes(lied)))
+    assert "no survivor" in said
+    finish(master, "unmask")
+
+
+def test_a_second_masked_vector_of_an_attempt_is_never_given(world: World) -> None:
+    master = lead(world, "mask_input")
+    member, message = master.member, master.outbound[master.member]
+    assert ask(world, member, master.step("mask_input", message, MODEL)).status == Status.ANSWER
+    other = np.frombuffer(MODEL, "<f4") + np.float32(1)
+    said = refused(world, member, master.step("mask_input", message, other.tobytes()))
+    assert said  # another model under the same keys would show the difference of two updates
+    assert organisations.charges(world, member) == [(0, 0)]
+
+
+def test_masked_vector_r_plus_1_is_never_given(world: World) -> None:
+    limit = TERMS.resolved.exposure.max_releases
+    assert limit == 4  # 4 rounds of 4 of 5
+    member = TERMS.members(0)[0]
+    for attempt in range(limit):
+        lead(world, "unmask", (0, attempt))
+    begin = Step(SESSION, "advertise_keys", 0, limit, b"")
+    assert f"all {limit} releases" in refused(world, member, begin)
+    assert len(organisations.charges(world, member)) == limit
+    world.restart(member)
+    assert f"all {limit} releases" in refused(world, member, begin)
+
+
+def test_the_ledger_is_asked_again_before_the_vector(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master = lead(world, "mask_input")
+    member, message = master.member, master.outbound[master.member]
+    for attempt in range(4):  # charged meanwhile, by whatever means
+        world.journals[member].charge(3, attempt)
+    said = refused(world, member, master.step("mask_input", message, MODEL))
+    assert "all 4 releases" in said
+
+
+def test_rounds_of_others_and_rounds_beyond_the_plan_are_not_begun(world: World) -> None:
+    absent = next(i for i in range(5) if i not in TERMS.members(1))
+    begin = Step(SESSION, "advertise_keys", 1, 0, b"")
+    assert "a round that the plan invites this member to" in refused(world, absent, begin)
+    beyond = Step(SESSION, "advertise_keys", 4, 0, b"")
+    assert "a round of the plan, below 4" in refused(world, 0, beyond)
+
+
+def test_attempts_go_forward_alone(world: World) -> None:
+    early, late = lead(world, "mask_input", (0, 1)), lead(world, "mask_input", (1, 0))
+    member = min(set(early.outbound) & set(late.outbound))
+    for place in ((0, 0), (0, 1), (0, 2)):
+        begin = Step(SESSION, "advertise_keys", *place, b"")
+        assert "a later one than (1, 0)" in refused(world, member, begin)
+    over = early.step("mask_input", early.outbound[member], MODEL)
+    assert "the attempt that this client began last" in refused(world, member, over)
+    later = next(r for r in (2, 3) if member in TERMS.members(r))
+    not_yet = Step(SESSION, "share_keys", later, 0, late.outbound[member])
+    assert "the attempt that this client began last" in refused(world, member, not_yet)
+    finish(late, "mask_input")
+
+
+def test_messages_of_another_attempt_are_refused(world: World) -> None:
+    old = lead(world, "mask_input", (0, 0))
+    new = lead(world, "mask_input", (0, 1))
+    said = refused(world, new.member, new.step("mask_input", old.outbound[new.member], MODEL))
+    assert "belongs to another context" in said
+    finish(new, "mask_input")
+
+
+def test_another_session_is_refused(world: World) -> None:
+    other = bytes(32)
+    for asked in (Hello(other, bytes(32)), Step(other, "advertise_keys", 0, 0, b"")):
+        said = refused(world, 0, asked)
+        assert "session: got" in said
+        assert SESSION.hex() in said
+
+
+def test_downgraded_parameters_are_refused(world: World) -> None:
+    """A server that asks under its own idea of the parameters, with accomplices for the rest."""
+    weak = dataclasses.replace(PLAN, aggregation=helpers.secure(
+        graph="complete", corrupt=0.0, dropout=0.25))  # fmt: skip
+    params = terms(weak).params_of(0, 0)
+    assert params.session_id == TERMS.params.session_id
+    assert params.min_survivors < TERMS.params.min_survivors
+    members = TERMS.members(0)
+    victim, session = members[0], ServerSession(params, dict.fromkeys(members, b""))
+    for i in members:
+        accomplice = ClientSession(
+            params, i, None, dict.fromkeys(members, b""), once=lambda key: True
+        )
+        session.receive(i, accomplice.start())
+    message = session.close_stage()[victim]
+    ask(world, victim, Step(SESSION, "advertise_keys", 0, 0, b""))
+    said = refused(world, victim, Step(SESSION, "share_keys", 0, 0, message))
+    assert "belongs to another context (parameters" in said
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_out_of_turn_is_refused(world: World, stage: str) -> None:
+    master = lead(world, "mask_input")
+    member = master.member
+    broadcast = MODEL if stage == "mask_input" else b""
+    for kind in (1, 3, 129, 131, 132, 0):
+        message = bytearray(master.outbound[member])
+        message[1] = kind
+        refused(world, member, master.step(stage, bytes(message), broadcast))
+    finish(master, "mask_input")
+
+
+def test_the_model_comes_whole_and_at_its_stage(world: World) -> None:
+    master = lead(world, "mask_input")
+    member, message = master.member, master.outbound[master.member]
+    for broadcast, said in (
+        (MODEL[:-4], "the model of this plan"),
+        (b"", "the model at mask_input"),
+    ):
+        step = master.step("mask_input", message, broadcast)
+        assert said in refused(world, member, step)
+    early = master.step("share_keys", message, MODEL)
+    assert "the model at mask_input, and only there" in refused(world, member, early)
+    empty = master.step("share_keys", b"")
+    assert "none at advertise_keys, and one elsewhere" in refused(world, member, empty)
+    finish(master, "mask_input")
+
+
+def test_an_update_that_is_not_finite_is_told_to_its_owner_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    master = lead(world, "mask_input")
+    member, message = master.member, master.outbound[master.member]
+    poison = np.full(len(MODEL) // 4, np.nan, dtype="<f4").tobytes()
+    reply = ask(world, member, master.step("mask_input", message, poison))
+    assert reply.status == Status.ANSWER
+    assert "zero was sent in its place" in caplog.text
+    world.restart(member)  # and the same bytes again from what is on disk
+    assert ask(world, member, master.step("mask_input", message, poison)) == reply
+
+
+def test_what_goes_wrong_inside_is_logged_and_not_told(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master = lead(world, "mask_input")
+    member, message = master.member, master.outbound[master.member]
+
+    def broken(*args: object) -> None:
+        raise FloatingPointError("patient 17 has a blood pressure of nought")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fl.site.Site.train", broken)
+        assert refused(world, member, master.step("mask_input", message, MODEL)) == "failed"
+    assert "patient 17" in caplog.text
+    assert organisations.charges(world, member) == []
+    finish(master, "mask_input")
+
+
+def test_a_claim_of_two_gigabytes_is_refused_before_anything_is_allocated(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for claim in ((2**31, 0), (0, 2**31), (2**32 - 1, 2**64 - 1)):
+        reply = world.members[0].handle(struct.pack("<IQ", *claim) + b"x")
+        assert b"takes at most" in reply
+    assert "malformed: a frame that claims" in caplog.text
+    limits = limits_of(TERMS)
+    assert limits.control < 4096
+    assert limits.bulk == len(MODEL)
+
+
+def test_noise_is_refused_and_changes_nothing(world: World) -> None:
+    master = lead(world, "mask_input")
+    member = master.member
+    good = wire.frame(*master.step("mask_input", master.outbound[member], MODEL).parts())
+    # Not in the boxes: one that does not open is reported, and its edge is masked all the same.
+    head = wire.FRAME_BYTES + 2 + 32 + 8 + 38 + 1  # up to the set that shared
+    rng, before = random.Random(7), contents(world, member)
+    for _ in range(300):
+        frame = bytearray(good)
+        for _ in range(rng.randint(1, 3)):
+            frame[rng.randrange(head)] ^= 1 << rng.randrange(8)
+        if rng.random() < 0.3:
+            del frame[rng.randrange(len(frame)) :]
+        if bytes(frame) == good:
+            continue
+        reply = wire.read_reply(*wire.parts(world.members[member].handle(bytes(frame)), ANY), ANY)
+        assert reply.status == Status.REFUSED
+    assert contents(world, member) == before
+    finish(master, "mask_input")
+
+
+def test_every_refusal_is_in_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "fl.organisation"):
+        refused(world, 0, Step(SESSION, "unmask", 9, 3, b"x"))
+        refused(world, 0, Hello(bytes(32), bytes(32)))
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("refused: round 9, attempt 3, unmask: RefusedError: round: got 9")
+    assert second.startswith("refused: hello: RefusedError: session")
+
+
+def test_the_journal_is_its_owners_of_one_session_and_one_process(
+    world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "member0" / "journal.sqlite"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(StoreError, match="no other process holds"):
+        reopened(tmp_path)
+    world.journals[0].close()
+    with pytest.raises(StoreError, match="another plan or roster is another session"):
+        reopened(tmp_path, session=bytes(32))
+    path.chmod(0o640)
+    with pytest.raises(StoreError, match="mode 0640"):
+        reopened(tmp_path)
+    path.chmod(0o600)
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(StoreError, match="file is not a database"):
+        reopened(tmp_path)
+
+
+def reopened(folder: Path, session: bytes = SESSION) -> None:
+    keys = {i: organisations.key_of(i).public_key for i in range(5)}
+    open_organisation(
+        PLAN, helpers.MODEL, DATA, session=session, roster=keys, member=0,
+        identity=organisations.key_of(0), state=folder / "member0",
+    )  # fmt: skip
+
+
+SCAFFOLD = fl.scaffold(
+    helpers.MODEL.loss, client_lr=0.1, server_optimizer=optax.sgd(1.0), batch_size=None,
+    local_epochs=1, participation=1.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"aggregation": helpers.ideal()}, "aggregation: got Ideal"),
+        ({"aggregation": helpers.secure()}, "graph: got sparse"),
+        (
+            {"aggregation": helpers.secure(graph="complete", simulate_dropout={"unmask": 0.1})},
+            "simulate_dropout",
+        ),
+        ({"client_metrics": True}, "client_metrics"),
+        ({"algorithm": SCAFFOLD}, "algorithm: got scaffold"),
+    ],
+)
+def test_plans_that_cannot_be_shared_are_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(PlanError, match=said):
+        terms(organisations.shared_plan(**change))

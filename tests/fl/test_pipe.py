@@ -1,0 +1,139 @@
+"""The Unix socket of an organisation's process: who may connect, what is read, who is cut off."""
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl.engines import pipe, wire
+from fl.engines.wire import Limits, Status
+from fl.errors import StoreError
+
+LIMITS = Limits(100, 1000)
+
+
+class Served:
+    """A socket whose process answers every frame with itself."""
+
+    def __init__(self, path: Path, read_timeout: float = 0.3) -> None:
+        self.path, self.stop, self.seen = path, threading.Event(), list[bytes]()
+        self.thread = threading.Thread(
+            target=pipe.serve, args=(path, self.handle, LIMITS),
+            kwargs={"read_timeout": read_timeout, "stop": self.stop},
+        )  # fmt: skip
+
+    def handle(self, frame: bytes) -> bytes:
+        self.seen.append(frame)
+        return frame
+
+    def __enter__(self) -> "Served":
+        self.thread.start()
+        while not self.path.exists():
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with Served(tmp_path / "client.sock") as found:
+        yield found
+
+
+def said(path: Path, *pieces: bytes, pause: float = 0.0) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(20.0)
+        connection.connect(str(path))
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(pause)
+        found = b""
+        while piece := connection.recv(4096):
+            found += piece
+    return found
+
+
+def refused(path: Path, *pieces: bytes) -> str:
+    reply = wire.read_reply(*wire.parts(said(path, *pieces), Limits(1000, 0)), Limits(1000, 0))
+    assert reply.status == Status.REFUSED
+    return reply.reason
+
+
+def test_frames_come_whole_whatever_the_pieces(served: Served) -> None:
+    frame = wire.frame(b"c" * 100, b"b" * 1000)
+    assert said(served.path, frame) == frame
+    assert said(served.path, frame[:5], frame[5:600], frame[600:], pause=0.01) == frame
+    assert served.seen == [frame, frame]
+
+
+def test_only_its_owner_may_connect(served: Served) -> None:
+    assert served.path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("claim", [(101, 0), (0, 1001), (2**31, 0), (0, 2**31), (0, 2**64 - 1)])
+def test_a_claim_beyond_the_limits_is_refused_unread(
+    served: Served, claim: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    whole = pipe._exactly
+
+    def counted(connection: socket.socket, size: int, deadline: float) -> bytearray:
+        asked.append(size)
+        return whole(connection, size, deadline)
+
+    monkeypatch.setattr(pipe, "_exactly", counted)
+    assert "takes at most 100 + 1000" in refused(served.path, struct.pack("<IQ", *claim))
+    assert asked == [wire.FRAME_BYTES]
+    assert not served.seen
+
+
+def test_whoever_stalls_or_ends_early_is_cut_off_and_others_are_served(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = wire.frame(b"x")
+    assert said(served.path, frame[:-1]) == b""  # stalls: no answer, the connection is closed
+    assert "a connection broke off: 12 of" not in caplog.text
+    assert "0 of 1 bytes in time" in caplog.text or "timed out" in caplog.text
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as early:
+        early.connect(str(served.path))
+        early.sendall(frame[:-1])
+        early.shutdown(socket.SHUT_WR)
+        assert b"then the end" in early.recv(4096)
+    assert said(served.path, frame) == frame
+
+
+def test_a_socket_left_behind_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:
+    path = tmp_path / "client.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(path))
+    with Served(path) as served:
+        while said_or_none(path) is None:
+            time.sleep(0.01)
+        assert serve_error(path) == f"socket: got {path}, where another process answers"
+    assert not served.path.exists()
+    path.write_text("a letter")
+    assert serve_error(path) == f"socket: got {path}, which is no socket"
+    assert path.read_text() == "a letter"
+    assert "takes a path for a socket" in serve_error(tmp_path / ("x" * 200), whole=True)
+
+
+def said_or_none(path: Path) -> bytes | None:
+    try:
+        return said(path, wire.frame(b"x"))
+    except ConnectionRefusedError:
+        return None
+
+
+def serve_error(path: Path, *, whole: bool = False) -> str:
+    arguments: Any = {"read_timeout": 1.0, "stop": threading.Event()}
+    with pytest.raises(StoreError) as caught:
+        pipe.serve(path, bytes, LIMITS, **arguments)
+    return str(caught.value) if whole else str(caught.value).partition(";")[0]
