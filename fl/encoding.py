@@ -122,7 +122,7 @@ class PrivateEncoding:
     ) -> NDArray[np.float64]:
         """Returns what one client's segments add to the sum that `decode` divides; float64[d]."""
         sent = dp.unwrap(segments[UPDATE], self.mechanism.modulus_bits)
-        return self.mechanism.discretizer.decode(sent, rotation)
+        return self._sized.decode(sent, rotation)
 
     def decode(
         self,

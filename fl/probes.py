@@ -5,6 +5,7 @@ rounds the first half sends one common vector, too long, and the pipeline has to
 released in even rounds is noise and nothing else. docs/privacy.md, "Probing a run".
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 import dp
 from dp import detectors
+from dp.samplers import BIAS_UNIT
 from fl.audit import check_plan
 from fl.canaries import Planted
 from fl.datasets.dataset import FederatedDataset
@@ -39,8 +41,9 @@ class Law(NamedTuple):
 
     Attributes:
         granularity: one grid unit.
-        norm: the largest norm of one client's integers.
-        share_variance: of one client's noise in one coordinate; 0 where the server adds it.
+        norm: the furthest that one client moves the sum, or its mean where coins are tossed.
+        share_variance: of one client's noise in one coordinate, or coins; 0 where the server adds
+            the noise.
         central_variance: of the server's.
     """
 
@@ -76,16 +79,22 @@ class Probe:
 def law_of(exposure: Exposure) -> Law | None:
     """Returns what the statement's mechanism claims, or None where detectors have no law for it."""
     mechanism = exposure.mechanism
-    if isinstance(mechanism, dp.CentralMechanism):
-        size, share, central = mechanism.discretizer, 0.0, _gaussian_variance(mechanism.sigma)
-    elif isinstance(mechanism, dp.DistributedMechanism):
-        size, central = mechanism.discretizer, 0.0
-        share = mechanism.share_variance
-        if mechanism.name == "discrete_gaussian":
-            share = _gaussian_variance(mechanism.share_sigma)
-    else:
+    if isinstance(mechanism, dp.PoissonBinomialMechanism):
+        step = mechanism.unit * mechanism.trials * BIAS_UNIT  # what one unit of bias moves a mean
+        granularity = mechanism.coordinate_clip / (mechanism.linf * step)
+        share = mechanism.unit**2 * mechanism.trials / 4.0
+        return Law(granularity, step * math.sqrt(mechanism.l2_sq), share, 0.0)
+    if mechanism is None:
         return None
-    return Law(size.granularity, float(np.sqrt(size.l2_sq)), share, central)
+    size = mechanism.discretizer
+    share = central = 0.0
+    if isinstance(mechanism, dp.CentralMechanism):
+        central = _gaussian_variance(mechanism.sigma)
+    elif mechanism.name == "discrete_gaussian":
+        share = _gaussian_variance(mechanism.share_sigma)
+    else:
+        share = mechanism.share_variance
+    return Law(size.granularity, math.sqrt(size.l2_sq), share, central)
 
 
 def _gaussian_variance(sigma: float) -> float:

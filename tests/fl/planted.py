@@ -1,5 +1,6 @@
 """Bugs planted into the pipeline, one patch each; the statement goes on claiming what it claims."""
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -77,8 +78,11 @@ def _scaled_noise(stack: ExitStack, factor: float) -> None:
 
 def _doubled_clip(stack: ExitStack) -> None:
     """Every clip lets through twice the norm, and nobody looks again."""
+    coins = importlib.import_module("dp.poisson_binomial")  # in `dp` a function has this name
     patched: list[tuple[object, str, Any]] = [
         (discretize, "clip_l2", lambda x, norm: dp.clip_l2(x, 2 * norm)),
+        (coins, "clip_l2", lambda x, norm: dp.clip_l2(x, 2 * norm)),
+        (coins, "_sum_of_squares", lambda found: 0),
         (canaries, "clip_by_l2", lambda x, norm: clip_by_l2(x, 2 * norm)),
         (discretize.Discretizer, "_fits", lambda self, rounded: True),
     ]
@@ -131,10 +135,25 @@ def bug(name: str, seed: int) -> Iterator[RandomBytes]:
 
 def plan_for(name: str, mechanism: str) -> tuple[Plan, int]:
     """Returns the plan that a bug is planted into, and its number of clients."""
-    central = mechanism in fl.privacy.CENTRAL
-    private = helpers.privacy(
-        epsilon=1.0, mechanism=mechanism, against="outsider" if central else "server"
-    )
+    claimed = private(mechanism, 1.0)
     if "Poisson" in name:
-        return plan(privacy=private, cohort=fl.cohort.poisson(0.4), rounds=6), 100
-    return plan(privacy=private), 80
+        return plan(privacy=claimed, cohort=fl.cohort.poisson(0.4), rounds=6), 100
+    return plan(privacy=claimed), 80
+
+
+def private(mechanism: str, epsilon: float) -> fl.Privacy:
+    """What is claimed of a mechanism."""
+    central = mechanism in fl.privacy.CENTRAL
+    coins = {"trials": 64} if mechanism == fl.privacy.COINS else {}
+    return helpers.privacy(
+        epsilon=epsilon, mechanism=mechanism, against="outsider" if central else "server", **coins
+    )
+
+
+def no_such(name: str, mechanism: str) -> str | None:
+    """Why a mechanism cannot have a bug, or None."""
+    if mechanism in fl.privacy.CENTRAL and "between clients" in name:
+        return "clients add no noise"
+    if mechanism == fl.privacy.COINS and "noise" in name:
+        return "coins carry the value: there is no noise to leave out"
+    return None
