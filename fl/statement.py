@@ -266,9 +266,12 @@ def _assumptions(exposure: Exposure) -> tuple[str, ...]:
             "with the adversary or add no noise; the outsider row assumes that all add theirs"
         )
     if exposure.aggregation == "secure":
+        lies = exposure.server == "malicious"
+        whose = "even one that deviates from" if lies else "one that follows"
         notes.append(
-            f"the server rows are computational; protocol failure {exposure.failure_prob:.2g} "
-            "over the run is charged to their delta"
+            f"the server of the server rows is {whose} the protocol (server = {exposure.server}); "
+            f"they are computational; protocol failure {exposure.failure_prob:.2g} over the run is "
+            "charged to their delta"
         )
     if exposure.aggregation == "ideal":
         notes.append(
