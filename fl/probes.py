@@ -84,8 +84,8 @@ def law_of(exposure: Exposure) -> Law | None:
         granularity = mechanism.coordinate_clip / (mechanism.linf * step)
         share = mechanism.unit**2 * mechanism.trials / 4.0
         return Law(granularity, step * math.sqrt(mechanism.l2_sq), share, 0.0)
-    if mechanism is None:
-        return None
+    if not isinstance(mechanism, (dp.DistributedMechanism, dp.CentralMechanism)):
+        return None  # no noise, or noise that is correlated between rounds
     size = mechanism.discretizer
     share = central = 0.0
     if isinstance(mechanism, dp.CentralMechanism):
