@@ -34,6 +34,7 @@ from benchmarks._results import Results, Row
 from fl import workers
 from fl.privacy import Privacy
 from fl.sweep import Figure, interval
+from fl.types import Mechanism
 
 WRAP = 1e-6
 BITS = (12, 14, 16, 18, 20)
@@ -110,9 +111,19 @@ class Cell:
         asked = "open" if self.epsilon is None else f"epsilon-{self.epsilon:g}"
         return f"{self.dataset}/{asked}/{self.mechanism}/seed-{self.seed}"
 
+    @property
+    def preset(self) -> fl.Job:
+        """The data set's."""
+        return fl.PRESETS[PRESET_OF.get(self.dataset, self.dataset)]
+
+    @property
+    def exists(self) -> bool:
+        """Whether the mechanism protects what the preset does: coins are tossed per client."""
+        return self.preset.unit == "client" or not self.mechanism.startswith("poisson_binomial")
+
     def job(self, data_dir: str | None) -> fl.Job:
         """The preset, changed to what the cell asks."""
-        preset = fl.PRESETS[PRESET_OF.get(self.dataset, self.dataset)]
+        preset = self.preset
         job = replace(
             preset, aggregation="ideal", server=None, seed=self.seed, eval_every=preset.rounds,
             data_dir=data_dir, report_deltas=(),
@@ -136,7 +147,7 @@ def cells_of(given: argparse.Namespace) -> list[Cell]:
                 wanted = given.epsilons or SETS[name].epsilons
                 epsilons = wanted if mechanism in PRIVATE else (None,)
                 found += [Cell(name, mechanism, epsilon, seed) for epsilon in epsilons]
-    return found
+    return [cell for cell in found if cell.exists]
 
 
 def run(cell: Cell, data_dir: str | None) -> Row:
@@ -167,9 +178,7 @@ def run(cell: Cell, data_dir: str | None) -> Row:
     }  # fmt: skip
 
 
-def grid(
-    mechanism: dp.DistributedMechanism | dp.PoissonBinomialMechanism | dp.CentralMechanism,
-) -> Row:
+def grid(mechanism: Mechanism) -> Row:
     """What becomes of a vector before it is noised, or before coins are tossed."""
     if isinstance(mechanism, dp.PoissonBinomialMechanism):
         return {"coins": mechanism.trials, "largest_bias": mechanism.linf * 2.0**-24}
