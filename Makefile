@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 export XLA_FLAGS ?= --xla_cpu_multi_thread_eigen=false
 
-.PHONY: help demo test test-slow fuzz removed-checks lint bench bench-full clean
+.PHONY: help demo test test-slow test-deploy fuzz removed-checks lint bench bench-full docs package clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -22,7 +22,11 @@ test: $(VENV)/.dev ## the whole suite except the slow tests, on every core
 	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' README.md docs/datasets.md secureagg dp fl
 
 test-slow: $(VENV)/.dev ## the tests marked slow
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n auto -m "slow and not deploy"
+
+QUICK ?=
+test-deploy: $(VENV)/.dev ## runs across organisations in Flower's real processes; QUICK=1 for a few minutes of it
+	$(BIN)/python -m pytest -m "deploy$(if $(QUICK), and not slow)" tests/deploy
 
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.fuzz ## secureagg's receive functions, coverage-guided, FUZZ_SECONDS=600 (Linux)
@@ -60,6 +64,18 @@ bench-full: $(VENV)/.dev ## the same on the data sets of DATA_DIR, hours; PEERS=
 	$(BIN)/python -m benchmarks.simulation_speed --peers $(PEERS)
 	$(BIN)/python -m benchmarks.report
 
+docs: $(VENV)/.dev ## the documentation as a site, site/index.html; a dead link ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'site/index.html: open it, or serve it with $(BIN)/mkdocs serve'
+
+package: $(VENV)/.dev ## wheel and source archive in dist/, tried in an empty environment
+	rm -rf dist build/empty
+	$(BIN)/python -m pytest tests/test_package.py tests/test_extras.py
+	$(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt dist/*.whl
+	build/empty/bin/python -I tests/installed.py
+
 clean: ## remove the environment and caches, keep runs/
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -83,5 +99,5 @@ $(VENV)/.fuzz: $(VENV)/.made pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,test,lint]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,deploy,test,lint,docs,package]'
 	touch $@

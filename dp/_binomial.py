@@ -16,12 +16,11 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.errors import UnsupportedEventError
 from dp.events import PoissonBinomialEvent
 from dp.samplers import BIAS_UNIT
 
@@ -74,11 +73,9 @@ class _Envelope:
 def divergence_bound(event: PoissonBinomialEvent, a: FloatArray) -> FloatArray:
     """Upper bound on the Rényi divergence of order 1 + a, both directions; float64[len(a)].
 
-    Raises:
-        UnsupportedEventError: more than MAX_OTHERS + 1 shares.
+    More than MAX_OTHERS + 1 shares count as so many: further coins cost nothing.
     """
-    if event.shares - 1 > MAX_OTHERS:
-        raise UnsupportedEventError(event, f"takes at most {MAX_OTHERS + 1} shares")
+    event = replace(event, shares=min(event.shares, MAX_OTHERS + 1))
     orders = np.asarray(a, dtype=np.float64)
     cumulants = np.concatenate([[0.0], _cumulants(event)])
     chords = np.interp(orders, np.concatenate([[0.0], _KNOTS]), cumulants) / orders

@@ -7,6 +7,8 @@ Needs the extras "data" and "models". The module takes one example, as Equinox h
 padding.
 """
 
+import argparse
+
 import equinox as eqx
 import jax
 import optax
@@ -21,10 +23,14 @@ def perceptron(key: jax.Array) -> eqx.nn.MLP:
 
 def main() -> None:
     """Trains it on digits and prints accuracy and the privacy statement."""
+    parser = argparse.ArgumentParser(description="A model of one's own.")
+    parser.add_argument("--quick", action="store_true", help="2 rounds in place of 20")
+    rounds = 2 if parser.parse_args().quick else 20
+
     data = fl.datasets.digits(clients=100, partition="dirichlet:1.0", seed=0)
     model = fl.models.classifier(*fl.models.from_equinox(perceptron))
     plan = fl.Plan(
-        rounds=20,
+        rounds=rounds,
         cohort=fl.cohort.full(),
         algorithm=fl.fedavg(
             model.loss,

@@ -7,6 +7,8 @@ apply, and `classifier` the loss and metrics that ignore padding. `fl.models.fro
 for flax.nnx.
 """
 
+import argparse
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -28,10 +30,14 @@ class Perceptron(linen.Module):
 
 def main() -> None:
     """Trains it on digits and prints accuracy and the privacy statement."""
+    parser = argparse.ArgumentParser(description="A model of one's own.")
+    parser.add_argument("--quick", action="store_true", help="2 rounds in place of 20")
+    rounds = 2 if parser.parse_args().quick else 20
+
     data = fl.datasets.digits(clients=100, partition="dirichlet:1.0", seed=0)
     model = fl.models.classifier(*fl.models.from_flax(Perceptron(), jnp.zeros((1, 64))))
     plan = fl.Plan(
-        rounds=20,
+        rounds=rounds,
         cohort=fl.cohort.full(),
         algorithm=fl.fedavg(
             model.loss,

@@ -12,10 +12,14 @@ import dp
 from fl._validate import choice_fault, integer_fault, number_fault
 from fl.cohort import SIZE_FAILURE, Cohort, full
 from fl.errors import fault
+from fl.types import Mechanism
 
 ADVERSARIES = ("server", "participants", "outsider")
-DISTRIBUTED = ("skellam", "discrete_gaussian")
-CENTRAL = ("gaussian",)
+COINS = "poisson_binomial"
+DISTRIBUTED = ("skellam", "discrete_gaussian", COINS)
+CORRELATED = ("tree", "banded", "blt")
+CENTRAL = ("gaussian", *CORRELATED)
+Distributed = dp.DistributedMechanism | dp.PoissonBinomialMechanism
 RELATION = dp.NeighboringRelation.ZERO_OUT
 UNITS = ("client", "record")
 
@@ -38,8 +42,10 @@ class Privacy:
         epsilon: target of that row's worst case.
         delta: of every row.
         clip_norm: l2 bound C on one unit's message.
-        mechanism: "skellam" or "discrete_gaussian" (shares added by the clients), or "gaussian"
-            (added by the server after the sum; exact integers on the rounding grid).
+        mechanism: "skellam" or "discrete_gaussian" (shares added by the clients),
+            "poisson_binomial" (coins tossed by the clients in place of their values), or noise that
+            the server adds after the sum, exact integers on the rounding grid: "gaussian", or
+            correlated over rounds, "tree", "banded" or "blt" (see `dp.matrix`).
         spare_releases: releases that a client grants beyond its scheduled participations, for
             rounds that are run again after a crash.
         report_deltas: further deltas at which rows are printed; they calibrate nothing.
@@ -47,10 +53,15 @@ class Privacy:
         record_sampling: unit "record" only, and required there: the probability with which each
             record joins a round, by a coin that its client draws from the operating system and
             shows to nobody; 1.0 for all records in every round.
+        trials: mechanism "poisson_binomial" only, and required there: coins of one client in each
+            coordinate. More need a little less noise, and log2(trials) more bits.
         modulus_bits: bits per coordinate on the wire: the grid is the finest whose sums they hold.
             None for a grid that widens the norm bound by one per cent, in as many bits as it needs.
         wrap_probability: with which a round's sum of honest vectors may wrap, from 2^-100 to 1/2: a
             matter of utility, which saves bits. None for sums that cannot.
+        bands: "banded" only: diagonals of the strategy; the server keeps one noise vector less.
+            None for as many as rounds from one participation of a client to the next, 64 at most.
+        buffers: "blt" only: noise vectors that the server keeps, 1 to 12; None for 4.
     """
 
     unit: str
@@ -63,8 +74,16 @@ class Privacy:
     report_deltas: tuple[float, ...] = ()
     accountant: str = "rdp"
     record_sampling: float | None = None
+    trials: int | None = None
     modulus_bits: int | None = None
     wrap_probability: float | None = None
+    bands: int | None = None
+    buffers: int | None = None
+
+    @property
+    def correlated(self) -> bool:
+        """Whether the noise of a round depends on that of others."""
+        return self.mechanism in CORRELATED
 
     @property
     def samples_records(self) -> bool:
@@ -98,8 +117,25 @@ class Privacy:
             *integer_fault("spare_releases", self.spare_releases, 0),
             *choice_fault("accountant", self.accountant, ("rdp", "zcdp")),
             *self._sampling_faults(),
+            *self._coin_faults(),
             *self._modulus_faults(),
+            *self._correlation_faults(),
         )
+
+    def _correlation_faults(self) -> tuple[str, ...]:
+        found = []
+        for name, owner, most in (("bands", "banded", 4096), ("buffers", "blt", 12)):
+            value = getattr(self, name)
+            if value is not None and self.mechanism != owner:
+                found.append(fault(name, value, f'None: it belongs to mechanism="{owner}"'))
+            elif value is not None:
+                found += integer_fault(name, value, 1, most)
+        if self.correlated and self.unit == "record":
+            found.append(fault("unit", "record", f'client, with mechanism="{self.mechanism}"'))
+        if self.correlated and self.wrap_probability is not None:
+            takes = "None: all rounds of correlated noise share one rotation"
+            found.append(fault("wrap_probability", self.wrap_probability, takes))
+        return tuple(found)
 
     def _modulus_faults(self) -> tuple[str, ...]:
         wrap, takes = self.wrap_probability, "a number from 2^-100 to 0.5, or None"
@@ -109,6 +145,20 @@ class Privacy:
             *(() if self.modulus_bits is None else bits),
             *(() if wrap is None else odds),
         )
+
+    def _coin_faults(self) -> tuple[str, ...]:
+        if self.mechanism != COINS:
+            only = f"None: they belong to mechanism={COINS!r}"
+            return () if self.trials is None else (fault("trials", self.trials, only),)
+        found = [*integer_fault("trials", self.trials, 1, 4096)]
+        if self.unit == "record":
+            found.append(fault("unit", "record", f"client: with {COINS} a client has one vector"))
+        if self.wrap_probability is not None:
+            takes = f"None: with {COINS} no sum can wrap"
+            found.append(fault("wrap_probability", self.wrap_probability, takes))
+        if self.accountant == "zcdp":
+            found.append(fault("accountant", "zcdp", f"rdp: {COINS} has no zCDP"))
+        return tuple(found)
 
     def _sampling_faults(self) -> tuple[str, ...]:
         sampling, takes = self.record_sampling, "a probability above 0, at most 1"
@@ -222,7 +272,7 @@ class Exposure:
     """
 
     privacy: Privacy | NotPrivate
-    mechanism: dp.DistributedMechanism | dp.CentralMechanism | None
+    mechanism: Mechanism | None
     aggregation: str
     server: str
     bounds: CohortBounds
@@ -250,11 +300,13 @@ class Exposure:
 
         What is counted of a record's secret coin: docs/privacy.md, "Records".
         """
-        release: dp.SkellamEvent | dp.DiscreteGaussianSumEvent | dp.DiscreteGaussianEvent
-        if isinstance(self.mechanism, dp.DistributedMechanism):
+        release: dp.Event
+        if isinstance(self.mechanism, Distributed):
             release = self.mechanism.event(survivors - self.colluders(adversary))
         elif isinstance(self.mechanism, dp.CentralMechanism):
             release = self.mechanism.event()
+        elif isinstance(self.mechanism, dp.matrix.CorrelatedMechanism):
+            release = _matrix_event(self.mechanism, 1)
         else:
             raise TypeError("a plan without noise has no events")  # guarded by `refusal`
         if isinstance(self.privacy, Privacy) and self.privacy.samples_records:
@@ -267,6 +319,8 @@ class Exposure:
         To somebody from whom cohorts are secret: all rounds, in which the client takes part by
         its secret coins. Central noise does not depend on the cohort; noise shares may show it.
         """
+        if isinstance(self.mechanism, dp.matrix.CorrelatedMechanism):
+            return _matrix_event(self.mechanism, releases)
         release = self.event(adversary, survivors)
         if not self.cohort.amplifies(adversary):
             return dp.SelfComposedEvent(release, releases)
@@ -282,7 +336,8 @@ class Exposure:
             return "no noise is added: the plan is not private"
         if self.seeded_secrets:
             return "not private: secrets derive from the run seed (seeded_secrets)"
-        if adversary == "server" and isinstance(self.mechanism, dp.CentralMechanism):
+        central = (dp.CentralMechanism, dp.matrix.CorrelatedMechanism)
+        if adversary == "server" and isinstance(self.mechanism, central):
             return "central noise gives no guarantee against the server, which adds it"
         return None
 
@@ -293,14 +348,25 @@ class Exposure:
 
     def total_variation(self, adversary: str, survivors: int, releases: int) -> float:
         """Returns the samplers' distance from the named laws, over that many releases."""
-        if isinstance(self.mechanism, dp.DistributedMechanism):
+        if isinstance(self.mechanism, Distributed):
             shares = survivors - self.colluders(adversary)
             return releases * self.mechanism.total_variation(shares)
         if isinstance(self.mechanism, dp.CentralMechanism):
             return releases * self.mechanism.total_variation()
+        if isinstance(self.mechanism, dp.matrix.CorrelatedMechanism):
+            return self.mechanism.total_variation()
         return 0.0
 
     def protocol_failure(self, adversary: str) -> float:
         """Returns the probability charged to the adversary's delta."""
         failure = self.failure_prob if adversary == "server" else 0.0
         return failure + (self.runs * SIZE_FAILURE if self.cohort.amplifies(adversary) else 0.0)
+
+
+def _matrix_event(mechanism: dp.matrix.CorrelatedMechanism, releases: int) -> dp.MatrixEvent:
+    """All rounds to a client that is in at most `releases` of them.
+
+    Spare releases change nothing: round t is released once at most, and the schedule says in which
+    rounds a client is.
+    """
+    return mechanism.event(mechanism.strategy.participation.at_most(releases))

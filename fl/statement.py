@@ -8,7 +8,7 @@ from typing import Any
 
 import dp
 from fl.figures import upper_text
-from fl.privacy import ADVERSARIES, RELATION, Exposure, Privacy
+from fl.privacy import ADVERSARIES, COINS, RELATION, Exposure, Privacy
 
 _RECORD_ZERO_OUT = (
     "zero-out: a neighbouring run has one record of one client contribute 0 in place of its "
@@ -19,6 +19,12 @@ _ZERO_OUT = (
     "zero-out: a neighbouring run has one client follow the protocol with 0 in place of its "
     "clipped input, still adding its noise share; participation, dropouts, durations and refusals "
     "are assumed not to depend on that client's data"
+)
+_COIN_ZERO_OUT = (
+    "zero-out: a neighbouring run has one client toss fair coins, as for the zero vector, in place "
+    "of those of its clipped input; participation, dropouts, durations and refusals are assumed "
+    "not to depend on that client's data; what hides it are the coins of the honest survivors, "
+    "whatever their data are: the worst case over these is counted"
 )
 
 
@@ -150,6 +156,10 @@ def realised(
     """
     if ledger.releases == 0 or exposure.cohort.secret:
         return None
+    if isinstance(exposure.mechanism, dp.matrix.CorrelatedMechanism):
+        # As many participations as anybody was charged for, as close as the schedule has them.
+        most = int(ledger.charges.max())
+        return _repeated(exposure, adversary, delta, exposure.bounds.min_survivors, most)
     doubted = adversary == "server" and exposure.server == "malicious"
     if doubted and exposure.aggregation == "secure" and not attested:
         return None
@@ -260,9 +270,12 @@ def _assumptions(exposure: Exposure) -> tuple[str, ...]:
             "with the adversary or add no noise; the outsider row assumes that all add theirs"
         )
     if exposure.aggregation == "secure":
+        lies = exposure.server == "malicious"
+        whose = "even one that deviates from" if lies else "one that follows"
         notes.append(
-            f"the server rows are computational; protocol failure {exposure.failure_prob:.2g} "
-            "over the run is charged to their delta"
+            f"the server of the server rows is {whose} the protocol (server = {exposure.server}); "
+            f"they are computational; protocol failure {exposure.failure_prob:.2g} over the run is "
+            "charged to their delta"
         )
     if exposure.aggregation == "ideal":
         notes.append(
@@ -274,7 +287,7 @@ def _assumptions(exposure: Exposure) -> tuple[str, ...]:
             "the masking graph's seed, drawn once by the operating system, stands for a public "
             "beacon that nobody could predict when clients registered"
         )
-    notes += [_participation(exposure), *_records(exposure)]
+    notes += [_participation(exposure), *_records(exposure), *_correlation(exposure)]
     covered = "this run alone" if exposure.runs == 1 else f"these {exposure.runs} runs together"
     notes.append(
         f"the figures cover {covered}; another run over the same clients composes with it; "
@@ -285,8 +298,11 @@ def _assumptions(exposure: Exposure) -> tuple[str, ...]:
 
 def _relation(exposure: Exposure) -> str:
     privacy = exposure.privacy
-    by_record = isinstance(privacy, Privacy) and privacy.unit == "record"
-    return _RECORD_ZERO_OUT if by_record else _ZERO_OUT
+    if not isinstance(privacy, Privacy):
+        return _ZERO_OUT
+    if privacy.mechanism == COINS:
+        return _COIN_ZERO_OUT
+    return _RECORD_ZERO_OUT if privacy.unit == "record" else _ZERO_OUT
 
 
 def _participation(exposure: Exposure) -> str:
@@ -315,4 +331,15 @@ def _records(exposure: Exposure) -> tuple[str, ...]:
         f"every record joins a round with probability {privacy.record_sampling} by a coin that "
         "its client draws from the operating system and shows to nobody; it counts for every "
         "adversary, since the noise does not depend on how many records joined",
+    )
+
+
+def _correlation(exposure: Exposure) -> tuple[str, ...]:
+    if not isinstance(exposure.mechanism, dp.matrix.CorrelatedMechanism):
+        return ()
+    told = exposure.mechanism.strategy.participation
+    return (
+        f"noise is correlated over the {told.rounds} rounds, which are one release: a client is in "
+        f"at most {told.most} of them, at least {told.separation} apart; the state of the noise, "
+        "which the server keeps, is as secret as the noise",
     )

@@ -8,7 +8,7 @@ the round goes on without it.
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from fl import secure
@@ -26,6 +26,7 @@ LOG = logging.getLogger("fl.server")
 Parts = tuple[bytes, bytes]  # control, bulk
 _PER_MEMBER, _CONTROL = 512, 1024  # bytes of an answer's control message, at most
 _LOOK_SECONDS = 1.0  # between looks at who is there
+_PATIENCE = 3  # greetings without an answer until a node is let be, as long as it is connected
 
 
 class Transport(Protocol):
@@ -73,7 +74,7 @@ class Organisations:
         self._terms, self._names, self._transport = terms, names, transport
         self._store, self._timeouts, self._join_timeout = store, timeouts, join_timeout
         self._node_of: dict[int, int] = {}
-        self._strangers: set[int] = set()
+        self._silent: dict[int, int] = {}  # node -> greetings that it has not answered
         self._complete = False
         segments = terms.encoding.segments.values()
         vector = sum((length * bits + 7) // 8 for length, bits in segments)
@@ -112,9 +113,9 @@ class Organisations:
 
         Everybody is waited for before the first round, and later as many as must survive.
         """
-        deadline = time.monotonic() + self._join_timeout
+        deadline, greeted = time.monotonic() + self._join_timeout, set[int]()
         while True:
-            self._greet()
+            greeted |= self._greet(greeted)
             here = len(self._node_of.keys() & set(invited))
             need = self._terms.params.required_survivors if self._complete else len(invited)
             if here >= need or time.monotonic() >= deadline:
@@ -122,24 +123,29 @@ class Organisations:
             time.sleep(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
         self._complete = True
 
-    def _greet(self) -> None:
+    def _greet(self, already: Collection[int]) -> set[int]:
+        """Asks nodes that stand for nobody yet who they are; returns whom it asked."""
         nodes = set(self._transport.node_ids())
         self._node_of = {i: node for i, node in self._node_of.items() if node in nodes}
-        self._strangers &= nodes
-        new = sorted(nodes - set(self._node_of.values()) - self._strangers)
-        nonces = {node: os.urandom(wire.NONCE_BYTES) for node in new}
+        self._silent = {node: count for node, count in self._silent.items() if node in nodes}
+        mute = {node for node, count in self._silent.items() if count >= _PATIENCE}
+        new = nodes - mute - set(self._node_of.values()) - set(already)
+        nonces = {node: os.urandom(wire.NONCE_BYTES) for node in sorted(new)}
         if not nonces:
-            return
+            return new
         asked = {node: Hello(self._terms.session, nonce).parts() for node, nonce in nonces.items()}
+        for node in new:
+            self._silent[node] = self._silent.get(node, 0) + 1
         for node, answer in self._transport.exchange("hello", asked, self._join_timeout):
             if node not in nonces:
                 LOG.warning("node %d: an answer that nobody asked for", node)
                 continue
+            self._silent.pop(node, None)
             try:
                 self._welcome(node, nonces[node], wire.read_reply(*answer, self._limits))
             except ValueError as error:
-                self._strangers.add(node)
                 LOG.warning("node %d is refused: %s", node, error)
+        return new
 
     def _welcome(self, node: int, nonce: bytes, reply: Reply) -> None:
         member, signature = wire.read_presence(reply)
@@ -222,7 +228,9 @@ class _Attempt:
         if signed is not None:
             self._books.attest(*place, signed)
         cost = secure.RoundCost(len(order.invited), {}, self._seconds, self._up, self._down)
-        mean = decoded(self._terms.resolved, self._terms.encoding, order, found.sums)
+        mean = decoded(
+            self._terms.resolved, self._terms.encoding, order, found.sums, self._books.correlated
+        )
         return Outcome(mean, found.survivors, cost, None, signed)
 
     def _stage(

@@ -3,7 +3,7 @@
 It alone holds data, identity key, roster, plan, session, ledger and the compiled training step.
 What brings the requests is not trusted: the program that the server ships, and whoever else can
 write to the socket, can ask for anything, and gets what the protocol and this client's own plan
-allow, once. A request that is refused has changed nothing, on disk or in memory.
+allow, once. A request that is refused has changed nothing. docs/privacy.md, "Across organisations".
 """
 
 import hashlib
@@ -124,7 +124,9 @@ class Organisation:
         if before is not None and place <= (before.round_index, before.attempt):
             takes = f"a later one than {(before.round_index, before.attempt)}"
             raise RefusedError("round and attempt", place, takes)
-        self._ledger()  # raises where no release is left
+        ledger = self._ledger()
+        if ledger is not None and ledger.exhausted[0]:  # rather now than after others have shared
+            raise dp.ReleaseLimitError([self._member], ledger.max_releases)
         members = self._terms.members(asked.round_index)
         session = secure.ClientSession(
             self._terms.params_of(*place), self._member, self._signing,
@@ -143,10 +145,16 @@ class Organisation:
             before.state, self._terms.params_of(*place), self._member, self._signing,
             self._terms.roster_of(members), once=self._journal.once,
         )  # fmt: skip
+        if session.stage != asked.stage:
+            raise RefusedError("stage", asked.stage, f"{session.stage}, the next of this attempt")
         if asked.stage == "mask_input":
             self._charge(*place)
             session.set_inputs(self._inputs(asked, members))
-        return session.receive(asked.message), session
+        answer = session.receive(asked.message)
+        if session.stage == asked.stage:
+            takes = f"the server's message of {asked.stage}"
+            raise RefusedError("message", "one of an earlier stage", takes)
+        return answer, session
 
     @property
     def _signing(self) -> secure.IdentityKey | None:
@@ -159,6 +167,12 @@ class Organisation:
         if ledger is not None:
             ledger.charge(round_index, attempt, [0])
         self._journal.charge(round_index, attempt)
+        LOG.info("charged: release %d of the %d that this client grants", *self.releases)
+
+    @property
+    def releases(self) -> tuple[int, int]:
+        """Masked vectors that may have left so far, and r, how many this client grants."""
+        return len(self._journal.charges()), self._terms.resolved.exposure.max_releases
 
     def _ledger(self) -> dp.Ledger | None:
         """This client's own ledger; None where nothing is promised."""
@@ -173,8 +187,6 @@ class Organisation:
         )
         for round_index, attempt in self._journal.charges():
             ledger.charge(round_index, attempt, [0])
-        if ledger.exhausted[0]:
-            raise dp.ReleaseLimitError([self._member], exposure.max_releases)
         return ledger
 
     def _inputs(self, asked: Step, members: list[int]) -> secure.SegmentValues:

@@ -216,6 +216,33 @@ def test_curves_between_knots_and_beyond_them():
         assert want <= bound(made, order) <= 1.1 * want
 
 
+def test_clients_beyond_those_enumerated_count_for_nothing(monkeypatch):
+    a = np.array([0.5, 3.0, 9.0])
+    want = dp.rdp_curve(event(2, 7, 0.2, 3, 0.4), a)
+    monkeypatch.setattr(_binomial, "MAX_OTHERS", 6)
+    for shares in (7, 8, 5000):
+        np.testing.assert_array_equal(dp.rdp_curve(event(2, shares, 0.2, 3, 0.4), a), want)
+
+
+def test_two_releases_of_two_coordinates_keep_epsilon_and_delta():
+    """Outcome by outcome, with all others against the client: the exact delta is below."""
+    trials, shares, k = 2, 4, bias(0.25)
+    made = dp.SelfComposedEvent(event(trials, shares, 0.25, dim=2), 2)
+    noise = coins(*[-k] * trials * (shares - 1))
+    scale = float(2 ** (24 * trials * shares))
+    p = np.array([int(v) / scale for v in convolved(coins(*[k] * trials), noise)])
+    q = np.array([int(v) / scale for v in convolved(coins(*[0] * trials), noise)])
+    four = [functools.reduce(np.multiply.outer, [one] * 4).ravel() for one in (p, q)]
+    for delta in (0.1, 1e-2, 1e-4):
+        spent = dp.epsilon(made, delta, neighboring=ZERO_OUT, accountant="rdp").upper
+        for one, other in (four, four[::-1]):
+            true = np.maximum(one - math.exp(spent) * other, 0.0).sum()
+            assert true <= delta
+            tighter = np.maximum(one - math.exp(0.5 * spent) * other, 0.0).sum()
+            assert tighter > true
+    assert np.maximum(four[1] - math.exp(0.7 * spent) * four[0], 0.0).sum() > delta  # not idle
+
+
 def test_faint_outcomes_are_counted(monkeypatch):
     """Outcomes too unlikely for doubles count as the extremes, so the bound only grows."""
     a = np.array([1.0, 7.0, 31.0])
@@ -297,7 +324,7 @@ def test_add_remove_is_refused(accountant):
         )
 
 
-def test_sampling_groups_lines_and_too_many_clients_are_refused():
+def test_sampling_groups_and_lines_are_refused():
     for sampled in (dp.PoissonSampledEvent, dp.RecordSampledEvent):
         with pytest.raises(dp.ParameterError, match="noise"):
             sampled(0.5, event())
@@ -307,8 +334,6 @@ def test_sampling_groups_lines_and_too_many_clients_are_refused():
         dp.zcdp_bound(event())
     with pytest.raises(dp.UnsupportedEventError):
         dp.group_event(event(), 2)
-    with pytest.raises(dp.UnsupportedEventError, match="shares"):
-        dp.rdp_curve(event(shares=_binomial.MAX_OTHERS + 2), np.array([1.0]))
 
 
 def test_secret_participation_mixes_whole_releases():

@@ -21,6 +21,7 @@ EVERY_STAGE = dict.fromkeys(STAGES, 0.06)
     [
         ("skellam", "server"),
         ("discrete_gaussian", "server"),
+        ("poisson_binomial", "server"),
         ("gaussian", "participants"),
         ("none", "uniform"),
         ("none", "examples"),
@@ -33,7 +34,11 @@ def test_ideal_and_secure_give_bit_identical_models(
     wanted = (
         fl.NotPrivate(1.0, against, max_weight=4)
         if privacy == "none"
-        else helpers.privacy(mechanism=privacy, against=against)
+        else helpers.privacy(
+            mechanism=privacy,
+            against=against,
+            trials=8 if privacy == "poisson_binomial" else None,
+        )
     )
     runs = [
         list(

@@ -1,11 +1,14 @@
 """A run across organisations: the model of one process, whatever is lost or started again."""
 
+import contextlib
 import dataclasses
 import logging
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fl
@@ -13,6 +16,7 @@ from fl.aggregate import draw_dropouts
 from fl.engines import wire
 from fl.engines.coordinator import Parts
 from fl.secure import STAGES
+from secureagg import Attestation
 from tests.fl import helpers, organisations
 from tests.fl.organisations import Passing, World, losing, node_of, releases, server_charges
 from tests.fl.test_records import DATA as HOSPITALS
@@ -20,6 +24,9 @@ from tests.fl.test_records import MODEL as HOSPITAL_MODEL
 from tests.fl.test_records import record_plan
 
 FIVE = helpers.small_data(num_clients=5)
+UNEVEN = fl.FederatedDataset.from_arrays(
+    FIVE.fields, np.repeat(np.arange(5), [9, 6, 5, 3, 2]), test=FIVE.test, num_classes=3
+)
 QUARTER = helpers.secure(graph="complete", corrupt=0.1, dropout=0.25)
 SECRET: dict[str, Any] = {"seeded_secrets": False, "aggregation": QUARTER}
 SEMI_HONEST = tuple(stage for stage in STAGES if stage != "check_consistency")
@@ -54,6 +61,61 @@ def test_records_of_hospitals_give_the_model_of_the_run_in_one_process(
     world.close()
     assert [r.survivors for r in rounds] == [tuple(range(4))] * 2
     assert model == in_process(plan, HOSPITAL_MODEL, HOSPITALS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cohort": fl.cohort.cyclic(4)},
+        {"privacy": fl.NotPrivate(2.0, "examples", 4)},
+        {"privacy": helpers.privacy(mechanism="gaussian", against="participants")},
+        {"privacy": helpers.privacy(mechanism="discrete_gaussian")},
+    ],
+    ids=["cyclic", "not private", "central", "discrete gaussian"],
+)
+def test_every_kind_of_plan_gives_the_model_of_the_run_in_one_process(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    world = World(organisations.shared_plan(rounds=2, **change), UNEVEN, tmp_path)
+    model, _ = world.run()
+    world.close()
+    assert model == in_process(world.plan, helpers.MODEL, UNEVEN)
+
+
+def test_witnesses_sign_what_the_store_keeps(tmp_path: Path) -> None:
+    aggregation = helpers.secure(graph="complete", server="malicious", corrupt=0.2, dropout=0.0)
+    plan = organisations.shared_plan(rounds=1, seeded_secrets=False, aggregation=aggregation)
+    world = World(plan, FIVE, tmp_path)
+    training = world.server()
+    training.step()
+    assert not training.store.unattested()
+    realised = [row.realised for row in training.statement().rows]
+    training.store.close()
+    world.close()
+    assert realised[0] is not None
+    with contextlib.closing(sqlite3.connect(tmp_path / "run" / "run.sqlite")) as db:
+        (signed,) = db.execute("select attestation from releases").fetchone()
+    attestation = Attestation.from_bytes(signed)
+    attestation.verify()
+    assert attestation.roster == world.roster
+    assert attestation.params.session_id == organisations.SESSION
+
+
+def test_a_node_that_never_answers_is_let_be_after_a_while(world: World) -> None:
+    asked: list[int] = []
+
+    def mute(frame: bytes) -> bytes:
+        asked.append(len(frame))
+        return wire.frame(b"")
+
+    world.plan = organisations.shared_plan(rounds=5)
+    for member in range(5):
+        world.restart(member, plan=world.plan)
+    world.nodes[node_of(7)] = mute
+    world.faults = [lambda p: [] if p.member == 7 else None]
+    _, rounds = world.run()
+    assert len(rounds) == 5
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize("server", ["semi_honest", "malicious"])

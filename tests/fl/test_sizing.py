@@ -21,7 +21,7 @@ def resolved(**overrides: Any) -> fl.Resolved:
 
 def mechanism(**overrides: Any) -> dp.DistributedMechanism | dp.CentralMechanism:
     found = resolved(**overrides).exposure.mechanism
-    assert found is not None
+    assert isinstance(found, dp.DistributedMechanism | dp.CentralMechanism)
     return found
 
 
@@ -73,7 +73,7 @@ def test_a_chance_to_wrap_makes_the_grid_finer(asked: dict[str, Any]) -> None:
         privacy = helpers.privacy(**asked, modulus_bits=12, wrap_probability=wrap)
         plan = helpers.plan(privacy=privacy, algorithm=algorithm)
         found = fl.resolve(plan, many, model=wide).exposure.mechanism
-        assert found is not None
+        assert isinstance(found, dp.DistributedMechanism | dp.CentralMechanism)
         return found.discretizer.granularity
 
     assert grid(1e-6) < 0.7 * grid(None)

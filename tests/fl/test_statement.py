@@ -226,3 +226,19 @@ def test_the_realised_noise_in_the_mean_is_what_the_statement_counts() -> None:
     means = steps[1:] - 0.5 * steps[:-1]  # the server optimizer's momentum taken out
     expected = (sigma_of(resolved) * 0.5) ** 2 * 40 / 26 / 40**2
     assert means.var() == pytest.approx(expected, rel=0.09)
+
+
+@pytest.mark.parametrize(
+    ("server", "words"), [("semi_honest", "one that follows"), ("malicious", "one that deviates")]
+)
+def test_the_statement_says_which_server_it_is_about(server: str, words: str) -> None:
+    told = statement(resolve(aggregation=helpers.secure(server=server)).exposure, None).assumptions
+    (about,) = [line for line in told if "the server of the server rows" in line]
+    assert words in about
+    assert f"server = {server}" in about
+
+
+@pytest.mark.parametrize("aggregation", [helpers.ideal(), helpers.secure()])
+def test_the_statement_says_that_test_data_are_public(aggregation: fl.Ideal | fl.Secure) -> None:
+    told = statement(resolve(aggregation=aggregation).exposure, None).assumptions
+    assert any("test data are public" in line for line in told)

@@ -1,0 +1,186 @@
+"""From plan files to a model: organisations' processes and the ServerApp, over sockets."""
+
+import contextlib
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fl
+from fl import datasets
+from fl.engines.client import serve_client
+from fl.engines.deployment import read_deployment
+from fl.engines.journal import Journal, Open
+from fl.engines.roster import collect, make_identity
+from fl.tree import sha256
+
+flower: Any = pytest.importorskip("fl.engines.flower")
+client_app: Any = pytest.importorskip("fl.engines.client_app")
+
+SIZES = (9, 6, 5)
+PLAN = """
+session = "three of us"
+roster = "roster.json"
+state = "state{who}"
+timeout = 60
+records = [9, 6, 5]
+classes = 2
+{own}
+[job]
+dataset = "ours"
+rounds = 2
+algorithm = "fedsgd"
+server = "malicious"
+graph = "complete"
+corrupt = 0.0
+dropout = 0.0
+mechanism = "skellam"
+unit = "record"
+record_sampling = 0.5
+against = "server"
+epsilon = 8.0
+delta = 1e-5
+clip_norm = 1.0
+seeded_secrets = true
+"""
+
+
+def ours() -> fl.FederatedDataset:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(20, 4)).astype(np.float32)
+    fields = {"x": x, "y": (x[:, 0] > 0).astype(np.int32)}
+    return fl.FederatedDataset.from_arrays(
+        fields, np.repeat(np.arange(3), SIZES), test=fields, num_classes=2, name="ours"
+    )
+
+
+def write(folder: Path) -> None:
+    """Three plans with keys and a roster that all signed, the server's, and data apart."""
+    data = ours()
+    keys = [make_identity(folder / f"{i}.key").hex() for i in range(3)]
+    collect([(f"org{i}", key) for i, key in enumerate(keys)]).write(folder / "roster.json")
+    (folder / "server.toml").write_text(PLAN.format(who="server", own=""))
+    for i in range(3):
+        own = f'member = {i}\nidentity = "{i}.key"\n'
+        (folder / f"{i}.toml").write_text(PLAN.format(who=i, own=own))
+        plan = read_deployment(folder / f"{i}.toml")
+        roster = plan.read_unsigned()
+        roster.signed(plan.read_identity(roster), plan.session_id(roster)).write(plan.roster)
+        put(folder / f"data{i}", data.client(i), None)
+    put(folder / "dataserver", {k: v[:0] for k, v in data.fields.items()}, data.test)
+
+
+def put(folder: Path, rows: Any, test: Any) -> None:
+    folder.mkdir()
+    count = len(rows["y"])
+    own = fl.FederatedDataset.from_arrays(rows, np.zeros(count, np.int64), num_clients=1, test=test)
+    datasets.to_npz(own, folder / "own.npz")
+
+
+class SocketGrid:
+    """Flower's Grid, whose nodes hand every message to the process at their socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.types: list[str] = []
+
+    def get_node_ids(self) -> list[int]:
+        return [10, 11, 12]
+
+    def send_and_receive(self, messages: Any, *, timeout: float) -> Iterator[Any]:
+        for number, message in enumerate(messages):
+            message.metadata.__dict__["_message_id"] = f"{message.metadata.message_type}{number}"
+            self.types.append(message.metadata.message_type)
+            path = self.folder / f"{message.metadata.dst_node_id - 10}.sock"
+            context: Any = SimpleNamespace(node_config={"socket": str(path)})
+            yield client_app.app(message, context)
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[None]:
+    """All three organisations answer."""
+    stop, threads = threading.Event(), []
+    for i in range(3):
+        plan = read_deployment(folder / f"{i}.toml")
+        keywords = {"data_dir": str(folder / f"data{i}"), "stop": stop}
+        threads.append(
+            threading.Thread(
+                target=serve_client, args=(plan, folder / f"{i}.sock"), kwargs=keywords
+            )
+        )
+        threads[-1].start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("_task_id", "_run_id", "_node_id"):  # set by Flower's own processes
+        monkeypatch.setattr(f"flwr.supercore.task_identity.TaskIdentity.{name}", 1)
+    write(tmp_path)
+    return tmp_path
+
+
+def test_plan_files_give_the_model_of_the_run_in_one_process(folder: Path) -> None:
+    config = {"plan": str(folder / "server.toml"), "data-dir": str(folder / "dataserver")}
+    grid = SocketGrid(folder)
+    with served(folder):
+        flower.main(grid, SimpleNamespace(run_config=config))
+        asked = len(grid.types)
+        flower.main(grid, SimpleNamespace(run_config=config))  # over already: nothing is asked
+    assert len(grid.types) == asked == 3 * (1 + 2 * 5)
+    summary = json.loads((folder / "stateserver" / "run" / "summary.json").read_text())
+    plan, model, data = read_deployment(folder / "server.toml").job.build(ours())
+    alone = fl.train(plan, model, data)
+    assert summary["model_sha256"] == sha256(alone.params)
+    assert summary["accuracy"] == alone.metrics["accuracy"]
+    assert summary["cost_by_stage"]["mask_input"]["client_seconds"] is None
+    with contextlib.closing(sqlite3.connect(folder / "state1" / "journal.sqlite")) as db:
+        assert db.execute("select round, attempt from charges").fetchall() == [(0, 0), (1, 0)]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from fl.engines.journal import Journal, Open
+journal = Journal(Path(sys.argv[1]), bytes(32))
+with journal.transaction():
+    journal.charge(0, 0)
+    journal.keep(Open(0, 0, b"state", b"asked", b"answer"))
+    assert journal.once(b"mask 0")
+with journal.transaction():
+    journal.charge(1, 0)
+    journal.keep(Open(1, 0, b"later", b"asked", b"answer"))
+    assert journal.once(b"mask 1")
+    os._exit(9)
+"""
+
+
+def test_a_journal_holds_all_of_a_request_or_nothing_when_its_process_is_killed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "journal.sqlite"
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert ended.returncode == 9
+    journal = Journal(path, bytes(32))
+    with journal.transaction():
+        assert journal.charges() == [(0, 0)]
+        assert journal.open_attempt() == Open(0, 0, b"state", b"asked", b"answer")
+        assert not journal.once(b"mask 0")
+        assert journal.once(b"mask 1")
+    pragmas = [journal._db.execute(f"pragma {name}").fetchone()[0]
+               for name in ("synchronous", "secure_delete", "journal_mode")]  # fmt: skip
+    journal.close()
+    assert pragmas == [3, 1, "delete"]  # on disk before the answer leaves, and no key left behind
