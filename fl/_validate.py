@@ -13,14 +13,15 @@ def number_fault(field: str, got: object, takes: str, ok: Callable[[Any], bool])
         return ()
     if isinstance(got, float) and math.isfinite(got) and ok(got):
         return ()
-    return (fault(field, got, takes),)
+    infinite = isinstance(got, float) and math.isinf(got)
+    return (fault(field, got, f"{takes}, finite" if infinite else takes),)
 
 
 def integer_fault(field: str, got: object, least: int, most: int = 2**63 - 1) -> tuple[str, ...]:
     """Returns a fault where `got` is not an integer from `least` to `most`."""
-    takes = (
-        f"an integer, at least {least}" if most == 2**63 - 1 else f"an integer, {least} to {most}"
-    )
+    takes = f"an integer, {least} to {most}"
+    if most == 2**63 - 1 and not (isinstance(got, int) and got > most):
+        takes = f"an integer, at least {least}"
     return number_fault(field, got, takes, lambda v: isinstance(v, int) and least <= v <= most)
 
 

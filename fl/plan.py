@@ -379,5 +379,5 @@ def _protocol_params(
         for size in range(sizes[0], sizes[1] + 1):
             secure.resized(params, size)  # a cohort of any such size must be possible
     except secure.ParamsError as error:
-        raise PlanError((f"aggregation: {error}",)) from error
+        raise PlanError((fault(error.field, error.got, error.takes),)) from error
     return params

@@ -14,6 +14,7 @@ from fl.algorithms.fedprox import fedprox
 from fl.algorithms.fedsgd import fedsgd
 from fl.algorithms.scaffold import scaffold
 from fl.algorithms.server_optimizers import fedadagrad, fedadam, fedavgm, fedyogi
+from fl.errors import fault
 from fl.types import Batch, PyTree
 
 # Federated averaging with this server optimizer, at the defaults of its paper.
@@ -66,6 +67,10 @@ class Recipe:
             *number_fault("mu", self.mu, "a number, at least 0", lambda v: v >= 0),
             *number_fault("control_scale", self.control_scale, positive, lambda v: v > 0),
         ]
+        for field, unused, only in (("mu", 0.0, "fedprox"), ("control_scale", 1.0, "scaffold")):
+            value = getattr(self, field)
+            if value != unused and self.name != only and self.name in ALGORITHMS:
+                found.append(fault(field, value, f"{unused}: it belongs to {only}"))
         if self.name in _ADAPTIVE and self.server_momentum:
             takes = f"0.0: {self.name} has its own"
             found += number_fault("server_momentum", self.server_momentum, takes, lambda v: v == 0)

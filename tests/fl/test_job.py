@@ -1,6 +1,7 @@
 """Jobs: strings and numbers that become a plan, or every fault at once."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,26 @@ def test_all_faults_are_listed_at_once() -> None:
     assert "model: got mlp; takes logistic | 2nn | cnn | cnn-lax | char-lstm | linear" in found
     assert "aggregation: got magic; takes plain | ideal | secure" in found
     assert f"dataset: got nosuch; takes {' | '.join(fl.datasets.DATASETS)}" in found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"mu": 0.5}, "mu: got 0.5; takes 0.0: it belongs to fedprox"),
+        ({"control_scale": 0.1}, "control_scale: got 0.1; takes 1.0: it belongs to scaffold"),
+        ({"epsilon": math.inf}, "epsilon: got inf; takes a number above 0, finite"),
+        ({"seed": 2**63}, f"seed: got {2**63}; takes an integer, 0 to {2**63 - 1}"),
+        ({"seed": -1}, "seed: got -1; takes an integer, at least 0"),
+    ],
+)
+def test_a_fault_says_what_would_do(wrong: dict[str, Any], says: str) -> None:
+    assert faults_of(job(**wrong)) == (says,)
+
+
+def test_one_client_is_too_few_for_a_protocol_and_the_fault_names_it() -> None:
+    plan, model, data = job(clients=1, corrupt=0.0, dropout=0.0).build()
+    with pytest.raises(fl.PlanError, match=r"^num_clients: got 1; takes an integer in 2"):
+        fl.resolve(plan, data, model=model)
 
 
 PRIVATE = ["mechanism", "against", "epsilon", "delta", "clip_norm"]
