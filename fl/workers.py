@@ -91,7 +91,7 @@ def _gather(payload: bytes, pipes: list[Connection], children: list[SpawnProcess
 
 
 def _ended(child: SpawnProcess) -> str:
-    child.join(timeout=5)
+    child.join(timeout=60)  # its pipe is closed, so it is on its way; a busy machine takes a while
     return f"ended with exit code {child.exitcode}; its own message is above"
 
 
