@@ -1,6 +1,8 @@
 """`python -m fl audit`: bounds beside claims in summary.json, report.html and on the terminal."""
 
+import contextlib
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,18 @@ def read(out: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_job_is_audited_under_the_protocol_and_its_run_is_kept(tmp_path, capsys):
-    out = tmp_path / "audit"
-    words = ["audit", str(job_file(tmp_path)), "--canaries", "8", "--out", str(out)]
-    assert main(words) == 0
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A job that was audited, and what was printed."""
+    folder, printed = tmp_path_factory.mktemp("audited"), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        words = ["audit", str(job_file(folder)), "--canaries", "8", "--out", str(folder / "run")]
+        assert main(words) == 0
+    return folder / "run", printed.getvalue()
+
+
+def test_a_job_is_audited_under_the_protocol_and_its_run_is_kept(audited):
+    out, shown = audited
     summary = read(out)
     assert summary["aggregation"] == "secure"
     assert summary["num_clients"] == 20
@@ -43,15 +53,14 @@ def test_a_job_is_audited_under_the_protocol_and_its_run_is_kept(tmp_path, capsy
     names = [one["name"] for one in summary["audit"]["detectors"]]
     assert "too little noise" in names
     for row in summary["privacy"]["rows"]:
-        audited = row["audited"]
-        assert audited["claimed"] == row["epsilon"]["worst_case"]["upper"]
-        assert audited["lower"] <= audited["claimed"]
-        assert audited["refuted"] is False
-        assert audited["estimate_label"] == "estimate, not a bound"
+        found = row["audited"]
+        assert found["claimed"] == row["epsilon"]["worst_case"]["upper"]
+        assert found["lower"] <= found["claimed"]
+        assert found["refuted"] is False
+        assert found["estimate_label"] == "estimate, not a bound"
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "audited &ge;" in page
     assert "confidence 95 %" in page
-    shown = capsys.readouterr().out
     assert "audited (95 %)" in shown
     assert "too little noise" in shown
 
@@ -106,10 +115,8 @@ def test_ideal_is_audited_as_secure_and_others_as_they_are():
     assert under_secure(plain) is plain
 
 
-def test_a_refuted_row_says_so_and_a_run_without_audit_has_no_column(tmp_path):
-    out = tmp_path / "audit"
-    assert main(["audit", str(job_file(tmp_path)), "--canaries", "4", "--out", str(out)]) == 0
-    summary = read(out)
+def test_a_refuted_row_says_so_and_a_run_without_audit_has_no_column(audited):
+    summary = read(audited[0])
     summary["privacy"]["rows"][0]["audited"] |= {"refuted": True, "lower": 4.3219}
     summary["audit"]["detectors"][0]["alarm"] = True
     page = render_report(summary, [])
