@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The command line: train, resume, report, datasets, privacy, audit; keygen, roster, deploy.
-=======
-"""The command line: train, resume, report, datasets, privacy; keygen, roster, deploy, client.
->>>>>>> main
+"""The command line: train, resume, report, datasets, privacy, audit, keygen, roster, deploy, client.
 
     python -m fl train --preset digits-demo
     python -m fl train --dataset mnist-writers --data-dir DATA
@@ -12,12 +8,8 @@
     python -m fl report RUN       write report.html again
     python -m fl datasets         list the data sets; --plot NAME draws who holds which labels
     python -m fl privacy --job job.toml   the privacy statement, without training
-<<<<<<< HEAD
     python -m fl audit RUN|JOB.toml   attack the plan with canaries: what leaks at least
-    python -m fl keygen | roster | deploy   across organisations: docs/deployment.md
-=======
     python -m fl keygen | roster | deploy | client   across organisations: docs/deployment.md
->>>>>>> main
 
 Several hosts: the same command on each with --coordinator ADDRESS:PORT --hosts N --host K, K = 0 on
 the one that keeps the run.
