@@ -1,4 +1,4 @@
-"""The command line: train, resume, report, datasets, privacy, audit, keygen, roster, deploy, client.
+"""The command line: one function for each command.
 
     python -m fl train --preset digits-demo
     python -m fl train --dataset mnist-writers --data-dir DATA
