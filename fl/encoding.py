@@ -126,6 +126,13 @@ class PrivateEncoding:
             total += self.mechanism.sample_share(rng)
         return {UPDATE: dp.wrap(total, self.mechanism.modulus_bits)}
 
+    def contribution(
+        self, segments: Mapping[str, NDArray[np.uint64]], rotation: dp.Rotation
+    ) -> NDArray[np.float64]:
+        """Returns what one client's segments add to the sum that `decode` divides; float64[d]."""
+        sent = dp.unwrap(segments[UPDATE], self.mechanism.modulus_bits)
+        return self._sized.decode(sent, rotation)
+
     def decode(
         self,
         sums: Mapping[str, NDArray[np.uint64]],

@@ -155,6 +155,7 @@ def encoded(
     for client, value in site.train(order, client_ids, clock):
         with clock("encode"):
             segments = encoding.encode(value, rotation, streams(plan, index, client))
+        site.sends(index, client, segments)
         yield client, segments
 
 
