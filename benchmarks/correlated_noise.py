@@ -38,7 +38,9 @@ RESULTS = Results("correlated_noise")
 MECHANISMS = ("none", "gaussian", "tree", "banded", "blt")
 
 
-def strategies(told: matrix.Participation) -> Mapping[str, Callable[[], matrix.Strategy]]:
+def strategies(
+    told: matrix.Participation, general: int
+) -> Mapping[str, Callable[[], matrix.Strategy]]:
     """What is compared for a participation; the numbers are bands and buffers."""
     n, b = told.rounds, told.separation
     bands = sorted({min(size, b) for size in (4, 16, 64, 256, b)})
@@ -49,7 +51,7 @@ def strategies(told: matrix.Participation) -> Mapping[str, Callable[[], matrix.S
     }
     for size in bands:
         found[f"banded-{size}"] = partial(matrix.banded, told, size)
-    if n <= 1024:
+    if n <= general:
         for size in sorted({min(16, b), min(64, b), *({b} if n <= 256 else set())}):
             found[f"banded-{size}-general"] = partial(matrix.banded, told, size, toeplitz=False)
     for buffers in (1, 2, 4, 8):
@@ -57,7 +59,7 @@ def strategies(told: matrix.Participation) -> Mapping[str, Callable[[], matrix.S
     return found
 
 
-def measure_errors(rounds: int, participations: int) -> None:
+def measure_errors(rounds: int, participations: int, general: int) -> None:
     """Adds the rows of one number of rounds and participations."""
     told = matrix.min_separation(rounds, rounds // participations, participations)
     place = f"errors/{rounds:04}/participations-{participations}"
@@ -73,7 +75,7 @@ def measure_errors(rounds: int, participations: int) -> None:
                                            "cpu_seconds": seconds})  # fmt: skip
             full = matrix.tree(told).full_errors(told)
             RESULTS.add(f"{place}/tree-honaker-full", full._asdict())
-    for name, make in strategies(told).items():
+    for name, make in strategies(told, general).items():
         begin = time.process_time()
         strategy = make()
         seconds = time.process_time() - begin
@@ -235,6 +237,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("errors", "accuracy"))
     parser.add_argument("--rounds", type=int, nargs="+", default=[64, 256, 1024, 4096])
+    parser.add_argument("--general", type=int, default=1024, metavar="ROUNDS",
+                        help="up to which all entries of the bands are free too")  # fmt: skip
     parser.add_argument("--data-dir")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--epsilons", type=float, nargs="+", default=None)
@@ -251,7 +255,7 @@ def main() -> None:
         for participations in (1, 8):
             done = f"errors/{rounds:04}/participations-{participations}/blt-8" in RESULTS.rows()
             if given.again or not done:
-                measure_errors(rounds, participations)
+                measure_errors(rounds, participations, given.general)
     show_errors(RESULTS.rows())
 
 
