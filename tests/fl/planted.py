@@ -144,9 +144,9 @@ def plan_for(name: str, mechanism: str) -> tuple[Plan, int]:
 def private(mechanism: str, epsilon: float) -> fl.Privacy:
     """What is claimed of a mechanism."""
     central = mechanism in fl.privacy.CENTRAL
-    coins = {"trials": 64} if mechanism == fl.privacy.COINS else {}
+    more = {fl.privacy.COINS: {"trials": 64}, "banded": {"bands": 2}}.get(mechanism, {})
     return helpers.privacy(
-        epsilon=epsilon, mechanism=mechanism, against="outsider" if central else "server", **coins
+        epsilon=epsilon, mechanism=mechanism, against="outsider" if central else "server", **more
     )
 
 
