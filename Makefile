@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 export XLA_FLAGS ?= --xla_cpu_multi_thread_eigen=false
 
-.PHONY: help demo test test-slow fuzz removed-checks lint bench bench-full docs package clean
+.PHONY: help demo test test-slow test-deploy fuzz removed-checks lint bench bench-full docs package clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -22,7 +22,11 @@ test: $(VENV)/.dev ## the whole suite except the slow tests, on every core
 	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' README.md docs/datasets.md secureagg dp fl
 
 test-slow: $(VENV)/.dev ## the tests marked slow
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n auto -m "slow and not deploy"
+
+QUICK ?=
+test-deploy: $(VENV)/.dev ## runs across organisations in Flower's real processes; QUICK=1 for a few minutes of it
+	$(BIN)/python -m pytest -m "deploy$(if $(QUICK), and not slow)" tests/deploy
 
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.fuzz ## secureagg's receive functions, coverage-guided, FUZZ_SECONDS=600 (Linux)
@@ -95,5 +99,5 @@ $(VENV)/.fuzz: $(VENV)/.made pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,test,lint,docs,package]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[data,report,deploy,test,lint,docs,package]'
 	touch $@

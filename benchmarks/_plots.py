@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 from benchmarks import rounds_to_target
 from benchmarks._results import Row
-from benchmarks.privacy_utility import OPEN, REFERENCE, beside_reference, grouped, percent
+from benchmarks.privacy_utility import (
+    ADVERSARIES,
+    OPEN,
+    REFERENCE,
+    beside_reference,
+    grouped,
+    percent,
+)
 from fl._plots import Plot, legend, svg
 from fl.sweep import Figure
 
@@ -18,6 +25,7 @@ COLOURS = ("#33393f", "#2f6690", "#d9a566", "#8a9a5b", "#b5483a", "#81b0c9", "#7
 GREY, RED = "#a9adb1", "#b5483a"
 FAMILIES = {
     REFERENCE: "central Gaussian", "skellam": "Skellam", "discrete_gaussian": "discrete Gaussian",
+    "poisson_binomial": "Poisson binomial",
 }  # fmt: skip
 STAGES = ("advertise_keys", "share_keys", "mask_input", "check_consistency", "unmask")
 
@@ -33,18 +41,18 @@ def _error(figure: Figure) -> float:
 
 
 def _accuracy(rows: Rows, name: str) -> Plot:
-    groups = {key: seeds for key, seeds in grouped(rows).items() if key[0] == name}
-    epsilons = sorted({key[1] for key in groups if key[1] is not None})
-    mechanisms = [m for m in dict.fromkeys(key[2] for key in groups) if m not in OPEN]
+    groups = _strongest(rows, name)
+    epsilons = sorted({epsilon for epsilon, _ in groups if epsilon is not None})
+    mechanisms = [m for m in dict.fromkeys(m for _, m in groups) if m not in OPEN]
     title = f"{name}: accuracy against epsilon"
-    if not any(len(seeds) > 1 and key[1] is not None for key, seeds in groups.items()):
+    if not any(len(seeds) > 1 and epsilon is not None for (epsilon, _), seeds in groups.items()):
         return Plot(title, "", "")
 
     def draw(axes: "Axes") -> None:
         for number, mechanism in enumerate(mechanisms):
             points = []
             for place, epsilon in enumerate(epsilons):
-                seeds = groups.get((name, epsilon, mechanism), {})
+                seeds = groups.get((epsilon, mechanism), {})
                 figure = percent([row["accuracy"] for row in seeds.values()])
                 if figure is not None:
                     shift = 0.6 * ((number + 0.5) / len(mechanisms) - 0.5)
@@ -56,7 +64,7 @@ def _accuracy(rows: Rows, name: str) -> Plot:
                     color=COLOURS[number % len(COLOURS)], label=words(mechanism),
                 )  # fmt: skip
         for mechanism, style in zip(OPEN, ("-", "--"), strict=True):
-            seeds = groups.get((name, None, mechanism), {})
+            seeds = groups.get((None, mechanism), {})
             if seeds:
                 mean = 100 * statistics.fmean(row["accuracy"] for row in seeds.values())
                 label = {"none": "no privacy", "clipped": "clipped, no noise"}[mechanism]
@@ -71,20 +79,33 @@ def _accuracy(rows: Rows, name: str) -> Plot:
     return Plot(title, caption, svg(title, draw, (4.6, 3.6)))
 
 
+def _strongest(rows: Rows, name: str) -> dict[tuple[float | None, str], dict[int, Row]]:
+    """By epsilon and mechanism, each against the strongest adversary it promises anything."""
+    return {
+        (epsilon, mechanism): seeds
+        for (dataset, epsilon, adversary, mechanism), seeds in grouped(rows).items()
+        if dataset == name and adversary == ADVERSARIES[0]
+    }
+
+
 def words(mechanism: str) -> str:
     """The name of a mechanism for a reader."""
     family, _, bits = mechanism.partition("-")
-    return FAMILIES.get(family, family) + (f", {bits} bits" if bits else "")
+    unit = "coins" if family == "poisson_binomial" else "bits"
+    return FAMILIES.get(family, family) + (f", {bits} {unit}" if bits else "")
 
 
 def _bits(rows: Rows, name: str) -> Plot:
     groups = grouped(rows)
     lines: dict[tuple[str, float], list[tuple[int, Figure]]] = {}
     for group in groups:
-        family, _, bits = group[2].partition("-")
-        difference = beside_reference(groups, group) if group[0] == name and bits else None
-        if difference is not None and group[1] is not None:
-            lines.setdefault((family, group[1]), []).append((int(bits), difference))
+        dataset, epsilon, adversary, mechanism = group
+        if dataset != name or adversary != ADVERSARIES[0] or epsilon is None:
+            continue
+        difference, row = beside_reference(groups, group), next(iter(groups[group].values()))
+        if difference is not None:
+            family = mechanism.partition("-")[0]
+            lines.setdefault((family, epsilon), []).append((row["bits"], difference))
     title = f"{name}: distributed minus central noise"
     if not lines:
         return Plot(title, "", "")

@@ -1,5 +1,6 @@
 """What secure aggregation's primitives take by themselves: the floor of what the protocol takes."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -9,7 +10,7 @@ import numpy as np
 
 import secureagg
 from secureagg import prg
-from secureagg._codec import word_dtype
+from secureagg._codec import pack_bits, unpack_bits, word_dtype
 from secureagg.primitives import agreement, is_signed, public_key
 
 
@@ -55,6 +56,21 @@ def _mask(segment: secureagg.Segment) -> float:
     streams = [(bytes([i] * 16), bytes(16), True) for i in range(8)]
     times = min(100, max(1, 3_000_000 // segment.length // 8))
     return rate(lambda: prg.accumulate(words, streams), times) / 8
+
+
+def packing(params: secureagg.Params) -> float:
+    """Seconds to pack a client's vector into bits and to unpack it: no primitive, but no choice."""
+    total = 0.0
+    for segment in params.segments:
+        bits, words = (
+            segment.modulus_bits,
+            np.zeros(segment.length, word_dtype(segment.modulus_bits)),
+        )
+        packed = pack_bits(words, bits)
+        times = min(100, max(1, 3_000_000 // segment.length // 8))
+        total += rate(functools.partial(pack_bits, words, bits), times)
+        total += rate(functools.partial(unpack_bits, packed, segment.length, bits), times)
+    return total
 
 
 def by_primitives(

@@ -1,9 +1,10 @@
 """Accuracy against epsilon: distributed noise at 12 to 20 bits, central noise, no privacy.
 
     python -m benchmarks.privacy_utility --data-dir DATA [--sets mnist-writers fashion-mnist ...]
-        [--mechanisms NAME ...] [--epsilons 2 8] [--seeds 0 1 2] [--again | --show]
+        [--mechanisms NAME ...] [--epsilons 2 8] [--against strongest outsider] [--seeds 0 1 2]
+        [--again | --show]
 
-A cell is one training run: data set, mechanism and bits, epsilon, seed. It is written to
+A cell is one training run: data set, mechanism and bits, epsilon, adversary, seed. It is written to
 results/privacy_utility.json when it is finished and not run again unless `--again` is given;
 `--show` prints what is there and trains nothing.
 
@@ -12,9 +13,11 @@ rounds, clipping, and clients that leave; SETS says what a smaller epsilon chang
 on the test data, for the data set and not for each row. Noise shares are sized for the worst case
 against the server: the fewest survivors, c of them colluding. "gaussian" is central noise of a
 trusted server whose worst case against the participants is the same epsilon: against the server
-itself it promises nothing. "clipped" bounds updates and adds no noise; "none" does neither. Bits
-are per coordinate on the wire: the grid is the finest whose sums fit, except with probability 1e-6
-a round.
+itself it promises nothing. These are the strongest adversaries of each; `--against outsider` sizes
+all noise for somebody who sees the released models only. "clipped" bounds updates and adds no
+noise; "none" does neither. Bits are per coordinate on the wire: the grid is the finest whose sums
+fit, except with probability 1e-6 a round. Rows whose bits are so few that no noise meets the target
+on any grid say that they are refused.
 
 Sums are taken by Ideal aggregation: modular sums of the very integers that Secure carries, which
 gives the same model bit for bit (tests/fl/test_aggregate.py). Intervals are Student's t over the
@@ -23,6 +26,7 @@ noise is taken seed by seed.
 """
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +38,7 @@ from benchmarks._results import Results, Row
 from fl import workers
 from fl.privacy import Privacy
 from fl.sweep import Figure, interval
+from fl.types import Mechanism
 
 WRAP = 1e-6
 BITS = (12, 14, 16, 18, 20)
@@ -49,17 +54,19 @@ class Set:
         epsilons: of the private rows.
         at: changes of the preset's fields at an epsilon, for its private rows.
         needs_data: files, from --data-dir.
+        delta: in place of the preset's, where that is not well below one over the clients.
     """
 
     epsilons: tuple[float, ...]
     at: Mapping[float, Mapping[str, Any]] = field(default_factory=dict)
     needs_data: bool = True
+    delta: float | None = None
 
 
 SETS = {
     "digits": Set((1.0, 2.0, 4.0, 8.0), needs_data=False),
     "mnist-writers": Set((2.0, 8.0), at={2.0: {"rounds": 30}}),
-    "fashion-mnist": Set((2.0, 8.0)),
+    "fashion-mnist": Set((2.0, 8.0), delta=1e-4),
     "heart-disease": Set((0.5, 2.0, 8.0)),
     "wisdm": Set((8.0,)),
     "adult": Set((1.0, 4.0)),
@@ -89,6 +96,8 @@ PRIVATE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 OPEN = ("none", "clipped")
 MECHANISMS = (*OPEN, *PRIVATE)
+# The strongest adversary that a mechanism promises anything against, or a weaker one for all.
+ADVERSARIES = ("strongest", "outsider")
 DEFAULT = (
     *(*OPEN, REFERENCE), *(f"skellam-{bits}" for bits in (16, 18, 20)),
     *(f"discrete_gaussian-{bits}" for bits in (16, 18, 20)), "poisson_binomial-16",
@@ -103,11 +112,14 @@ class Cell:
     mechanism: str
     epsilon: float | None
     seed: int
+    adversary: str = ADVERSARIES[0]
 
     @property
     def key(self) -> str:
         """Its name in the results."""
         asked = "open" if self.epsilon is None else f"epsilon-{self.epsilon:g}"
+        if self.adversary != ADVERSARIES[0]:
+            asked += f"-{self.adversary}"
         return f"{self.dataset}/{asked}/{self.mechanism}/seed-{self.seed}"
 
     @property
@@ -125,12 +137,14 @@ class Cell:
         preset = self.preset
         job = replace(
             preset, aggregation="ideal", server=None, seed=self.seed, eval_every=preset.rounds,
-            data_dir=data_dir, report_deltas=(),
+            data_dir=data_dir, report_deltas=(), delta=SETS[self.dataset].delta or preset.delta,
         )  # fmt: skip
         if self.mechanism in PRIVATE:
             asked = {"epsilon": self.epsilon, **PRIVATE[self.mechanism]}
             changes = SETS[self.dataset].at.get(self.epsilon or 0.0, {})
             job = replace(job, **asked, **changes)
+            if self.adversary != ADVERSARIES[0]:
+                job = replace(job, against=self.adversary)
             return replace(job, eval_every=job.rounds)
         # A bound that no update reaches leaves them as they are.
         bound = job.clip_norm if self.mechanism == "clipped" else 1e4
@@ -144,24 +158,34 @@ def cells_of(given: argparse.Namespace) -> list[Cell]:
         for seed in given.seeds:
             for mechanism in given.mechanisms:
                 wanted = given.epsilons or SETS[name].epsilons
-                epsilons = wanted if mechanism in PRIVATE else (None,)
-                found += [Cell(name, mechanism, epsilon, seed) for epsilon in epsilons]
+                if mechanism in PRIVATE:
+                    found += [
+                        Cell(name, mechanism, epsilon, seed, adversary)
+                        for adversary in given.against
+                        for epsilon in wanted
+                    ]
+                else:
+                    found.append(Cell(name, mechanism, None, seed))
     return [cell for cell in found if cell.exists]
 
 
 def run(cell: Cell, data_dir: str | None) -> Row:
     """Trains; returns the row."""
     plan, model, data = cell.job(data_dir).build()
-    resolved = fl.resolve(plan, data, model=model)
+    row: Row = {**dataclasses.asdict(cell), "clients": data.num_clients, "rounds": plan.rounds}
+    privacy = plan.privacy
+    try:
+        resolved = fl.resolve(plan, data, model=model)
+    except fl.PlanError as error:
+        if not isinstance(privacy, Privacy) or privacy.modulus_bits is None:
+            raise
+        return {**row, "bits": privacy.modulus_bits, "refused": str(error)}
     begin = time.process_time()
     trained = fl.train(plan, model, data)
-    row: Row = {
-        "dataset": cell.dataset, "mechanism": cell.mechanism, "epsilon": cell.epsilon,
-        "seed": cell.seed, "accuracy": trained.metrics["accuracy"],
-        "loss": trained.metrics["loss"], "clients": data.num_clients, "rounds": plan.rounds,
+    row |= {
+        "accuracy": trained.metrics["accuracy"], "loss": trained.metrics["loss"],
         "parameters": resolved.messages.dim, "cpu_seconds": round(time.process_time() - begin, 1),
     }  # fmt: skip
-    privacy = plan.privacy
     if not isinstance(privacy, Privacy):
         return row
     stated = next(r for r in resolved.privacy.rows if r.adversary == privacy.against)
@@ -177,9 +201,7 @@ def run(cell: Cell, data_dir: str | None) -> Row:
     }  # fmt: skip
 
 
-def grid(
-    mechanism: dp.DistributedMechanism | dp.PoissonBinomialMechanism | dp.CentralMechanism,
-) -> Row:
+def grid(mechanism: Mechanism) -> Row:
     """What becomes of a vector before it is noised, or before coins are tossed."""
     if isinstance(mechanism, dp.PoissonBinomialMechanism):
         return {"coins": mechanism.trials, "largest_bias": mechanism.linf * 2.0**-24}
@@ -190,21 +212,28 @@ def grid(
     }
 
 
-Groups = dict[tuple[str, float | None, str], dict[int, Row]]
+Group = tuple[str, float | None, str, str]  # data set, epsilon, adversary, mechanism
+Groups = dict[Group, dict[int, Row]]
 
 
 def grouped(rows: Mapping[str, Row]) -> Groups:
-    """Rows by data set, epsilon and mechanism, then by seed, in the order of the tables above."""
+    """Trained rows by data set, epsilon and mechanism, then by seed, in the tables' order."""
     found: Groups = {}
     for row in rows.values():
-        group = (row["dataset"], row["epsilon"], row["mechanism"])
-        found.setdefault(group, {})[row["seed"]] = row
+        if "refused" in row:
+            continue
+        found.setdefault(group_of(row), {})[row["seed"]] = row
 
-    def order(group: tuple[str, float | None, str]) -> tuple[int, float, int]:
-        name, epsilon, mechanism = group
-        return (list(SETS).index(name), epsilon or 0.0, MECHANISMS.index(mechanism))
+    def order(group: Group) -> tuple[int, int, float, int]:
+        name, epsilon, adversary, mechanism = group
+        places = list(SETS).index(name), ADVERSARIES.index(adversary), MECHANISMS.index(mechanism)
+        return (places[0], places[1], epsilon or 0.0, places[2])
 
     return {group: found[group] for group in sorted(found, key=order)}
+
+
+def group_of(row: Row) -> Group:
+    return (row["dataset"], row["epsilon"], row["adversary"], row["mechanism"])
 
 
 def percent(values: Sequence[float]) -> Figure | None:
@@ -212,10 +241,10 @@ def percent(values: Sequence[float]) -> Figure | None:
     return interval([100 * value for value in values]) if len(values) > 1 else None
 
 
-def beside_reference(groups: Groups, group: tuple[str, float | None, str]) -> Figure | None:
+def beside_reference(groups: Groups, group: Group) -> Figure | None:
     """Accuracy minus that of central noise at the same epsilon, seed by seed, in points."""
-    name, epsilon, mechanism = group
-    central = groups.get((name, epsilon, REFERENCE), {})
+    name, epsilon, adversary, mechanism = group
+    central = groups.get((name, epsilon, adversary, REFERENCE), {})
     rows = groups[group]
     both = sorted(rows.keys() & central.keys())
     if mechanism == REFERENCE or len(both) < 2:
@@ -227,11 +256,11 @@ def table(rows: Mapping[str, Row], sets: Sequence[str]) -> str:
     """One line for each data set, epsilon and mechanism."""
     groups = grouped(rows)
     lines = [
-        f"{'data set':15}{'epsilon':>8} {'mechanism':21}{'seeds':>5}{'accuracy, % [95 %]':>24}"
-        f"{'minus central, points':>26}{'bits':>6}{'noise':>8}"
+        f"{'data set':14}{'epsilon':>8} {'against':13}{'mechanism':21}{'seeds':>5}"
+        f"{'accuracy, % [95 %]':>24}{'minus central, points':>26}{'bits':>6}{'noise':>8}"
     ]
     for group, by_seed in groups.items():
-        name, epsilon, mechanism = group
+        name, epsilon, _, mechanism = group
         if name not in sets:
             continue
         one = next(iter(by_seed.values()))
@@ -241,11 +270,17 @@ def table(rows: Mapping[str, Row], sets: Sequence[str]) -> str:
         beside = "" if difference is None else text(difference, sign=True)
         bits, noise = one.get("bits", ""), one.get("noise_multiplier")
         lines.append(
-            f"{name:15}{'' if epsilon is None else f'{epsilon:g}':>8} {mechanism:21}"
+            f"{name:14}{'' if epsilon is None else f'{epsilon:g}':>8}"
+            f" {one.get('against', ''):13}{mechanism:21}"
             f"{len(by_seed):5}{mean:>24}{beside:>26}{bits:>6}"
             f"{'' if noise is None else f'{noise:.3f}':>8}"
         )
-    return "\n".join(lines)
+    refused = {group_of(row) for row in rows.values() if "refused" in row}
+    return "\n".join([
+        *lines,
+        *(f"{name:14}{epsilon:>8g} {adversary:13}{mechanism:21}refused: no noise meets it"
+          for name, epsilon, adversary, mechanism in sorted(refused) if name in sets),
+    ])  # fmt: skip
 
 
 def text(figure: Figure, *, sign: bool = False) -> str:
@@ -260,6 +295,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=[*SETS], default=["digits"])
     parser.add_argument("--mechanisms", nargs="+", choices=MECHANISMS, default=DEFAULT)
     parser.add_argument("--epsilons", nargs="+", type=float)
+    parser.add_argument("--against", nargs="+", choices=ADVERSARIES, default=["strongest"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data-dir")
     parser.add_argument("--again", action="store_true", help="run finished cells once more")
@@ -276,7 +312,8 @@ def main() -> None:
                 continue
             row = run(cell, given.data_dir)
             results.add(cell.key, row)
-            print(f"{cell.key}: {row['accuracy']:.2%}, {row['cpu_seconds']} CPU s", flush=True)
+            said = f"{row['accuracy']:.2%}" if "accuracy" in row else row["refused"]
+            print(f"{cell.key}: {said}", flush=True)
     print(table(results.rows(), given.sets))
 
 

@@ -141,6 +141,12 @@ def section_html(section: Section, plots: Sequence[Plot], rows: _plots.Rows) -> 
     )
 
 
+def on_white(svg: str) -> str:
+    """For pages of any colour."""
+    end = svg.index(">") + 1
+    return f'{svg[:end]}\n<rect width="100%" height="100%" fill="#ffffff"/>{svg[end:]}'
+
+
 def runs_html(runs: Sequence[tuple[str, dict[str, dict[str, object]]]]) -> str:
     """Machines and versions, one line per run and benchmark."""
     found = ""
@@ -176,7 +182,7 @@ def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     for file, key in README.items():
         if key in drawn:
-            (PICTURES / file).write_text(drawn[key].svg, encoding="utf-8")
+            (PICTURES / file).write_text(on_white(drawn[key].svg), encoding="utf-8")
             print(PICTURES / file)
 
 

@@ -44,7 +44,7 @@ class Setting(NamedTuple):
 
 ROWS = {
     "2nn-iid": Setting("2nn", "iid", 1, 0.97, (87,), 0.1, 300),
-    "2nn-shards": Setting("2nn", "shards:2", 1, 0.97, (664,), 0.05, 1500),
+    "2nn-shards": Setting("2nn", "shards:2", 1, 0.97, (664,), 0.1, 1500),
     "cnn-iid": Setting("cnn", "iid", 5, 0.99, (20, 18), 0.1, 60),
     "cnn-shards": Setting("cnn", "shards:2", 5, 0.99, (229, 206), 0.05, 500),
 }

@@ -44,7 +44,7 @@ import optax
 import dp
 import fl
 import secureagg
-from benchmarks._primitives import by_primitives, rates_of
+from benchmarks._primitives import by_primitives, packing, rates_of
 from benchmarks._results import Results, Row
 from fl import workers
 from fl.group import Group
@@ -201,17 +201,20 @@ def secure_row(name: str, given: argparse.Namespace) -> Row:
     return {
         "ideal": ideal, "secure": secure, "clients": clients, "degree": params.degree,
         "dim": sum(segment.length for segment in params.segments), "primitives": floor,
-        "predicted": foreseen, "over_primitives": (secure - ideal) / floor,
-        "over_predicted": (secure - ideal) / foreseen,
+        "packing": clients * packing(params), "predicted": foreseen,
+        "over_primitives": (secure - ideal) / floor, "over_predicted": (secure - ideal) / foreseen,
     }  # fmt: skip
 
 
 def secure_text(name: str, row: Row) -> str:
-    extra = 1e3 * (row["secure"] - row["ideal"]) / row["clients"]
+    scale = 1e3 / row["clients"]
+    extra = scale * (row["secure"] - row["ideal"])
     return (
         f"{name}: Ideal {row['ideal']:.3f}, Secure {row['secure']:.3f} CPU s per round, d ="
         f" {row['dim']:,}, {row['degree']} neighbours: {extra:.2f} ms per client more,"
-        f" {row['over_primitives']:.2f}x the primitives, {row['over_predicted']:.2f}x predicted"
+        f" {row['over_primitives']:.2f}x the primitives ({scale * row['primitives']:.2f}"
+        f" ms), {row['over_predicted']:.2f}x predicted; bits packed and unpacked:"
+        f" {scale * row['packing']:.2f} ms"
     )
 
 

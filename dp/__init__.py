@@ -68,7 +68,7 @@ from dp.errors import (
     SurvivorsError,
     UnsupportedEventError,
 )
-from dp.estimates import OneShotEstimate, estimate_one_shot
+from dp.estimates import NOT_A_BOUND, OneShotEstimate, estimate_one_shot
 from dp.events import (
     ComposedEvent,
     DiscreteGaussianEvent,
@@ -109,6 +109,7 @@ from dp.samplers import binomial, discrete_gaussian, discrete_laplace, skellam, 
 
 __all__ = [
     "MAX_MODULUS_BITS",
+    "NOT_A_BOUND",
     "BitMechanism",
     "BudgetError",
     "CalibrationError",

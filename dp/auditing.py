@@ -79,13 +79,16 @@ class ManyRunAudit:
 def audit_one_run(
     scores: ArrayLike, present: ArrayLike, *, guesses: int, delta: float, significance: float
 ) -> OneRunAudit:
-    """Guesses "present" for the highest scores and "absent" for the lowest, and counts.
+    """Guesses "present" above a middle and "absent" below it, furthest scores first, and counts.
+
+    The middle is that of the means of the two clusters into which the scores fall best; it reads
+    no coin.
 
     Args:
         scores: float[m], one per canary, from the output and from what is independent of the
             coins, such as the canaries' directions.
         present: bool[m], the coins: fair and independent of each other and of all else.
-        guesses: r, chosen before the scores are seen; ceil(r / 2) for "present".
+        guesses: r, chosen before the scores are seen.
         delta: in [0, 1).
         significance: chance that the bound exceeds the truth, in (0, 1).
 
@@ -97,10 +100,23 @@ def audit_one_run(
     if coins.shape != found.shape or coins.dtype != np.bool_:
         raise ParameterError("present", f"{coins.dtype}{list(coins.shape)}", f"bool[{found.size}]")
     guesses = _validate.integer("guesses", guesses, 1, found.size)
-    order = np.argsort(found, kind="stable")
-    low = guesses // 2
-    correct = int((~coins[order[:low]]).sum() + coins[order[found.size - (guesses - low) :]].sum())
+    distances = found - _middle(found)
+    guessed = np.argsort(-np.abs(distances), kind="stable")[:guesses]
+    correct = int((coins[guessed] == (distances[guessed] > 0.0)).sum())
     return one_run_bound(found.size, guesses, correct, delta=delta, significance=significance)
+
+
+def _middle(scores: FloatArray) -> float:
+    """Midpoint of the means of the two clusters with the least sum of squares within."""
+    ordered = np.sort(scores)
+    count = np.arange(1, ordered.size)
+    if not count.size:
+        return 0.0
+    low = np.cumsum(ordered)[:-1] / count
+    high = np.cumsum(ordered[::-1])[:-1][::-1] / (ordered.size - count)
+    between = count * (ordered.size - count) * (high - low) ** 2  # what the split explains
+    best = int(np.argmax(between))
+    return 0.5 * float(low[best] + high[best])
 
 
 def one_run_bound(

@@ -1,4 +1,4 @@
-"""The command line: train, resume, report, datasets, privacy; keygen, roster, deploy.
+"""The command line: train, resume, report, datasets, privacy; keygen, roster, deploy, client.
 
     python -m fl train --preset digits-demo
     python -m fl train --dataset mnist-writers --data-dir DATA
@@ -8,7 +8,7 @@
     python -m fl report RUN       write report.html again
     python -m fl datasets         list the data sets; --plot NAME draws who holds which labels
     python -m fl privacy --job job.toml   the privacy statement, without training
-    python -m fl keygen | roster | deploy   across organisations: docs/deployment.md
+    python -m fl keygen | roster | deploy | client   across organisations: docs/deployment.md
 
 Several hosts: the same command on each with --coordinator ADDRESS:PORT --hosts N --host K, K = 0 on
 the one that keeps the run.
@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "privacy": _privacy,
         "keygen": commands.keygen,
         "roster": commands.roster,
+        "client": commands.client,
         "deploy": lambda rest: commands.deploy(rest, _job),
     }
     if command in ("-h", "--help"):

@@ -7,6 +7,8 @@ those of the run's store. See `docs/privacy.md`, "Release limit".
 from collections.abc import Sequence
 
 import dp
+from fl.correlated import CorrelatedNoise
+from fl.encoding import Noise
 from fl.privacy import RELATION, Exposure, Privacy
 from fl.statement import Statement, so_far, statement
 from fl.store import Store
@@ -20,9 +22,16 @@ class Books:
             their noise and resume as often as asked.
     """
 
-    def __init__(self, exposure: Exposure, num_clients: int, store: Store) -> None:
+    def __init__(
+        self,
+        exposure: Exposure,
+        num_clients: int,
+        store: Store,
+        noise: CorrelatedNoise | None = None,
+    ) -> None:
         self._exposure = exposure
         self._store = store
+        self._noise = noise
         self._unattested: set[tuple[int, int]] = set()
         self.ledger: dp.Ledger | None = None
         if isinstance(exposure.privacy, Privacy) and not exposure.seeded_secrets:
@@ -50,11 +59,43 @@ class Books:
         self._store.charge(round_index, attempt, clients)
 
     def release(self, round_index: int, attempt: int, survivors: Sequence[int]) -> None:
-        """Commits a release, before there is a sum."""
-        self._store.release(round_index, attempt, survivors)
+        """Commits a release, before there is a sum, and with it that its noise is drawn."""
+        state = None
+        if self._noise is not None:
+            self._noise.release(round_index)
+            state = self._noise.to_bytes()
+        self._store.release(round_index, attempt, survivors, state)
         self._unattested.add((round_index, attempt))
         if self.ledger is not None:
             self._record(self.ledger, round_index, attempt, survivors)
+
+    @property
+    def correlated(self) -> Noise | None:
+        """Gives the noise of the last release, once; None where rounds have noise of their own."""
+        return None if self._noise is None else self._noise.take
+
+    def end(self, round_index: int) -> bytes | None:
+        """Ends a round; returns the state of the noise where the round released nothing."""
+        if self._noise is None:
+            return None
+        return self._noise.to_bytes() if self._noise.end(round_index) else None
+
+    def restore(self, next_round: int) -> bool:
+        """Takes the noise up where it was left; whether it says that `next_round` is lost.
+
+        Its noise was drawn by an attempt that did not finish, so the sum may have been seen: the
+        round counts as released and is not run again. Seeded noise is drawn again instead.
+
+        Raises:
+            StoreError: the store does not hold the state.
+        """
+        if self._noise is None:
+            return False
+        lost = not self._exposure.seeded_secrets and self._store.has_noise(next_round)
+        last = next_round if lost else next_round - 1
+        if last >= 0:
+            self._noise.load(self._store.noise(last))
+        return lost
 
     def attest(self, round_index: int, attempt: int, attestation: bytes) -> None:
         """Keeps what witnesses signed of a release."""

@@ -137,6 +137,14 @@ class Cohort:
             return np.sort(order[positions]).astype(np.int64)
         return _history(self, num_clients, seed).members(round_index)
 
+    def separation(self, num_clients: int) -> int:
+        """Returns how many rounds lie from one participation of a client to its next, at least."""
+        if self.kind == "separated":
+            return self.limit or 1
+        if self.kind == "cyclic":  # everybody else has a turn in between
+            return num_clients // self.count(num_clients)
+        return 1
+
     def max_participations(self, rounds: int, num_clients: int) -> int:
         """Returns in how many of `rounds` rounds one client takes part at most.
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dp
-from fl.types import FloatVector, Purpose, RandomBytes, seed_bytes
+from fl.types import FloatVector, Mechanism, Purpose, RandomBytes, seed_bytes
 
 UPDATE, WEIGHT, CLIPPED = "update", "weight", "clipped"
 # Without noise the grid costs bytes alone: 2^18 steps per max_norm keep rounding far below training
@@ -22,6 +22,7 @@ UPDATE, WEIGHT, CLIPPED = "update", "weight", "clipped"
 _STEPS_PER_NORM = 2**18
 _ROUNDING_BIAS, _MAX_TRIES = math.exp(-0.5), 32  # utility alone, at this step size hardly any
 
+Noise = Callable[[], NDArray[np.int64]]  # what the server adds to the sum of a round, once
 Streams = Callable[[Purpose], RandomBytes]  # one party's byte source for one purpose and round
 
 
@@ -61,6 +62,14 @@ class Mean(NamedTuple):
     counts: Mapping[str, int]
 
 
+def rotation_of(encoding: "Encoding", dim: int, seed: int, round_index: int) -> dp.Rotation:
+    """Returns the rotation of a round; correlated noise cancels only where all rounds share one."""
+    correlated = isinstance(encoding, PrivateEncoding) and isinstance(
+        encoding.mechanism, dp.matrix.CorrelatedMechanism
+    )
+    return round_rotation(dim, seed, 0 if correlated else round_index)
+
+
 def round_rotation(dim: int, seed: int, round_index: int) -> dp.Rotation:
     """Returns the public rotation of a round; its signs need no secrecy, only independence."""
     return dp.Rotation.from_seed(dim, seed_bytes(seed, Purpose.ROTATION, round_index))
@@ -75,7 +84,7 @@ class PrivateEncoding:
         denominator: what the sum is divided by: the clients invited, or the records expected.
     """
 
-    mechanism: dp.DistributedMechanism | dp.PoissonBinomialMechanism | dp.CentralMechanism
+    mechanism: Mechanism
     denominator: float
 
     @property
@@ -117,14 +126,24 @@ class PrivateEncoding:
             total += self.mechanism.sample_share(rng)
         return {UPDATE: dp.wrap(total, self.mechanism.modulus_bits)}
 
+    def contribution(
+        self, segments: Mapping[str, NDArray[np.uint64]], rotation: dp.Rotation
+    ) -> NDArray[np.float64]:
+        """Returns what one client's segments add to the sum that `decode` divides; float64[d]."""
+        sent = dp.unwrap(segments[UPDATE], self.mechanism.modulus_bits)
+        return self._sized.decode(sent, rotation)
+
     def decode(
         self,
         sums: Mapping[str, NDArray[np.uint64]],
         rotation: dp.Rotation,
         invited: int,
         streams: Streams,
+        correlated: Noise | None = None,
     ) -> Mean:
         """Returns sum / denominator, after central noise where the mechanism adds it.
+
+        `correlated` gives the round's noise where that depends on other rounds.
 
         The denominator is public: dividing by the survivors would make the noise depend on them.
         """
@@ -132,6 +151,10 @@ class PrivateEncoding:
         total = dp.unwrap(sums[UPDATE], self.mechanism.modulus_bits)
         if isinstance(self.mechanism, dp.CentralMechanism):
             total = total + self.mechanism.sample_noise(streams(Purpose.CENTRAL_NOISE))
+        elif isinstance(self.mechanism, dp.matrix.CorrelatedMechanism):
+            if correlated is None:
+                raise TypeError("a sum without its noise")  # is never released
+            total = total + correlated()
         return Mean(self._sized.decode(total, rotation) / self.denominator, {})
 
 
@@ -198,9 +221,10 @@ class UnnoisedEncoding:
         rotation: dp.Rotation,
         invited: int,
         streams: Streams,
+        correlated: Noise | None = None,
     ) -> Mean:
         """Returns sum / total weight."""
-        del invited, streams
+        del invited, streams, correlated
         counts = {"clipped_clients": int(sums[CLIPPED][0])}
         weight = int(sums[WEIGHT][0]) / self.max_weight
         if weight == 0:

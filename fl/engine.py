@@ -59,7 +59,7 @@ class InProcess:
             self._group.tell(order.to_bytes())
         outcome = attempt_round(
             self._resolved, self._site, order, self._group,
-            lambda survivors: books.release(index, attempt, survivors), clock,
+            lambda survivors: books.release(index, attempt, survivors), clock, books.correlated,
         )  # fmt: skip
         if outcome is None:
             raise AssertionError("process 0 always has the outcome")

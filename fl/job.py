@@ -55,7 +55,7 @@ class Job:
     cohort: str = "full"
     """full | cyclic:N (or N) | fixed:N:PARTICIPATIONS | separated:N:GAP | poisson:PROBABILITY."""
     algorithm: str = "fedavg"
-    """fedavg | fedprox | scaffold | fedsgd | fedavgm | fedadagrad | fedadam | fedyogi."""
+    """fedavg | fedprox | scaffold | fedsgd | fedavgm | fedadagrad | fedadam | fedyogi | dp_ftrl."""
     batch_size: int | None = None
     """Examples per local step; None for full batches."""
     local_epochs: int = 1
@@ -87,7 +87,12 @@ class Job:
     simulate_dropout: str | None = None
     """STAGE:RATE,...: clients leave at these stages, drawn from the run seed."""
     mechanism: str | None = None
-    """skellam | discrete_gaussian | poisson_binomial (of the clients) | gaussian (central)."""
+    """skellam | discrete_gaussian | poisson_binomial (of the clients) | gaussian | tree | banded |
+    blt (central)."""
+    bands: int | None = None
+    """With --mechanism banded: diagonals; None for a client's separation, 64 at most."""
+    buffers: int | None = None
+    """With --mechanism blt: noise vectors that the server keeps; None for 4."""
     trials: int | None = None
     """With --mechanism poisson_binomial: coins of one client in each coordinate."""
     unit: str = "client"
@@ -221,6 +226,8 @@ class Job:
             spare_releases=self.spare_releases,
             report_deltas=self.report_deltas,
             record_sampling=self.record_sampling,
+            bands=self.bands,
+            buffers=self.buffers,
             trials=self.trials,
             modulus_bits=self.modulus_bits,
             wrap_probability=self.wrap_probability,

@@ -129,9 +129,8 @@ def _private_faults(privacy: Privacy, aggregation: Aggregation) -> list[str]:
     central = privacy.mechanism in CENTRAL
     if isinstance(aggregation, Plain):
         if privacy.mechanism in DISTRIBUTED:
-            found.append(
-                fault("mechanism", privacy.mechanism, "under Plain a central one: gaussian")
-            )
+            takes = f"under Plain a central one: {' | '.join(CENTRAL)}"
+            found.append(fault("mechanism", privacy.mechanism, takes))
     elif privacy.against == "server" and not integer_fault("", aggregation.security_bits, 0, 128):
         failure = 2.0**-aggregation.security_bits
         if isinstance(privacy.delta, float) and 0 < privacy.delta <= failure:
@@ -229,6 +228,9 @@ def _cohort_faults(plan: Plan, num_clients: int) -> list[str]:
     if not plan.cohort.secret:
         return found
     privacy, masked = plan.privacy, plan.aggregation
+    if isinstance(privacy, Privacy) and privacy.correlated:
+        takes = "a public one: secret coins gain nothing where noise is correlated"
+        found.append(fault("cohort", str(plan.cohort), takes))
     if isinstance(privacy, Privacy) and privacy.spare_releases:
         takes = "0: a secret cohort that is drawn again is another release"
         found.append(fault("spare_releases", privacy.spare_releases, takes))
@@ -318,7 +320,7 @@ def _derive(plan: Plan, data: FederatedDataset, messages: Raveler) -> Resolved:
     )
     summands = _summands(plan, data.sizes, invited, sizes[1])
     encoding, noise_multiplier, exposure = sized(
-        plan.privacy, plan.aggregation, messages.dim, summands, exposure
+        plan.privacy, plan.aggregation, messages.dim, summands, exposure, num_clients
     )
     params = None
     if masked is not None and encoding is not None:

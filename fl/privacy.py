@@ -12,11 +12,13 @@ import dp
 from fl._validate import choice_fault, integer_fault, number_fault
 from fl.cohort import SIZE_FAILURE, Cohort, full
 from fl.errors import fault
+from fl.types import Mechanism
 
 ADVERSARIES = ("server", "participants", "outsider")
 COINS = "poisson_binomial"
 DISTRIBUTED = ("skellam", "discrete_gaussian", COINS)
-CENTRAL = ("gaussian",)
+CORRELATED = ("tree", "banded", "blt")
+CENTRAL = ("gaussian", *CORRELATED)
 Distributed = dp.DistributedMechanism | dp.PoissonBinomialMechanism
 RELATION = dp.NeighboringRelation.ZERO_OUT
 UNITS = ("client", "record")
@@ -41,8 +43,9 @@ class Privacy:
         delta: of every row.
         clip_norm: l2 bound C on one unit's message.
         mechanism: "skellam" or "discrete_gaussian" (shares added by the clients),
-            "poisson_binomial" (coins tossed by the clients in place of their values), or "gaussian"
-            (added by the server after the sum; exact integers on the rounding grid).
+            "poisson_binomial" (coins tossed by the clients in place of their values), or noise that
+            the server adds after the sum, exact integers on the rounding grid: "gaussian", or
+            correlated over rounds, "tree", "banded" or "blt" (see `dp.matrix`).
         spare_releases: releases that a client grants beyond its scheduled participations, for
             rounds that are run again after a crash.
         report_deltas: further deltas at which rows are printed; they calibrate nothing.
@@ -56,6 +59,9 @@ class Privacy:
             None for a grid that widens the norm bound by one per cent, in as many bits as it needs.
         wrap_probability: with which a round's sum of honest vectors may wrap, from 2^-100 to 1/2: a
             matter of utility, which saves bits. None for sums that cannot.
+        bands: "banded" only: diagonals of the strategy; the server keeps one noise vector less.
+            None for as many as rounds from one participation of a client to the next, 64 at most.
+        buffers: "blt" only: noise vectors that the server keeps, 1 to 12; None for 4.
     """
 
     unit: str
@@ -71,6 +77,13 @@ class Privacy:
     trials: int | None = None
     modulus_bits: int | None = None
     wrap_probability: float | None = None
+    bands: int | None = None
+    buffers: int | None = None
+
+    @property
+    def correlated(self) -> bool:
+        """Whether the noise of a round depends on that of others."""
+        return self.mechanism in CORRELATED
 
     @property
     def samples_records(self) -> bool:
@@ -106,7 +119,23 @@ class Privacy:
             *self._sampling_faults(),
             *self._coin_faults(),
             *self._modulus_faults(),
+            *self._correlation_faults(),
         )
+
+    def _correlation_faults(self) -> tuple[str, ...]:
+        found = []
+        for name, owner, most in (("bands", "banded", 4096), ("buffers", "blt", 12)):
+            value = getattr(self, name)
+            if value is not None and self.mechanism != owner:
+                found.append(fault(name, value, f'None: it belongs to mechanism="{owner}"'))
+            elif value is not None:
+                found += integer_fault(name, value, 1, most)
+        if self.correlated and self.unit == "record":
+            found.append(fault("unit", "record", f'client, with mechanism="{self.mechanism}"'))
+        if self.correlated and self.wrap_probability is not None:
+            takes = "None: all rounds of correlated noise share one rotation"
+            found.append(fault("wrap_probability", self.wrap_probability, takes))
+        return tuple(found)
 
     def _modulus_faults(self) -> tuple[str, ...]:
         wrap, takes = self.wrap_probability, "a number from 2^-100 to 0.5, or None"
@@ -243,7 +272,7 @@ class Exposure:
     """
 
     privacy: Privacy | NotPrivate
-    mechanism: Distributed | dp.CentralMechanism | None
+    mechanism: Mechanism | None
     aggregation: str
     server: str
     bounds: CohortBounds
@@ -276,6 +305,8 @@ class Exposure:
             release = self.mechanism.event(survivors - self.colluders(adversary))
         elif isinstance(self.mechanism, dp.CentralMechanism):
             release = self.mechanism.event()
+        elif isinstance(self.mechanism, dp.matrix.CorrelatedMechanism):
+            release = _matrix_event(self.mechanism, 1)
         else:
             raise TypeError("a plan without noise has no events")  # guarded by `refusal`
         if isinstance(self.privacy, Privacy) and self.privacy.samples_records:
@@ -288,6 +319,8 @@ class Exposure:
         To somebody from whom cohorts are secret: all rounds, in which the client takes part by
         its secret coins. Central noise does not depend on the cohort; noise shares may show it.
         """
+        if isinstance(self.mechanism, dp.matrix.CorrelatedMechanism):
+            return _matrix_event(self.mechanism, releases)
         release = self.event(adversary, survivors)
         if not self.cohort.amplifies(adversary):
             return dp.SelfComposedEvent(release, releases)
@@ -303,7 +336,8 @@ class Exposure:
             return "no noise is added: the plan is not private"
         if self.seeded_secrets:
             return "not private: secrets derive from the run seed (seeded_secrets)"
-        if adversary == "server" and isinstance(self.mechanism, dp.CentralMechanism):
+        central = (dp.CentralMechanism, dp.matrix.CorrelatedMechanism)
+        if adversary == "server" and isinstance(self.mechanism, central):
             return "central noise gives no guarantee against the server, which adds it"
         return None
 
@@ -319,9 +353,20 @@ class Exposure:
             return releases * self.mechanism.total_variation(shares)
         if isinstance(self.mechanism, dp.CentralMechanism):
             return releases * self.mechanism.total_variation()
+        if isinstance(self.mechanism, dp.matrix.CorrelatedMechanism):
+            return self.mechanism.total_variation()
         return 0.0
 
     def protocol_failure(self, adversary: str) -> float:
         """Returns the probability charged to the adversary's delta."""
         failure = self.failure_prob if adversary == "server" else 0.0
         return failure + (self.runs * SIZE_FAILURE if self.cohort.amplifies(adversary) else 0.0)
+
+
+def _matrix_event(mechanism: dp.matrix.CorrelatedMechanism, releases: int) -> dp.MatrixEvent:
+    """All rounds to a client that is in at most `releases` of them.
+
+    Spare releases change nothing: round t is released once at most, and the schedule says in which
+    rounds a client is.
+    """
+    return mechanism.event(mechanism.strategy.participation.at_most(releases))

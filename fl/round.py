@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fl import secure
 from fl.aggregate import Attempt, aggregate
-from fl.encoding import Encoding, Mean, RecordValue, round_rotation
+from fl.encoding import Encoding, Mean, Noise, RecordValue, rotation_of
 from fl.group import Group
 from fl.plan import Plan, Resolved
 from fl.site import Order, Site
@@ -63,7 +63,13 @@ Release = Callable[[tuple[int, ...]], None]
 
 
 def attempt_round(
-    resolved: Resolved, site: Site, order: Order, group: Group, release: Release, clock: Clock
+    resolved: Resolved,
+    site: Site,
+    order: Order,
+    group: Group,
+    release: Release,
+    clock: Clock,
+    correlated: Noise | None = None,
 ) -> Outcome | None:
     """Trains, encodes, sums and reads one attempt; all processes of the run call it in step.
 
@@ -74,13 +80,15 @@ def attempt_round(
         group: the processes.
         release: called in process 0 with the survivors, before there is a sum.
         clock: takes the seconds of this process.
+        correlated: in process 0, where noise depends on other rounds: gives that of this round
+            once the release is on record.
 
     Returns:
         The outcome in process 0, None elsewhere.
     """
     if resolved.encoding is None:
         return _in_the_open(site, order, group, release, clock)
-    return _masked(resolved, resolved.encoding, site, order, group, release, clock)
+    return _masked(resolved, resolved.encoding, site, order, group, release, clock, correlated)
 
 
 def _in_the_open(
@@ -111,6 +119,7 @@ def _masked(
     group: Group,
     release: Release,
     clock: Clock,
+    correlated: Noise | None,
 ) -> Outcome | None:
     plan, index = resolved.plan, order.round_index
     params = resolved.params_for(len(order.invited))
@@ -128,7 +137,7 @@ def _masked(
     if summed is None:
         return None
     with clock("decode"):
-        mean = decoded(resolved, encoding, order, summed.sums)
+        mean = decoded(resolved, encoding, order, summed.sums, correlated)
     return Outcome(mean, summed.survivors, summed.cost, None, summed.attestation)
 
 
@@ -142,20 +151,26 @@ def encoded(
 ) -> Iterator[tuple[int, secure.SegmentValues]]:
     """Trains clients that live here and yields the segments of each, as they are masked."""
     plan, index = resolved.plan, order.round_index
-    rotation = round_rotation(resolved.messages.dim, plan.seed, index)
+    rotation = rotation_of(encoding, resolved.messages.dim, plan.seed, index)
     for client, value in site.train(order, client_ids, clock):
         with clock("encode"):
             segments = encoding.encode(value, rotation, streams(plan, index, client))
+        site.sends(index, client, segments)
         yield client, segments
 
 
 def decoded(
-    resolved: Resolved, encoding: Encoding, order: Order, sums: secure.SegmentValues
+    resolved: Resolved,
+    encoding: Encoding,
+    order: Order,
+    sums: secure.SegmentValues,
+    correlated: Noise | None,
 ) -> Mean:
-    """Returns what the server reads out of the sums of a round."""
+    """Returns what the server reads out of the sums of a round; `correlated` as `decode`."""
     plan, index = resolved.plan, order.round_index
-    rotation = round_rotation(resolved.messages.dim, plan.seed, index)
-    return encoding.decode(sums, rotation, len(order.invited), streams(plan, index, SERVER))
+    rotation = rotation_of(encoding, resolved.messages.dim, plan.seed, index)
+    coins = streams(plan, index, SERVER)
+    return encoding.decode(sums, rotation, len(order.invited), coins, correlated)
 
 
 def rand_of(plan: Plan, round_index: int, attempt: int) -> Callable[[int], RandomBytes]:

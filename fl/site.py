@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from fl.lanes import LaneSums, Totals, add_metrics
 from fl.plan import Plan
 from fl.privacy import NotPrivate
 from fl.records import RecordRunner
-from fl.runners import Runner, Trained
+from fl.runners import StateOf, Trained
 from fl.states import ClientStates
 from fl.streams import streams
 from fl.types import Purpose, PyTree
@@ -101,6 +101,18 @@ class Report(NamedTuple):
         return cls(tuple(zeroed), trained, totals, states)
 
 
+class Trains(Protocol):
+    """What trains clients, as `fl.runners.Runner` does."""
+
+    def train(
+        self, broadcast: PyTree, round_index: int, client_ids: Sequence[int], state_of: StateOf
+    ) -> Iterator[Trained]:
+        """See `fl.runners.Runner.train`."""
+
+
+Tap = Callable[[int, int, Mapping[str, NDArray[np.uint64]]], None]
+
+
 class Site:
     """The clients of one process.
 
@@ -110,6 +122,7 @@ class Site:
         runner: how they train; where records are the unit of privacy, each by itself.
         states: what they keep.
         sizes: int64[num_clients], examples per client.
+        tap: for audits: called with round, client and segments of whoever is about to mask here.
 
     Attributes:
         states: what they keep.
@@ -119,16 +132,18 @@ class Site:
     def __init__(
         self,
         plan: Plan,
-        runner: Runner | RecordRunner,
+        runner: Trains | RecordRunner,
         states: ClientStates,
         sizes: NDArray[np.int64],
         *,
         in_the_open: bool,
+        tap: Tap | None = None,
     ) -> None:
         self.states = states
         self.lanes = LaneSums()
         self._plan, self._runner, self._sizes = plan, runner, sizes
         self._in_the_open = in_the_open
+        self._tap = tap
         self._zeroed: list[int] = []
         self._trained = 0
         self._metrics: Totals = {}
@@ -152,6 +167,13 @@ class Site:
             self._note(trained)
             for row, client in enumerate(trained.client_ids.tolist()):
                 yield client, self._value(client, row, trained)
+
+    def sends(
+        self, round_index: int, client: int, segments: Mapping[str, NDArray[np.uint64]]
+    ) -> None:
+        """Notes what a client here is about to mask."""
+        if self._tap is not None:
+            self._tap(round_index, client, segments)
 
     def _note(self, trained: Trained) -> None:
         self._zeroed += trained.client_ids[~trained.finite].tolist()

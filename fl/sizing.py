@@ -13,15 +13,16 @@ import dp
 from fl.aggregate import Aggregation, Plain
 from fl.encoding import Encoding, PrivateEncoding, UnnoisedEncoding, unnoised_encoding
 from fl.errors import PlanError, fault
-from fl.privacy import CENTRAL, COINS, Distributed, Exposure, NotPrivate, Privacy
+from fl.privacy import CENTRAL, COINS, Exposure, NotPrivate, Privacy
 from fl.statement import worst_case
+from fl.types import Mechanism
 
 # Records are rounded one by one: the grid is fine enough that, at a noise multiplier of 1, the
 # roundings of all records together add at most 1 % to the variance of the noise.
 _STEPS_PER_RECORD = 5.0
 _ROUNDING_BIAS, _INFLATION = math.exp(-0.5), 0.01  # of `dp.default_granularity`, as dp's own
 _MAX_STEPS = 2.0**40
-_Mechanism = Distributed | dp.CentralMechanism
+_MOST_BANDS, _BUFFERS = 64, 4  # of correlated noise, by default: each is a vector that is kept
 
 
 class _Common(TypedDict):
@@ -56,6 +57,7 @@ def sized(
     dim: int,
     summands: Summands,
     exposure: Exposure,
+    num_clients: int,
 ) -> tuple[Encoding | None, float | None, Exposure]:
     """Returns encoding, noise multiplier and the exposure with its mechanism.
 
@@ -66,10 +68,11 @@ def sized(
         return _unnoised(privacy, aggregation, summands.clients, dim), None, exposure
 
     def exposed(noise_multiplier: float) -> Exposure:
-        mechanism = _mechanism(privacy, exposure, dim, summands, noise_multiplier)
+        mechanism = _mechanism(privacy, exposure, dim, summands, noise_multiplier, strategy)
         return replace(exposure, mechanism=mechanism)
 
     try:
+        strategy = _strategy(privacy, exposure, num_clients) if privacy.correlated else None
         # A statement with seeded secrets prints no number, but its noise is that of the real run.
         noise_multiplier = dp.smallest_parameter(
             lambda sigma: (
@@ -95,9 +98,25 @@ def _unmet(privacy: Privacy, why: str) -> str:
     return fault("modulus_bits", f"{privacy.modulus_bits}: {why}", takes)
 
 
+def _strategy(privacy: Privacy, exposure: Exposure, num_clients: int) -> dp.matrix.Strategy:
+    """How rounds are correlated; round t is row t of the noise, whatever becomes of it."""
+    separation = min(exposure.cohort.separation(num_clients), exposure.rounds)
+    told = dp.matrix.min_separation(exposure.rounds, separation, exposure.scheduled)
+    if privacy.mechanism == "tree":
+        return dp.matrix.tree(told)
+    if privacy.mechanism == "blt":
+        return dp.matrix.blt(told, privacy.buffers or _BUFFERS)
+    return dp.matrix.banded(told, privacy.bands or min(separation, _MOST_BANDS))
+
+
 def _mechanism(
-    privacy: Privacy, exposure: Exposure, dim: int, summands: Summands, noise_multiplier: float
-) -> _Mechanism:
+    privacy: Privacy,
+    exposure: Exposure,
+    dim: int,
+    summands: Summands,
+    noise_multiplier: float,
+    strategy: dp.matrix.Strategy | None,
+) -> Mechanism:
     if privacy.mechanism == COINS:
         return dp.poisson_binomial(
             dim=dim,
@@ -109,7 +128,7 @@ def _mechanism(
             modulus_bits=privacy.modulus_bits,
         )
 
-    def on_grid(granularity: float | None) -> _Mechanism:
+    def on_grid(granularity: float | None) -> Mechanism:
         common: _Common = {
             "dim": dim,
             "clip_norm": privacy.clip_norm,
@@ -119,6 +138,8 @@ def _mechanism(
             "modulus_bits": privacy.modulus_bits,
             "wrap_probability": privacy.wrap_probability,
         }
+        if strategy is not None:
+            return dp.matrix.correlated_gaussian(strategy, **common)
         if privacy.mechanism in CENTRAL:
             return dp.central_gaussian(**common)
         return dp.distributed(
@@ -142,7 +163,7 @@ def _granularity(privacy: Privacy, dim: int, units: int) -> float | None:
     return min(own, privacy.clip_norm / (_STEPS_PER_RECORD * math.sqrt(units)))
 
 
-def _finest(on_grid: Callable[[float | None], _Mechanism], clip_norm: float) -> _Mechanism:
+def _finest(on_grid: Callable[[float | None], Mechanism], clip_norm: float) -> Mechanism:
     """The mechanism of the finest grid, to a part in 10^6, that the asked bits hold.
 
     More noise needs a coarser grid, whose rounding widens the norm bound: a calibration that looks

@@ -156,6 +156,10 @@ def realised(
     """
     if ledger.releases == 0 or exposure.cohort.secret:
         return None
+    if isinstance(exposure.mechanism, dp.matrix.CorrelatedMechanism):
+        # As many participations as anybody was charged for, as close as the schedule has them.
+        most = int(ledger.charges.max())
+        return _repeated(exposure, adversary, delta, exposure.bounds.min_survivors, most)
     doubted = adversary == "server" and exposure.server == "malicious"
     if doubted and exposure.aggregation == "secure" and not attested:
         return None
@@ -283,7 +287,7 @@ def _assumptions(exposure: Exposure) -> tuple[str, ...]:
             "the masking graph's seed, drawn once by the operating system, stands for a public "
             "beacon that nobody could predict when clients registered"
         )
-    notes += [_participation(exposure), *_records(exposure)]
+    notes += [_participation(exposure), *_records(exposure), *_correlation(exposure)]
     covered = "this run alone" if exposure.runs == 1 else f"these {exposure.runs} runs together"
     notes.append(
         f"the figures cover {covered}; another run over the same clients composes with it; "
@@ -327,4 +331,15 @@ def _records(exposure: Exposure) -> tuple[str, ...]:
         f"every record joins a round with probability {privacy.record_sampling} by a coin that "
         "its client draws from the operating system and shows to nobody; it counts for every "
         "adversary, since the noise does not depend on how many records joined",
+    )
+
+
+def _correlation(exposure: Exposure) -> tuple[str, ...]:
+    if not isinstance(exposure.mechanism, dp.matrix.CorrelatedMechanism):
+        return ()
+    told = exposure.mechanism.strategy.participation
+    return (
+        f"noise is correlated over the {told.rounds} rounds, which are one release: a client is in "
+        f"at most {told.most} of them, at least {told.separation} apart; the state of the noise, "
+        "which the server keeps, is as secret as the noise",
     )

@@ -5,11 +5,8 @@ read, so a crash can over-count but never under-count. The released round, its m
 checkpoint commit together. Tables are plain: `pandas.read_sql("select * from rounds", connection)`.
 """
 
-import hashlib
 import itertools
 import json
-import math
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,14 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fl import blobs
 from fl.arrays import leaves_from_npz, tree_to_npz
 from fl.errors import StoreError
 from fl.types import PyTree
 
 FILE = "run.sqlite"
 RUN_FILES = (FILE, "summary.json", "report.html")
-VERSION = 5
-INLINE_BYTES = 2**28  # a larger checkpoint is a file beside the store
+VERSION = 6
+INLINE_BYTES = blobs.INLINE_BYTES
 _SCHEMA = """
 create table meta (key text primary key, value text not null);
 create table client_charges (
@@ -45,6 +43,7 @@ create table stages (
   answered integer, seconds real, upload_bytes integer, download_bytes integer not null,
   primary key (round, attempt, stage));
 create table checkpoints (round integer primary key, state blob, file text, sha256 text);
+create table noise (round integer primary key, state blob, file text, sha256 text);
 create table client_states (client integer primary key, state blob not null);
 """
 
@@ -162,9 +161,20 @@ class Store:
                 [(int(client), round_index, attempt) for client in clients],
             )
 
-    def release(self, round_index: int, attempt: int, survivors: Sequence[int]) -> None:
-        """Commits the server's ledger row, before the sum is read."""
+    def release(
+        self,
+        round_index: int,
+        attempt: int,
+        survivors: Sequence[int],
+        noise: bytes | None = None,
+    ) -> None:
+        """Commits the server's ledger row, before the sum is read.
+
+        `noise` is the state of correlated noise after this round's was drawn.
+        """
+        kept = self._kept(f"noise-{round_index}", noise)
         with self._db:
+            self._keep_noise(round_index, kept)
             self._db.execute(
                 "insert into releases (round, attempt, survivors) values (?, ?, ?)",
                 (round_index, attempt, json.dumps([int(client) for client in survivors])),
@@ -243,6 +253,7 @@ class Store:
         round_index: int,
         state: PyTree,
         client_states: Iterable[tuple[int, bytes]] = (),
+        noise: bytes | None = None,
     ) -> None:
         """Commits a round, its metrics, checkpoint and client states in one transaction.
 
@@ -251,13 +262,15 @@ class Store:
             round_index: of the checkpoint.
             state: the server state after the round, a pytree of arrays.
             client_states: (client, npz of its leaves) of those whose state the round changed.
+            noise: the state of correlated noise that passed over the round.
         """
         values = {
-            key: _json(value) if isinstance(value, Mapping) else value for key, value in row.items()
+            key: blobs.finite_json(value) if isinstance(value, Mapping) else value
+            for key, value in row.items()
         }
         columns, marks = ", ".join(values), ", ".join("?" * len(values))
-        # Nobody resumes from memory, so a store there keeps no checkpoint.
-        kept = None if self._dir is None else self._kept(self._dir, round_index, tree_to_npz(state))
+        kept = self._kept(f"checkpoint-{round_index}", tree_to_npz(state))
+        passed = self._kept(f"noise-{round_index}", noise)
         with self._db:
             self._db.execute(
                 f"insert into rounds ({columns}) values ({marks})",  # noqa: S608 - own column names
@@ -271,26 +284,47 @@ class Store:
             self._db.executemany(
                 "insert or replace into client_states values (?, ?)", client_states
             )
+            self._keep_noise(round_index, passed)
+            self._db.execute("delete from noise where round < ?", (round_index,))
         if kept is not None:
             self._remove_files_but(kept[1])
 
-    def _kept(
-        self, directory: Path, round_index: int, data: bytes
-    ) -> tuple[bytes | None, str | None, str | None]:
-        """Returns (state, file, sha256) of a checkpoint; a file is on disk when this returns."""
-        if len(data) <= INLINE_BYTES:
-            return data, None, None
-        path = directory / f"checkpoint-{round_index}.npz"
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return None, path.name, hashlib.sha256(data).hexdigest()
+    def _keep_noise(self, round_index: int, kept: blobs.Kept | None) -> None:
+        """Inside a transaction: the state after the round's noise, whatever was there."""
+        if kept is not None:
+            row = (round_index, *kept)
+            self._db.execute("insert or replace into noise values (?, ?, ?, ?)", row)
 
-    def _remove_files_but(self, name: str | None) -> None:
-        for path in self._dir.glob("checkpoint-*.npz") if self._dir else ():
-            if path.name != name:
-                path.unlink()
+    def has_noise(self, round_index: int) -> bool:
+        """Returns whether a round's noise was drawn, or passed over."""
+        query = "select 1 from noise where round = ?"
+        return self._db.execute(query, (round_index,)).fetchone() is not None
+
+    def noise(self, round_index: int) -> bytes:
+        """Returns the state of correlated noise after a round.
+
+        Raises:
+            StoreError: there is none, or its file is gone or is not the one that was written.
+        """
+        query = "select state, file, sha256 from noise where round = ?"
+        found = self._db.execute(query, (round_index,)).fetchone()
+        if found is None:
+            raise StoreError("noise", None, f"the state after round {round_index}")
+        return blobs.read(self._dir, "noise", found)
+
+    def _kept(self, name: str, data: bytes | None) -> blobs.Kept | None:
+        """Returns (state, file, sha256); a file is on disk when this returns.
+
+        None without data, and in memory, from which nobody resumes.
+        """
+        if data is None or self._dir is None:
+            return None
+        return blobs.keep(self._dir, name, data, INLINE_BYTES)
+
+    def _remove_files_but(self, checkpoint: str | None) -> None:
+        if self._dir is not None:
+            noise = [name for (name,) in self._db.execute("select file from noise")]
+            blobs.sweep(self._dir, ("checkpoint-", "noise-"), [checkpoint, *noise])
 
     def client_state(self, client: int) -> bytes | None:
         """Returns a client's state as npz of its leaves, or None before its first release."""
@@ -321,24 +355,10 @@ class Store:
         found = self._db.execute("select round, state, file, sha256 from checkpoints").fetchone()
         if found is None:
             return None
-        index, state, name, digest = found
-        if name is not None and self._dir is not None:
-            path = self._dir / name
-            if not path.is_file():
-                raise StoreError("checkpoint", f"no file {path}", "the file that the store names")
-            state = path.read_bytes()
-            if hashlib.sha256(state).hexdigest() != digest:
-                raise StoreError("checkpoint", f"another {path}", "the file that was written")
-        return Checkpoint(int(index), leaves_from_npz(state))
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    """JSON, in which a number that is not finite (a diverged loss) is null."""
-    finite = {
-        key: None if isinstance(item, float) and not math.isfinite(item) else item
-        for key, item in value.items()
-    }
-    return json.dumps(finite, allow_nan=False)
+        index, *kept = found
+        return Checkpoint(
+            int(index), leaves_from_npz(blobs.read(self._dir, "checkpoint", tuple(kept)))
+        )
 
 
 def _lock(out: Path) -> sqlite3.Connection:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fl.aggregate import Plain, draw_dropouts
 from fl.books import Books
+from fl.correlated import correlated_noise
 from fl.datasets.dataset import FederatedDataset
 from fl.engine import Attempted, Engine
 from fl.lanes import metric_totals
@@ -23,6 +24,8 @@ from fl.statement import Statement
 from fl.store import Store
 from fl.streams import invited
 from fl.tensorboard import EventWriter
+
+_LOST = "interrupted after its noise was drawn: it counts as released, and its update is lost"
 
 
 class Training:
@@ -58,7 +61,9 @@ class Training:
             client_evaluator(model, data) if ready.resolved.plan.client_metrics else None
         )
         self._evaluated: tuple[int, dict[str, float]] | None = None
-        self._books = Books(ready.resolved.exposure, data.num_clients, store)
+        noise = correlated_noise(ready.resolved)
+        self._books = Books(ready.resolved.exposure, data.num_clients, store, noise)
+        self._lost: int | None = None
 
     def resume(self) -> None:
         """Continues from the store: ledgers, server state, client states and round number."""
@@ -69,6 +74,8 @@ class Training:
             leaves = [jnp.asarray(leaf) for leaf in checkpoint.leaves]
             self.state = jax.tree.unflatten(structure, leaves)
             self.next_round = checkpoint.round_index + 1
+        if self._books.restore(self.next_round):
+            self._lost = self.next_round
         if self._events is not None:
             for row in self.store.rounds():
                 self._events.write(row)
@@ -98,6 +105,9 @@ class Training:
         if index >= plan.rounds:
             return None
         ids = invited(self.resolved, self._num_clients, index)
+        if index == self._lost:
+            nothing = Outcome(None, (), None, _LOST)
+            return self._finish(self._order(index, ids), Attempted(nothing, (), ()), Clock())
         if self._refused(ids):
             return None
         order = self._order(index, ids)
@@ -185,7 +195,7 @@ class Training:
         }
         released = outcome.survivors
         moved = ((client, state) for client, state in kept if client in frozenset(released))
-        self.store.finish_round(row, index, self.state, moved)
+        self.store.finish_round(row, index, self.state, moved, self._books.end(index))
         if self._events is not None:
             self._events.write(row)
         cost = Cost(dict(clock.seconds), uploaded, outcome.cost)

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+import dp
+
 PyTree: TypeAlias = Any
 Batch: TypeAlias = Mapping[str, jax.Array]  # fields [B, ...] and "mask": f32[B]
 MetricSums: TypeAlias = Mapping[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count)
@@ -19,6 +21,12 @@ PARTS = ("train", "encode", "protocol", "decode")  # of a round, as its seconds 
 
 RandomBytes: TypeAlias = Callable[[int], bytes]  # os.urandom's meaning
 FloatVector: TypeAlias = NDArray[np.float32]
+Mechanism: TypeAlias = (
+    dp.DistributedMechanism
+    | dp.PoissonBinomialMechanism
+    | dp.CentralMechanism
+    | dp.matrix.CorrelatedMechanism
+)
 
 
 class Purpose(IntEnum):

@@ -149,6 +149,18 @@ class ClientSession:
         return self._suspicions
 
     @property
+    def stage(self) -> str | None:
+        """The stage that the next step belongs to; None when nothing is left to do."""
+        if isinstance(self._state, states.Invited):
+            return "advertise_keys"
+        step = self._steps.get(type(self._state))
+        return step.stage if step else None
+
+    @property
+    def _steps(self) -> Mapping[type, ClientStep]:
+        return MALICIOUS_STEPS if self._round.params.malicious else CLIENT_STEPS
+
+    @property
     def outbound(self) -> bytes | None:
         """The last message handed out, to send again; None where there is none to send."""
         return self._outbound
@@ -268,8 +280,7 @@ class ClientSession:
             if self._taken[kind] == mark:
                 return None
             raise FaultyServerError(index, "a second, different message of one stage")
-        steps = MALICIOUS_STEPS if self._round.params.malicious else CLIENT_STEPS
-        step = steps.get(type(self._state))
+        step = self._steps.get(type(self._state))
         if step is None:
             raise self._nothing_expected(kind)
         if kind != step.kind:

@@ -44,16 +44,18 @@ def test_differences_are_taken_seed_by_seed() -> None:
     rows = {
         f"{mechanism}/{seed}": {
             "dataset": "digits", "epsilon": 2.0, "mechanism": mechanism, "seed": seed,
-            "accuracy": accuracy,
+            "adversary": "strongest", "accuracy": accuracy,
         }
         for mechanism, accuracies in [("gaussian", (0.5, 0.7, 0.9)), ("skellam-16", (0.4, 0.6))]
         for seed, accuracy in enumerate(accuracies)
     }  # fmt: skip
     groups = privacy_utility.grouped(rows)
-    found = privacy_utility.beside_reference(groups, ("digits", 2.0, "skellam-16"))
+    found = privacy_utility.beside_reference(groups, ("digits", 2.0, "strongest", "skellam-16"))
     assert found is not None
     assert found.values == pytest.approx((-10.0, -10.0))
-    assert privacy_utility.beside_reference(groups, ("digits", 2.0, "gaussian")) is None
+    assert (
+        privacy_utility.beside_reference(groups, ("digits", 2.0, "strongest", "gaussian")) is None
+    )
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -68,6 +70,14 @@ def test_every_cell_is_a_job_without_faults(name: str, mechanism: str) -> None:
     )
     assert (found == ()) is cell.exists
     assert cell.exists or (name, len(found)) == ("heart-disease", 1)
+
+
+def test_a_weaker_adversary_takes_less_noise() -> None:
+    noise = []
+    for adversary in privacy_utility.ADVERSARIES:
+        plan, model, data = Cell("digits", "skellam-16", 4.0, 0, adversary).job(None).build()
+        noise.append(fl.resolve(plan, data, model=model).noise_multiplier or 0.0)
+    assert 0 < noise[1] < noise[0]
 
 
 def test_noise_shares_and_central_noise_meet_the_same_epsilon() -> None:

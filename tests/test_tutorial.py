@@ -1,4 +1,4 @@
-"""docs/tutorial.md is run from top to bottom, in an empty directory."""
+"""docs/tutorial.md is run from top to bottom, in an empty directory; README shows a real run."""
 
 import doctest
 import os
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from fl.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
@@ -52,3 +54,17 @@ def test_every_command_and_snippet(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for quoted in re.findall(r"^    (\S.*)$", PAGE, re.MULTILINE):
         if quoted.startswith("error:"):
             assert quoted in said
+
+
+@pytest.mark.slow
+def test_the_table_of_the_readme_is_the_demos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under Ideal, which has the survivors and figures of Secure."""
+    run = ["train", "--preset", "digits-demo", "--aggregation", "ideal"]
+    assert main([*run, "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    shown = [line for line in readme if re.match(r"(server|participants|outsider) +0\.001", line)]
+    assert len(shown) == 3
+    assert set(shown) <= set(said)

@@ -1,6 +1,7 @@
 """Federated algorithms: one file each, on the contract of `fl.algorithms.base`."""
 
 from fl.algorithms.base import Algorithm, Batching, Broadcast, ServerState
+from fl.algorithms.dp_ftrl import dp_ftrl
 from fl.algorithms.fedavg import fedavg
 from fl.algorithms.fedprox import fedprox
 from fl.algorithms.fedsgd import fedsgd
@@ -12,6 +13,7 @@ __all__ = [
     "Batching",
     "Broadcast",
     "ServerState",
+    "dp_ftrl",
     "fedadagrad",
     "fedadam",
     "fedavg",

@@ -8,6 +8,7 @@ import optax
 
 from fl._validate import choice_fault, number_fault
 from fl.algorithms.base import Algorithm, Schedule
+from fl.algorithms.dp_ftrl import dp_ftrl
 from fl.algorithms.fedavg import fedavg
 from fl.algorithms.fedprox import fedprox
 from fl.algorithms.fedsgd import fedsgd
@@ -22,7 +23,7 @@ _ADAPTIVE: dict[str, Callable[[float], optax.GradientTransformation]] = {
     "fedadam": fedadam,
     "fedyogi": fedyogi,
 }
-ALGORITHMS = ("fedavg", "fedprox", "scaffold", "fedsgd", *_ADAPTIVE)
+ALGORITHMS = ("fedavg", "fedprox", "scaffold", "fedsgd", "dp_ftrl", *_ADAPTIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,12 @@ class Recipe:
             return fedprox(
                 loss, mu=self.mu, client_optimizer=client, server_optimizer=server,
                 batch_size=self.batch_size, local_epochs=self.local_epochs,
+            )  # fmt: skip
+        if self.name == "dp_ftrl":
+            return dp_ftrl(
+                loss, client_optimizer=client, learning_rate=self.server_lr,
+                momentum=self.server_momentum, batch_size=self.batch_size,
+                local_epochs=self.local_epochs,
             )  # fmt: skip
         averaging = fedavg(
             loss, client_optimizer=client, server_optimizer=server,

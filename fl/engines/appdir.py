@@ -85,7 +85,8 @@ def write_app(plan: Deployment, folder: Path, *, timeout: float) -> None:
         raise PlanError((fault("dir", f"{folder}: {error.strerror}", "a directory"),)) from error
     if held is not None:
         raise PlanError((fault("dir", f"{folder}, which holds {held.name}", "an empty directory"),))
-    name = re.sub(r"[^a-z0-9]+", "-", plan.session.lower()).strip("-") or "run"
+    # Flower's rule for names: a letter, then letters, digits and hyphens, at most 32 in all.
+    name = f"run-{re.sub(r'[^a-z0-9]+', '-', plan.session.lower())}"[:32].strip("-")
     shared = (
         "" if plan.records is None else f"records = {list(plan.records)}   # examples of each\n"
     )

@@ -91,6 +91,7 @@ def serve_client(
     *,
     data_dir: str | None = None,
     stop: threading.Event | None = None,
+    group: str | None = None,
 ) -> None:
     """Runs an organisation's process until it is told to stop.
 
@@ -99,6 +100,7 @@ def serve_client(
         socket: path of the Unix socket, made with mode 0600.
         data_dir: where its data lie, on this host: `fl.engines.owndata.own_data`.
         stop: ends it.
+        group: whose members may connect too, where the SuperNode runs as another user.
 
     Raises:
         PlanError: with every fault of plan, roster or key.
@@ -123,7 +125,7 @@ def serve_client(
         )  # fmt: skip
         pipe.serve(
             socket, organisation.handle, organisation.limits, read_timeout=_READ_SECONDS,
-            stop=stop or threading.Event(),
+            stop=stop or threading.Event(), group=group,
         )  # fmt: skip
     finally:
         journal.close()

@@ -1,4 +1,4 @@
-"""The commands of a deployment: keygen, roster, deploy.
+"""The commands of a deployment: keygen, roster, deploy, client.
 
     python -m fl keygen FILE                      an identity key; prints what goes into the roster
     python -m fl deploy init DIR --job FILE       a Flower app and the plan that all will sign
@@ -6,16 +6,21 @@
     python -m fl roster sign --plan FILE          adds the signature of the plan's member
     python -m fl roster merge FILE COPY...        adds the signatures of other copies
     python -m fl roster verify --plan FILE        refuses a roster that not everybody signed
+    python -m fl client --plan FILE --data-dir DIR --socket PATH   an organisation's own process
 
 docs/deployment.md goes through them in order.
 """
 
 import argparse
+import logging
 import secrets
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fl.engines.appdir import write_app
+from fl.engines.client import serve_client
 from fl.engines.deployment import Deployment, read_deployment
 from fl.engines.roster import collect, make_identity, read_roster
 from fl.errors import PlanError, fault
@@ -30,6 +35,21 @@ def keygen(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m fl keygen")
     parser.add_argument("file", type=Path, help="new file, kept by its owner alone (mode 0600)")
     print(make_identity(parser.parse_args(words).file).hex())
+
+
+def client(words: Sequence[str]) -> None:
+    """Answers the SuperNode over a Unix socket until it is told to stop (SIGTERM, SIGINT)."""
+    parser = argparse.ArgumentParser(prog="python -m fl client")
+    parser.add_argument("--plan", type=Path, required=True, help="this organisation's plan file")
+    parser.add_argument("--data-dir", help="holds own.npz, or a public data set's original files")
+    parser.add_argument("--socket", type=Path, required=True, help="made with mode 0600")
+    asked = parser.parse_args(words)
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    serve_client(read_deployment(asked.plan), asked.socket, data_dir=asked.data_dir, stop=stop)
 
 
 def deploy(words: Sequence[str], read_job: ReadJob) -> None:

@@ -228,7 +228,9 @@ class _Attempt:
         if signed is not None:
             self._books.attest(*place, signed)
         cost = secure.RoundCost(len(order.invited), {}, self._seconds, self._up, self._down)
-        mean = decoded(self._terms.resolved, self._terms.encoding, order, found.sums)
+        mean = decoded(
+            self._terms.resolved, self._terms.encoding, order, found.sums, self._books.correlated
+        )
         return Outcome(mean, found.survivors, cost, None, signed)
 
     def _stage(

@@ -7,6 +7,7 @@ stage's barrier. flwr is the extra `deploy`: Flower loads this module, and nothi
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
@@ -17,6 +18,7 @@ from fl.engines.deployment import read_deployment
 from fl.engines.server import run_server
 
 LOG = logging.getLogger("fl.flower")
+LOG_FILE = "server.log"
 CONTROL, BULK, BODY = "control", "bulk", "body"  # as fl/engines/client_app.py has them
 
 
@@ -92,9 +94,26 @@ server_app = ServerApp()
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Runs, or resumes, the run of the server's own plan file: `--run-config 'plan="FILE"'`."""
+    """Runs, or resumes, the run of the server's own plan file: `--run-config 'plan="FILE"'`.
+
+    Flower keeps what is printed for `flwr log` alone; so the log goes to the state directory too.
+    """
     workers.use_one_thread()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     data_dir = str(context.run_config.get("data-dir", "")) or None
     deployment = read_deployment(str(context.run_config["plan"]))
+    deployment.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _log_to(deployment.state / LOG_FILE)
     run_server(deployment, GridTransport(grid), data_dir=data_dir)
+
+
+def _log_to(path: Path) -> None:
+    """Prints what this package says, and keeps it in a file.
+
+    Not what others say: the HTTP client's word of each log line that Flower fetches would be the
+    next line.
+    """
+    ours = logging.getLogger("fl")
+    ours.setLevel(logging.INFO)
+    for handler in (logging.StreamHandler(), logging.FileHandler(path)):
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        ours.addHandler(handler)

@@ -101,8 +101,6 @@ class Organisation:
         reply = _reply(asked.stage, answer)
         session.acknowledge()  # what it sent is kept below
         state = session.to_bytes()
-        if before is not None and state == before.state:
-            return reply  # a message that it took before
         self._journal.keep(Open(asked.round_index, asked.attempt, state, mark, reply))
         LOG.info("answered: %s", _place(asked))
         return reply
@@ -147,10 +145,16 @@ class Organisation:
             before.state, self._terms.params_of(*place), self._member, self._signing,
             self._terms.roster_of(members), once=self._journal.once,
         )  # fmt: skip
+        if session.stage != asked.stage:
+            raise RefusedError("stage", asked.stage, f"{session.stage}, the next of this attempt")
         if asked.stage == "mask_input":
             self._charge(*place)
             session.set_inputs(self._inputs(asked, members))
-        return session.receive(asked.message), session
+        answer = session.receive(asked.message)
+        if session.stage == asked.stage:
+            takes = f"the server's message of {asked.stage}"
+            raise RefusedError("message", "one of an earlier stage", takes)
+        return answer, session
 
     @property
     def _signing(self) -> secure.IdentityKey | None:

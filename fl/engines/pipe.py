@@ -1,12 +1,14 @@
 """The Unix socket of an organisation's process: frames in, frames out, one connection at a time.
 
-The file's mode is 0600: who may connect is decided by the operating system. A connection carries
-one request. Lengths are checked before anything is read, and whoever stalls is cut off.
+Who may connect is decided by the operating system: the file's mode is 0600, or 0660 for one group
+beside its owner, that of a SuperNode which runs as another user. A connection carries one request.
+Lengths are checked before anything is read, and whoever stalls is cut off.
 """
 
 import contextlib
 import logging
 import os
+import shutil
 import socket
 import stat
 import threading
@@ -29,6 +31,7 @@ def serve(
     *,
     read_timeout: float,
     stop: threading.Event,
+    group: str | None = None,
 ) -> None:
     """Answers connections to a socket until told to stop.
 
@@ -38,12 +41,13 @@ def serve(
         limits: the longest request.
         read_timeout: seconds in which a request must have arrived, or an answer been taken.
         stop: ends the loop; an answer that is being computed is still sent.
+        group: whose members may connect too.
 
     Raises:
         StoreError: there is something else at `path`, another process answers there, or no socket
-            can be made.
+            can be made, or given to that group.
     """
-    listener = _listen(path)
+    listener = _listen(path, group)
     try:
         listener.settimeout(_POLL)
         while not stop.is_set():
@@ -58,7 +62,7 @@ def serve(
         path.unlink(missing_ok=True)
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, group: str | None) -> socket.socket:
     takes = "a path for a socket"
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -70,7 +74,10 @@ def _listen(path: Path) -> socket.socket:
     before = os.umask(0o177)  # the socket is never open to others, not even between two calls
     try:
         listener.bind(str(path))
-    except OSError as error:
+        if group is not None:
+            shutil.chown(path, group=group)
+            path.chmod(0o660)
+    except (OSError, LookupError) as error:  # a group that there is not, or that is not one's own
         listener.close()
         raise StoreError("socket", f"{path}: {error}", takes) from error
     finally:

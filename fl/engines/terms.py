@@ -66,7 +66,7 @@ def terms_of(ready: Prepared, session: bytes, roster: Mapping[int, bytes]) -> Te
         PlanError: the plan cannot be run across organisations.
     """
     resolved = ready.resolved
-    found, encoding = faults(resolved.plan, len(roster)), resolved.encoding
+    found, encoding = faults(resolved.plan), resolved.encoding
     if found or resolved.params is None or encoding is None:
         raise PlanError(found)
     params = secure.bind(resolved.params, session)
@@ -75,7 +75,7 @@ def terms_of(ready: Prepared, session: bytes, roster: Mapping[int, bytes]) -> Te
     return Terms(session, resolved, params, encoding, dict(roster), broadcast)
 
 
-def faults(plan: Plan, members: int) -> tuple[str, ...]:
+def faults(plan: Plan) -> tuple[str, ...]:
     """Returns what keeps a plan from being run across organisations."""
     found, masked = [], plan.aggregation
     if not isinstance(masked, Secure):
@@ -93,6 +93,4 @@ def faults(plan: Plan, members: int) -> tuple[str, ...]:
     if plan.algorithm.client_state is not None:
         takes = "one whose clients keep nothing between rounds"
         found.append(fault("algorithm", plan.algorithm.name, takes))
-    if plan.cohort.count(members) < 2:
-        found.append(fault("cohort", str(plan.cohort), "at least 2 members"))
     return tuple(found)

@@ -8,10 +8,12 @@ of them inherit; `stop` leaves none of them behind.
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 MARK = "FEDERATION_TEST"
 START_SECONDS = 90.0
+_AGAIN = ("/bin/sh", "-c", 'until "$@"; do sleep 1; done', "sh")
 
 
 class Federation:
@@ -36,9 +39,16 @@ class Federation:
     def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         self.folder, self.host = folder, host
         self.mark = uuid.uuid4().hex
+        self._short = tempfile.TemporaryDirectory(prefix="fl-")
         self.port = free_port()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         make_certificates(folder / "tls", [host])
+        self._connect()
+
+    def listen_at(self, host: str) -> None:
+        """Takes another address, before anything is started."""
+        self.host = host
+        make_certificates(self.folder / "tls", [host])
         self._connect()
 
     def _connect(self) -> None:
@@ -53,6 +63,10 @@ class Federation:
     def ca(self) -> Path:
         """The authority that nodes and commands trust."""
         return (self.folder / "tls" / "ca.pem").absolute()
+
+    def socket_path(self, name: str) -> Path:
+        """A short path: the address of a Unix socket takes about a hundred bytes."""
+        return Path(self._short.name) / f"{name}.sock"
 
     def environment(self, home: str) -> dict[str, str]:
         """What a process of this federation sees; `home` is its FLWR_HOME here."""
@@ -117,9 +131,8 @@ class Federation:
 
     def register(self, names: Sequence[str]) -> None:
         """Makes keys for nodes and registers them, all at once: the command is slow to start."""
-        (self.folder / "nodes").mkdir(exist_ok=True)
         for name in names:
-            make_node_key(self.folder / "nodes" / f"{name}.key")
+            self.make_node_key(name)
         commands = [
             self.flwr_start("supernode", "register", self.folder / "nodes" / f"{name}.key.pub")
             for name in names
@@ -129,20 +142,41 @@ class Federation:
             if command.returncode:
                 raise AssertionError(output)
 
+    def make_node_key(self, name: str) -> None:
+        """Makes a SuperNode's key, which Flower does not know before `register`."""
+        (self.folder / "nodes").mkdir(exist_ok=True)
+        make_node_key(self.folder / "nodes" / f"{name}.key")
+
     def start_node(
-        self, name: str, config: Mapping[str, str], *, prefix: Sequence[str] = ()
+        self,
+        name: str,
+        config: Mapping[str, str],
+        *,
+        prefix: Sequence[str] = (),
+        plain: bool = False,
     ) -> None:
-        """Starts a registered SuperNode; `config` is what its ClientApp sees as node_config."""
+        """Starts a SuperNode; `config` is what its ClientApp sees as node_config.
+
+        It is started again when it gives up, as a service manager would: after a kill -9 the
+        SuperLink lets the same key in again only when it has missed two heartbeats of 30 s.
+
+        Args:
+            name: of the node, which names its key.
+            config: of the node.
+            prefix: words before the command.
+            plain: without TLS, and so without a key.
+        """
+        key = self.folder / "nodes" / f"{name}.key"
+        secure = ["--root-certificates", self.ca, "--auth-supernode-private-key", key]
         pairs = " ".join(f'{key}="{value}"' for key, value in config.items())
         self.start(
             f"node-{name}",
             [
                 BIN / "flower-supernode", "--superlink", f"{self.host}:{self.port}",
-                "--root-certificates", self.ca, "--port", free_port(),
-                "--auth-supernode-private-key", self.folder / "nodes" / f"{name}.key",
+                *(["--insecure"] if plain else secure), "--port", free_port(),
                 "--node-config", pairs,
             ],
-            home=f"home-{name}", prefix=prefix,
+            home=f"home-{name}", prefix=(*_AGAIN, *prefix),
         )  # fmt: skip
 
     def flwr_start(self, *words: object) -> subprocess.Popen[bytes]:
@@ -167,7 +201,10 @@ class Federation:
         output = self.flwr(
             "run", app, "here", *(["--run-config", pairs] if pairs else []), "--format", "json"
         )
-        return str(json.loads(output[output.index("{") :])["run-id"])
+        found = json.loads(output[output.index("{") :])
+        if "run-id" not in found:
+            raise AssertionError(f"flwr run: {output}")
+        return str(found["run-id"])
 
     def status(self, run_id: str) -> str:
         """What the SuperLink says of a run: pending, running, finished:completed, ..."""
@@ -197,14 +234,35 @@ class Federation:
     def kill(self, name: str) -> None:
         """Kills a process and everything it started, as kill -9 does."""
         process = self._processes[name]
-        for pid in [*descendants(process.pid), process.pid]:
+        for pid in [process.pid, *descendants(process.pid)]:  # first who might start others
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait(timeout=10)
 
+    def kill_command(self, command: str) -> None:
+        """Kills the processes of this federation that run a command, as kill -9 does."""
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if any(word.endswith(command.encode()) for word in words[:2]):
+                    os.kill(pid, signal.SIGKILL)
+
+    def says(self, name: str, words: str) -> bool:
+        """Whether a process has said these words."""
+        return words in self.log(name)
+
     def pid(self, name: str) -> int:
         """The process id."""
         return self._processes[name].pid
+
+    def kill_if_running(self, name: str) -> None:
+        """As `kill`, of what may have ended."""
+        if self._processes[name].poll() is None:
+            self.kill(name)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Sends a signal to a process."""
+        os.kill(self._processes[name].pid, number)
 
     def stop(self) -> None:
         """Ends every process of this federation, whoever started it."""
@@ -236,6 +294,63 @@ class Federation:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._short.cleanup()
+
+
+class Namespace:
+    """A network of its own, joined to this machine's by a pair of virtual cards.
+
+    Attributes:
+        host: this machine's address on the cable.
+        prefix: words that run a command inside.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        a, b = uuid.uuid4().bytes[:2]
+        self.host, self._inside = f"10.{a}.{b}.1", f"10.{a}.{b}.2"
+        self.prefix = ("ip", "netns", "exec", name)
+        self._card = name[:13]
+
+    def __enter__(self) -> "Namespace":
+        inner = f"{self._card}i"
+        _ip("netns", "add", self.name)
+        _ip("link", "add", self._card, "type", "veth", "peer", "name", inner, "netns", self.name)
+        _ip("addr", "add", f"{self.host}/30", "dev", self._card)
+        _ip("link", "set", self._card, "up")
+        _ip("-n", self.name, "addr", "add", f"{self._inside}/30", "dev", inner)
+        _ip("-n", self.name, "link", "set", inner, "up")
+        _ip("-n", self.name, "link", "set", "lo", "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _ip("netns", "delete", self.name)  # and the cards with it
+
+    def cut(self) -> None:
+        """Nothing goes through the cable any more, and neither side is told."""
+        _ip("link", "set", self._card, "down")
+
+    def mend(self) -> None:
+        """Undoes `cut`."""
+        _ip("link", "set", self._card, "up")
+
+
+def namespaces_are_allowed() -> bool:
+    """Whether this user may make network namespaces."""
+    name = f"fl{uuid.uuid4().hex[:8]}"
+    try:
+        _ip("netns", "add", name)
+        _ip("netns", "delete", name)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+def _ip(*words: str) -> None:
+    command = shutil.which("ip", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if command is None:
+        raise FileNotFoundError("ip")
+    subprocess.run([command, *words], check=True, capture_output=True)
 
 
 def free_port() -> int:
@@ -246,9 +361,9 @@ def free_port() -> int:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """Children of a process, and theirs, deepest first."""
+    """Children of a process, and theirs."""
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
-                yield from descendants(int(child))
                 yield int(child)
+                yield from descendants(int(child))

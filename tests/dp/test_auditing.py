@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import dp
 from dp.auditing import (
+    _middle,
     approximate_inverse,
     binomial_lower,
     gaussian_inverse,
@@ -145,13 +146,27 @@ def bounds_of(
             known[count] = dp.audit_one_run(
                 row, present, guesses=guesses, delta=delta, significance=significance
             )
+            assert known[count].correct == count
         yield known[count]
 
 
 def correct_guesses(row: NDArray[np.float64], present: NDArray[np.bool_], guesses: int) -> int:
-    order = np.argsort(row, kind="stable")
-    low = guesses // 2
-    return int((~present[order[:low]]).sum() + present[order[len(row) - (guesses - low) :]].sum())
+    distances = row - _middle(row)
+    furthest = np.argsort(-np.abs(distances), kind="stable")[:guesses]
+    return int((present[furthest] == (distances[furthest] > 0)).sum())
+
+
+def test_the_middle_is_that_of_the_best_two_clusters():
+    rng = np.random.default_rng(8)
+    for _ in range(20):
+        row = rng.normal(size=30) + 3 * (rng.random(30) < 0.5)
+        ordered = np.sort(row)
+        splits = [(ordered[:k], ordered[k:]) for k in range(1, 30)]
+        low, high = min(
+            splits, key=lambda two: two[0].size * two[0].var() + two[1].size * two[1].var()
+        )
+        assert _middle(row) == pytest.approx((low.mean() + high.mean()) / 2, rel=1e-12)
+    assert _middle(np.array([3.0])) == 0.0
 
 
 @pytest.mark.parametrize("guesses", [60, 24])
@@ -185,6 +200,16 @@ def test_bounds_stay_below_what_gaussian_noise_leaks(guesses):
     assert sum(audit.epsilon > truth for audit in found) <= 0.05 * REPEATS
     assert sum(audit.mu > mu for audit in found) <= 0.05 * REPEATS
     assert np.mean([audit.mu for audit in found]) > 0.1
+
+
+def test_scores_that_stand_apart_are_all_guessed_right_however_the_coins_fell():
+    present = np.arange(50) < 41
+    found = dp.audit_one_run(
+        10.0 * present + np.linspace(0, 1, 50), present, guesses=50, delta=0.0, significance=0.05
+    )
+    assert found.correct == 50
+    rate = 0.05 ** (1 / 50)
+    assert found.epsilon == pytest.approx(math.log(rate / (1 - rate)), rel=1e-6)
 
 
 def test_many_runs_stay_below_what_gaussian_noise_leaks():

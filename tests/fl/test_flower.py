@@ -1,5 +1,7 @@
 """Flower's own types: a Grid that loses nothing and one that does, the app that is shipped."""
 
+import dataclasses
+import functools
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,11 +27,13 @@ class FakeGrid:
     Attributes:
         sockets: node -> path of its organisation's socket.
         change: (message, reply) -> replies that arrive in its place.
+        around: (message, forward) -> the reply; calls forward for it.
     """
 
     def __init__(self, sockets: dict[int, Path]) -> None:
         self.sockets = sockets
         self.change: Any = lambda message, reply: [reply]
+        self.around: Any = lambda message, forward: forward()
         self.types: list[str] = []
 
     def get_node_ids(self) -> list[int]:
@@ -41,7 +45,8 @@ class FakeGrid:
             self.types.append(message.metadata.message_type)
             path = self.sockets[message.metadata.dst_node_id]
             context = SimpleNamespace(node_config={"socket": str(path)})
-            yield from self.change(message, client_app.app(message, context))
+            forward = functools.partial(client_app.app, message, context)
+            yield from self.change(message, self.around(message, forward))
 
 
 @pytest.fixture
@@ -67,7 +72,9 @@ def grid(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    found = World(organisations.shared_plan(rounds=2), helpers.small_data(num_clients=4), tmp_path)
+    aggregation = helpers.secure(graph="complete", dropout=0.0)  # nobody can be declared dropped
+    plan = organisations.shared_plan(rounds=2, aggregation=aggregation)
+    found = World(plan, helpers.small_data(num_clients=4), tmp_path)
     yield found
     found.close()
 
@@ -176,3 +183,56 @@ def test_the_pipe_waits_for_a_process_that_is_being_started(world: World, tmp_pa
     assert (control, bulk) == wire.parts(organisation.handle(frame), organisations.ANY)
     with pytest.raises(FileNotFoundError):
         client_app.ask(str(tmp_path / "never.sock"), frame, 0.3)
+
+
+def attacks(request: wire.Hello | wire.Step) -> Iterator[wire.Hello | wire.Step]:
+    """What a program in the place of the byte pipe may ask beside what it was given."""
+    if isinstance(request, wire.Hello):
+        yield dataclasses.replace(request, session=bytes(32))
+        return
+    changed = functools.partial(dataclasses.replace, request)
+    yield changed(session=bytes(32))
+    yield changed(round_index=request.round_index + 1, message=request.message or b"x")
+    yield changed(attempt=request.attempt + 1, message=request.message or b"x")
+    yield changed(broadcast=request.broadcast[:-1] if request.broadcast else b"1234")
+    for at in (0, 1, 2, 20, 38):  # version, kind, client, context, and what is in there
+        if request.message:
+            data = bytearray(request.message)
+            data[at] ^= 3
+            yield changed(message=bytes(data))
+    for stage in STAGES:
+        if stage != request.stage:
+            yield changed(stage=stage, message=request.message or b"x")
+
+
+def test_a_hostile_app_gets_refusals_and_the_run_goes_on(
+    world: World, grid: FakeGrid, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: list[wire.Reply] = []
+
+    def attack(message: Any) -> None:
+        content = message.content
+        bulk = content.array_records["bulk"]["body"].data if "bulk" in content else b""
+        frame = wire.frame(content.config_records["control"]["body"], bulk)
+        path = str(grid.sockets[message.metadata.dst_node_id])
+        for request in attacks(wire.read_request(frame, organisations.ANY)):
+            control, bulk = client_app.ask(path, wire.frame(*request.parts()), 60.0)
+            reply = wire.read_reply(control, bulk, organisations.ANY)
+            assert reply.status == wire.Status.REFUSED, request
+            answers.append(reply)
+
+    def before_and_after(message: Any, forward: Any) -> Any:
+        attack(message)
+        reply = forward()
+        attack(message)
+        return reply
+
+    grid.around = before_and_after
+    long = dict.fromkeys(STAGES, 60.0)
+    model, rounds = world.run(
+        transport=flower.GridTransport(grid), timeouts=long, join_timeout=60.0
+    )
+    assert model == helpers.params_bytes(fl.train(world.plan, helpers.MODEL, world.data).params)
+    assert [r.survivors for r in rounds] == [(0, 1, 2, 3)] * 2
+    assert len(answers) > 2 * 2 * 4 * 4 * 8
+    assert all(organisations.charges(world, i) == [(0, 0), (1, 0)] for i in range(4))

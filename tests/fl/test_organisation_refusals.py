@@ -21,7 +21,7 @@ from fl.arrays import tree_bytes
 from fl.engines import wire
 from fl.engines.client import open_organisation
 from fl.engines.organisation import limits_of
-from fl.engines.terms import Terms, terms_of
+from fl.engines.terms import Terms, faults, terms_of
 from fl.engines.wire import Hello, Reply, Status, Step
 from fl.errors import PlanError, StoreError
 from fl.group import alone
@@ -85,12 +85,12 @@ def ask(world: World, member: int, request: Hello | Step) -> Reply:
     return wire.read_reply(*wire.parts(world.members[member].handle(frame), ANY), ANY)
 
 
-def lead(world: World, until: str, place: tuple[int, int] = (0, 0)) -> Master:
+def lead(world: World, until: str, place: tuple[int, int] = (0, 0), of: Terms = TERMS) -> Master:
     """All stages before `until`, by the protocol."""
-    members = TERMS.members(place[0])
-    session = ServerSession(TERMS.params_of(*place), TERMS.roster_of(members))
+    members = of.members(place[0])
+    session = ServerSession(of.params_of(*place), of.roster_of(members))
     outbound: dict[int, bytes] = dict.fromkeys(members, b"")
-    for stage in TERMS.params_of(*place).stages:
+    for stage in of.params_of(*place).stages:
         if stage == until:
             break
         broadcast = MODEL if stage == "mask_input" else b""
@@ -134,14 +134,40 @@ def test_unmasking_happens_once(world: World) -> None:
     assert ask(world, member, master.step("unmask", message)) == first  # the same bytes, no more
 
 
-def test_a_message_that_was_taken_under_another_name_tells_nothing_new(world: World) -> None:
+def test_a_message_goes_by_the_name_of_its_stage(world: World) -> None:
     master = lead(world, "share_keys")
-    member, message = master.member, master.outbound[master.member]
-    first = ask(world, member, master.step("share_keys", message))
-    before = contents(world, member)
-    assert ask(world, member, master.step("unmask", message)) == Reply(Status.SILENT)
-    assert contents(world, member) == before
-    assert ask(world, member, master.step("share_keys", message)) == first
+    member, keys = master.member, master.outbound[master.member]
+    for stage in ("mask_input", "unmask"):
+        broadcast = MODEL if stage == "mask_input" else b""
+        said = refused(world, member, master.step(stage, keys, broadcast))
+        assert f"stage: got {stage}; takes share_keys" in said
+    first = ask(world, member, master.step("share_keys", keys))
+    assert first.status == Status.ANSWER
+    said = refused(world, member, master.step("mask_input", keys, MODEL))
+    assert "message: got one of an earlier stage" in said
+    assert organisations.charges(world, member) == []
+    assert ask(world, member, master.step("share_keys", keys)) == first
+
+
+def test_a_witness_signs_one_view_and_unmasks_by_a_quorum_alone(tmp_path: Path) -> None:
+    aggregation = helpers.secure(graph="complete", server="malicious", corrupt=0.25, dropout=0.0)
+    malicious = dataclasses.replace(PLAN, aggregation=aggregation)
+    world = World(malicious, DATA, tmp_path)
+    master = lead(world, "check_consistency", of=terms(malicious))
+    member, statuses = master.member, master.outbound[master.member]
+    for i, message in master.outbound.items():
+        reply = ask(world, i, master.step("check_consistency", message))
+        master.session.receive(i, reply.message)
+    other = statuses[:-1] + bytes([statuses[-1] ^ 1])
+    said = refused(world, member, master.step("check_consistency", other))
+    assert "second, different message" in said
+    quorum = master.session.close_stage()[member]
+    forged = bytearray(quorum)
+    forged[-1] ^= 1
+    said = refused(world, member, master.step("unmask", bytes(forged)))
+    assert "witnesses signed the sets this client holds" in said
+    assert ask(world, member, master.step("unmask", quorum)).status == Status.ANSWER
+    world.close()
 
 
 def test_both_kinds_of_share_are_never_given(world: World) -> None:
@@ -397,9 +423,15 @@ SCAFFOLD = fl.scaffold(
             "simulate_dropout",
         ),
         ({"client_metrics": True}, "client_metrics"),
+        ({"cohort": fl.cohort.poisson(0.5)}, "cohort: got poisson:0.5"),
         ({"algorithm": SCAFFOLD}, "algorithm: got scaffold"),
     ],
 )
 def test_plans_that_cannot_be_shared_are_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(PlanError, match=said):
-        terms(organisations.shared_plan(**change))
+    (line,) = faults(organisations.shared_plan(**change))
+    assert said in line
+
+
+def test_what_cannot_be_shared_is_not_bound_to_a_session() -> None:
+    with pytest.raises(PlanError, match="graph: got sparse"):
+        terms(organisations.shared_plan(aggregation=helpers.secure()))

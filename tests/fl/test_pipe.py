@@ -1,5 +1,8 @@
 """The Unix socket of an organisation's process: who may connect, what is read, who is cut off."""
 
+import contextlib
+import grp
+import os
 import socket
 import struct
 import threading
@@ -15,16 +18,17 @@ from fl.engines.wire import Limits, Status
 from fl.errors import StoreError
 
 LIMITS = Limits(100, 1000)
+FIRST = wire.frame(b"first")
 
 
 class Served:
     """A socket whose process answers every frame with itself."""
 
-    def __init__(self, path: Path, read_timeout: float = 0.3) -> None:
+    def __init__(self, path: Path, group: str | None = None) -> None:
         self.path, self.stop, self.seen = path, threading.Event(), list[bytes]()
         self.thread = threading.Thread(
             target=pipe.serve, args=(path, self.handle, LIMITS),
-            kwargs={"read_timeout": read_timeout, "stop": self.stop},
+            kwargs={"read_timeout": 0.3, "stop": self.stop, "group": group},
         )  # fmt: skip
 
     def handle(self, frame: bytes) -> bytes:
@@ -33,8 +37,8 @@ class Served:
 
     def __enter__(self) -> "Served":
         self.thread.start()
-        while not self.path.exists():
-            time.sleep(0.01)
+        assert said(self.path, FIRST) == FIRST  # it answers by now
+        self.seen.clear()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -51,7 +55,11 @@ def served(tmp_path: Path) -> Iterator[Served]:
 def said(path: Path, *pieces: bytes, pause: float = 0.0) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(20.0)
-        connection.connect(str(path))
+        for _ in range(1000):  # a process that is just starting
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError, PermissionError):
+                connection.connect(str(path))
+                break
+            time.sleep(0.01)
         for piece in pieces:
             connection.sendall(piece)
             time.sleep(pause)
@@ -76,6 +84,16 @@ def test_frames_come_whole_whatever_the_pieces(served: Served) -> None:
 
 def test_only_its_owner_may_connect(served: Served) -> None:
     assert served.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_group_may_connect_too(tmp_path: Path) -> None:
+    path, mine = tmp_path / "client.sock", grp.getgrgid(os.getgid()).gr_name
+    with Served(path, group=mine):
+        assert said(path, wire.frame(b"x")) == wire.frame(b"x")
+        assert path.stat().st_mode & 0o777 == 0o660
+        assert path.stat().st_gid == os.getgid()
+    assert "no such group" in serve_error(path, whole=True, group="nobody here")
+    path.unlink()
 
 
 @pytest.mark.parametrize("claim", [(101, 0), (0, 1001), (2**31, 0), (0, 2**31), (0, 2**64 - 1)])
@@ -115,8 +133,6 @@ def test_a_socket_left_behind_is_replaced_and_nothing_else_is(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
         dead.bind(str(path))
     with Served(path) as served:
-        while said_or_none(path) is None:
-            time.sleep(0.01)
         assert serve_error(path) == f"socket: got {path}, where another process answers"
     assert not served.path.exists()
     path.write_text("a letter")
@@ -125,15 +141,10 @@ def test_a_socket_left_behind_is_replaced_and_nothing_else_is(tmp_path: Path) ->
     assert "takes a path for a socket" in serve_error(tmp_path / ("x" * 200), whole=True)
 
 
-def said_or_none(path: Path) -> bytes | None:
-    try:
-        return said(path, wire.frame(b"x"))
-    except ConnectionRefusedError:
-        return None
-
-
-def serve_error(path: Path, *, whole: bool = False) -> str:
-    arguments: Any = {"read_timeout": 1.0, "stop": threading.Event()}
+def serve_error(path: Path, *, whole: bool = False, group: str | None = None) -> str:
+    stop = threading.Event()
+    stop.set()  # a path that is taken after all is let go at once
+    arguments: Any = {"read_timeout": 1.0, "stop": stop, "group": group}
     with pytest.raises(StoreError) as caught:
         pipe.serve(path, bytes, LIMITS, **arguments)
     return str(caught.value) if whole else str(caught.value).partition(";")[0]

@@ -264,6 +264,45 @@ def test_nobody_signs_a_roster_that_does_not_list_them():
         secureagg.sign_roster(secureagg.IdentityKey(bytes(32)), b"run", roster)
 
 
+def test_presence_is_of_one_key_session_client_and_challenge():
+    key, other = keys_of((1, 4)).values()
+    challenge = bytes(range(32))
+    signature = secureagg.sign_presence(key, b"run", 1, challenge)
+    place = (b"run", 1, challenge)
+    assert secureagg.is_present(key.public_key, signature, *place)
+    assert signature == secureagg.sign_presence(key, *place)
+    for wrong in (
+        (other.public_key, signature, *place),
+        (key.public_key, bytes(64), *place),
+        (key.public_key, signature[:-1], *place),
+        (key.public_key, signature, b"ruN", 1, challenge),
+        (key.public_key, signature, b"run", 4, challenge),
+        (key.public_key, signature, b"run", 1, bytes(32)),
+    ):
+        assert not secureagg.is_present(*wrong)
+    roster, signatures = signed_roster(keys_of((1, 4)))
+    assert not secureagg.is_present(roster[1], signatures[1], *place)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ((b"", 1, bytes(32)), "session_id"),
+        ((b"x" * 256, 1, bytes(32)), "session_id"),
+        ((b"run", -1, bytes(32)), "client ids"),
+        ((b"run", 1 << 32, bytes(32)), "client ids"),
+        ((b"run", 1, bytes(31)), "a challenge takes 32 bytes"),
+        ((b"run", 1, "x" * 32), "a challenge takes 32 bytes"),
+    ],
+)
+def test_improper_challenges(place, reason):
+    key = keys_of([1])[1]
+    with pytest.raises(secureagg.MisuseError, match=reason):
+        secureagg.sign_presence(key, *place)
+    with pytest.raises(secureagg.MisuseError, match=reason):
+        secureagg.is_present(key.public_key, bytes(64), *place)
+
+
 def test_parameters_come_back_from_their_bytes(make_params):
     many = tuple(
         secureagg.Segment(name, 3 + i, 1 + i) for i, name in enumerate(["x", "é", "y" * 200])

@@ -31,6 +31,16 @@ def refused_by_client(play, client_id, message, error, match) -> Any:
     return caught.value
 
 
+@pytest.mark.parametrize("server", ["semi_honest", "malicious"])
+def test_both_sessions_say_which_stage_is_next(make_play, server):
+    play = make_play(server=server, threshold=4)
+    for stage in (*play.params.stages, None):
+        assert {client.stage for client in play.clients.values()} == {stage}
+        assert play.server.stage == stage
+        if stage is not None:
+            play.step()
+
+
 def refused_by_server(play, client_id, message, error, match) -> Any:
     session = play.server
     before = session._state, dict(session._received), dict(session._taken), set(session._keys)
