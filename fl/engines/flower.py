@@ -5,6 +5,7 @@ what Flower cuts into chunks. One message type per stage; `send_and_receive` wit
 stage's barrier. flwr is the extra `deploy`: Flower loads this module, and nothing else does.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -89,10 +90,6 @@ def _parts(reply: Message) -> Parts | None:
     return None if array is None else (control, array.data)
 
 
-server_app = ServerApp()
-
-
-@server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """Runs, or resumes, the run of the server's own plan file: `--run-config 'plan="FILE"'`.
 
@@ -102,11 +99,16 @@ def main(grid: Grid, context: Context) -> None:
     data_dir = str(context.run_config.get("data-dir", "")) or None
     deployment = read_deployment(str(context.run_config["plan"]))
     deployment.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _log_to(deployment.state / LOG_FILE)
-    run_server(deployment, GridTransport(grid), data_dir=data_dir)
+    with _logging_to(deployment.state / LOG_FILE):
+        run_server(deployment, GridTransport(grid), data_dir=data_dir)
 
 
-def _log_to(path: Path) -> None:
+server_app = ServerApp()
+server_app.main()(main)
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
     """Prints what this package says, and keeps it in a file.
 
     Not what others say: the HTTP client's word of each log line that Flower fetches would be the
@@ -114,6 +116,13 @@ def _log_to(path: Path) -> None:
     """
     ours = logging.getLogger("fl")
     ours.setLevel(logging.INFO)
-    for handler in (logging.StreamHandler(), logging.FileHandler(path)):
+    handlers = (logging.StreamHandler(), logging.FileHandler(path))
+    for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         ours.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            ours.removeHandler(handler)
+            handler.close()
