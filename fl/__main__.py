@@ -1,4 +1,4 @@
-"""The command line: train, resume, report, datasets, privacy; keygen, roster, deploy, client.
+"""The command line: one function for each command.
 
     python -m fl train --preset digits-demo
     python -m fl train --dataset mnist-writers --data-dir DATA
@@ -8,6 +8,7 @@
     python -m fl report RUN       write report.html again
     python -m fl datasets         list the data sets; --plot NAME draws who holds which labels
     python -m fl privacy --job job.toml   the privacy statement, without training
+    python -m fl audit RUN|JOB.toml   attack the plan with canaries: what leaks at least
     python -m fl keygen | roster | deploy | client   across organisations: docs/deployment.md
 
 Several hosts: the same command on each with --coordinator ADDRESS:PORT --hosts N --host K, K = 0 on
@@ -32,7 +33,9 @@ from tqdm import tqdm
 
 import dp
 from fl import datasets, workers
-from fl.console import cost_table, metrics_text, privacy_table, round_note
+from fl.audited import audit_target
+from fl.canaries import DIRECTIONS
+from fl.console import audit_table, cost_table, metrics_text, privacy_table, round_note
 from fl.datasets import FederatedDataset
 from fl.engines import commands
 from fl.errors import FlError, MissingExtraError, PlanError, fault
@@ -59,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "report": _report,
         "datasets": _datasets,
         "privacy": _privacy,
+        "audit": _audit,
         "keygen": commands.keygen,
         "roster": commands.roster,
         "client": commands.client,
@@ -297,6 +301,25 @@ def _datasets(words: list[str]) -> None:
 def _privacy(words: list[str]) -> None:
     plan, model, data = _job(words, "privacy").build()
     print(privacy_table(resolve(plan, data, model=model).privacy, assumptions=True))
+
+
+def _audit(words: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m fl audit")
+    parser.add_argument("target", type=Path, help="run directory or job file (TOML)")
+    parser.add_argument("--canaries", type=int, default=100, help="clients added to the plan's")
+    parser.add_argument("--guesses", type=int, help="canaries guessed; all unless given")
+    parser.add_argument(
+        "--significance", type=float, default=0.05, help="chance that one bound is too high"
+    )
+    parser.add_argument("--directions", choices=DIRECTIONS, default=DIRECTIONS[0])
+    parser.add_argument("--out", type=Path, help="with a job file: directory of the run attacked")
+    asked = parser.parse_args(words)
+    found = audit_target(
+        asked.target, canaries=asked.canaries, guesses=asked.guesses,
+        significance=asked.significance, directions=asked.directions, out=asked.out,
+    )  # fmt: skip
+    _write_report(found.out)
+    print(audit_table(found.audit, found.probe))
 
 
 if __name__ == "__main__":

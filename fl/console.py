@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dp
-from fl.figures import upper_text
+from fl.audit import Audit
+from fl.figures import lower_text, upper_text
+from fl.probes import Probe
 from fl.results import Round
 from fl.statement import Statement
 
@@ -46,6 +48,29 @@ def privacy_table(statement: Statement, *, assumptions: bool) -> str:
     notes = [*sorted(reasons), *(statement.assumptions if assumptions else ())]
     wrapped = [textwrap.fill(f"* {note}", 100, subsequent_indent="  ") for note in notes]
     return "\n".join(["epsilon", table(header, rows), *wrapped])
+
+
+def audit_table(found: Audit, probed: Probe) -> str:
+    """Returns what leaks at least beside what is claimed, and what the detectors say."""
+    confidence = f"{100 * (1 - found.significance):g} %"
+    header = ("adversary", "delta", f"audited ({confidence})", "claimed", "guessed", "refuted")
+    rows = [
+        (
+            row.adversary, str(row.delta), f">= {lower_text(row.lower)}",
+            f"<= {upper_text(row.claimed)}", f"{row.correct} of {found.guesses}",
+            "YES" if row.refuted else "no",
+        )
+        for row in found.rows
+    ]  # fmt: skip
+    estimates = "; ".join(
+        f"{row.adversary} {row.estimate:.2f}" for row in found.rows if row.estimate is not None
+    )
+    notes = [f"* {dp.NOT_A_BOUND}: {estimates}"] if estimates else []
+    notes += [
+        f"* {one.name}: p <= {one.p_value:.3g}{' ALARM' if one in probed.alarms else ''}"
+        for one in probed.detections
+    ]
+    return "\n".join([f"epsilon, {found.canaries} canaries", table(header, rows), *notes])
 
 
 def cost_table(summary: Mapping[str, Any]) -> str:

@@ -109,6 +109,7 @@ def _context(summary: Summary, rounds: Rounds) -> dict[str, Any]:
         "tiles": _tiles(summary),
         "unit": privacy["unit"],
         "rows": rows,
+        "audit": _audit_words(summary.get("audit")),
         "assumptions": privacy["assumptions"],
         "plots": plots(rounds, _min_survivors(summary), costs=_shows_costs(summary))
         if rounds
@@ -209,11 +210,34 @@ def _privacy_row(row: Mapping[str, Any], against: bool) -> dict[str, Any]:
         "relation": _text(row["relation"]).replace("_", "-"),
         "delta": _NONE if row["delta"] is None else f"{row['delta']:g}",
         **{name: _interval(row["epsilon"][name]) for name in _FIGURES},
+        "audited": _audited(row.get("audited")),
+        "refuted": bool((row.get("audited") or {}).get("refuted")),
         "stated": any(row["epsilon"][name] is not None for name in _FIGURES),
         "reason": row["reason"],
         "c": _text(row["c"]),
         "min_survivors": _text(row["min_survivors"]),
         "max_releases": _text(row["max_releases"]),
+    }
+
+
+def _audited(found: Mapping[str, Any] | None) -> str:
+    """A lower bound, rounded down; what it is compared with is the claim of the run attacked."""
+    return _NONE if found is None else f"≥ {lower_text(found['lower'])}"
+
+
+def _audit_words(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What stands under the table of an audited run, or None."""
+    if audit is None:
+        return None
+    return {
+        "confidence": f"{100 * audit['confidence']:g} %",
+        "canaries": audit["canaries"],
+        "guesses": audit["guesses"],
+        "aggregation": audit["aggregation"],
+        "detectors": [
+            {"name": one["name"], "p": f"{one['p_value']:.3g}", "alarm": one["alarm"]}
+            for one in audit["detectors"]
+        ],
     }
 
 

@@ -71,6 +71,15 @@ CASES = {
         quick=False,
         cheap=True,
     ),
+    "auditing": Example(
+        (
+            "300 canaries joined 100 clients",
+            r"^server: \d+ right, so epsilon is at least \d\.\d+ .* at most 8\.00",
+            "the claim stands",
+            "^outsider:",
+            "the claim stands",
+        ),
+    ),
     "hospitals": Example(
         ("va: 134 patients", FIGURE.format("2.00"), r"epsilon so far (1\.9|2\.0)"),
         folder="heart-disease",

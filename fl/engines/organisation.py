@@ -146,7 +146,8 @@ class Organisation:
             self._terms.roster_of(members), once=self._journal.once,
         )  # fmt: skip
         if session.stage != asked.stage:
-            raise RefusedError("stage", asked.stage, f"{session.stage}, the next of this attempt")
+            takes = f"{session.stage or 'none'}, the next of this attempt"
+            raise RefusedError("stage", asked.stage, takes)
         if asked.stage == "mask_input":
             self._charge(*place)
             session.set_inputs(self._inputs(asked, members))

@@ -342,7 +342,7 @@ def test_help_is_printed_and_an_unknown_command_fails() -> None:
     assert called.status == 2
     assert called.err == (
         "error: command: got trian; takes train | resume | report | datasets | privacy "
-        "| keygen | roster | client | deploy\n"
+        "| audit | keygen | roster | client | deploy\n"
     )
 
 
