@@ -172,7 +172,7 @@ def test_too_few_survivors_release_nothing_and_real_ledgers_count_the_attempt(
     assert run.charges("south") == run.charges("west") == rounds
     for name in ("north", "east"):  # killed before they masked, or unheard
         assert run.charges(name) in (rounds, rounds[1:])
-    server = next(r for r in run.summary["privacy"] if r["adversary"] == "server")
+    server = next(r for r in run.summary["privacy"]["rows"] if r["adversary"] == "server")
     assert server["epsilon"]["worst_case"]["upper"] <= job.epsilon
     assert 0 < server["epsilon"]["realised"]["upper"] < server["epsilon"]["worst_case"]["upper"]
 
