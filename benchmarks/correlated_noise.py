@@ -212,10 +212,11 @@ def show_accuracy(rows: Mapping[str, Row]) -> None:
             groups.setdefault(key.rpartition("/")[0], []).append(row["accuracy"])
     print(f"\n{'accuracy, mean of seeds':44}{'mean':>8}{'+-':>8}{'seeds':>7}")
     for key, values in groups.items():
-        found = interval(values)
-        half = (found.high - found.low) / 2
-        print(f"{key.removeprefix('accuracy/'):44}{found.mean:8.4f}{half:8.4f}"
-              f"{len(values):7}")  # fmt: skip
+        name, half = key.removeprefix("accuracy/"), math.nan
+        if len(values) > 1:
+            found = interval(values)
+            half = (found.high - found.low) / 2
+        print(f"{name:44}{math.fsum(values) / len(values):8.4f}{half:8.4f}{len(values):7}")
 
 
 def measure_accuracy(given: argparse.Namespace) -> None:
