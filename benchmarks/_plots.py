@@ -36,8 +36,15 @@ def utility(rows: Rows, name: str) -> list[Plot]:
     return [plot for plot in found if plot.svg]
 
 
-def _error(figure: Figure) -> float:
-    return figure.high - figure.mean
+def _points(axes: "Axes", points: Sequence[tuple[float, Figure]], colour: str, label: str) -> None:
+    """Every seed, their mean, and its interval from three seeds on: of two it says nothing."""
+    for place, figure in points:
+        seeds = len(figure.values)
+        axes.plot([place] * seeds, figure.values, ".", color=colour, markersize=3.5, alpha=0.6)
+        if seeds > 2:
+            axes.plot([place, place], [figure.low, figure.high], color=colour, linewidth=1.2)
+    places, means = [place for place, _ in points], [figure.mean for _, figure in points]
+    axes.plot(places, means, "_", color=colour, markersize=9, markeredgewidth=2, label=label)
 
 
 def _accuracy(rows: Rows, name: str) -> Plot:
@@ -56,13 +63,9 @@ def _accuracy(rows: Rows, name: str) -> Plot:
                 figure = percent([row["accuracy"] for row in seeds.values()])
                 if figure is not None:
                     shift = 0.6 * ((number + 0.5) / len(mechanisms) - 0.5)
-                    points.append((place + shift, figure.mean, _error(figure)))
+                    points.append((place + shift, figure))
             if points:
-                xs, ys, errors = zip(*points, strict=True)
-                axes.errorbar(
-                    xs, ys, errors, fmt="o", markersize=4, capsize=2, elinewidth=1.2,
-                    color=COLOURS[number % len(COLOURS)], label=words(mechanism),
-                )  # fmt: skip
+                _points(axes, points, COLOURS[number % len(COLOURS)], words(mechanism))
         for mechanism, style in zip(OPEN, ("-", "--"), strict=True):
             seeds = groups.get((None, mechanism), {})
             if seeds:
@@ -74,7 +77,7 @@ def _accuracy(rows: Rows, name: str) -> Plot:
         axes.set_ylabel("test accuracy (%)")
         _legend_below(axes)
 
-    caption = "Means and 95 % intervals over seeds. Noise shares are sized for the worst case"
+    caption = "Seeds, means, 95 % intervals of three or more. Noise is sized for the worst case"
     caption += " against the server, central noise for the same epsilon against participants."
     return Plot(title, caption, svg(title, draw, (4.6, 3.6)))
 
@@ -115,18 +118,16 @@ def _bits(rows: Rows, name: str) -> Plot:
         axes.axhline(0, color=GREY, linewidth=1)
         for number, ((family, epsilon), points) in enumerate(sorted(lines.items())):
             shift = 0.35 * (number - (len(lines) - 1) / 2)
-            axes.errorbar(
-                [bits + shift for bits, _ in points], [figure.mean for _, figure in points],
-                [_error(figure) for _, figure in points], fmt="o", markersize=4, capsize=2,
-                elinewidth=1.2, color=COLOURS[(number + 1) % len(COLOURS)],
-                label=f"{FAMILIES[family]}, epsilon {epsilon:g}",
+            _points(
+                axes, [(bits + shift, figure) for bits, figure in points],
+                COLOURS[(number + 1) % len(COLOURS)], f"{FAMILIES[family]}, epsilon {epsilon:g}",
             )  # fmt: skip
         axes.set_xticks(sorted({bits for points in lines.values() for bits, _ in points}))
         axes.set_xlabel("bits per coordinate")
         axes.set_ylabel("points of accuracy")
         _legend_below(axes)
 
-    caption = "The same seeds, clipping and worst-case epsilon; 95 % intervals of the difference."
+    caption = "Seed by seed at the same worst-case epsilon; means, 95 % intervals of three or more."
     return Plot(title, caption + " Shaded: half a point.", svg(title, draw, (4.6, 3.4)))
 
 

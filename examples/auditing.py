@@ -6,7 +6,7 @@ Canaries, clients made by the auditor, join the run, each present by a secret co
 adversary of the privacy statement looks at what it sees (the server: the noised sums, and all that
 the other clients put in) and guesses the coins. Many right guesses prove that much leaks: a lower
 bound on epsilon. It stays below the claim as long as the claim and the code are right; a bound of 0
-proves nothing. Needs the extra "data".
+proves nothing. `python -m fl audit` attacks a finished run's plan or a job. Needs the extra "data".
 """
 
 import argparse

@@ -18,7 +18,7 @@ import dp
 from fl._validate import choice_fault, integer_fault, number_fault
 from fl.canaries import DIRECTIONS, LARGEST, Canaries, Planted, draw_canaries, with_clients
 from fl.datasets.dataset import FederatedDataset
-from fl.encoding import PrivateEncoding, round_rotation
+from fl.encoding import PrivateEncoding, rotation_of
 from fl.engine import Attempted
 from fl.errors import PlanError, fault
 from fl.group import alone
@@ -136,7 +136,8 @@ class Scores:
         if outcome.mean is None or outcome.mean.vector is None:
             return
         plan = self._resolved.plan
-        rotation = round_rotation(self._resolved.messages.dim, plan.seed, order.round_index)
+        dim, index = self._resolved.messages.dim, order.round_index
+        rotation = rotation_of(self._encoding, dim, plan.seed, index)
         seen = outcome.mean.vector * self._encoding.denominator
         for client in outcome.survivors:
             if client in self._colluders:

@@ -320,7 +320,8 @@ class Exposure:
         its secret coins. Central noise does not depend on the cohort; noise shares may show it.
         """
         if isinstance(self.mechanism, dp.matrix.CorrelatedMechanism):
-            return _matrix_event(self.mechanism, releases)
+            whole = _matrix_event(self.mechanism, releases)  # of one run; each has its own noise
+            return whole if self.runs == 1 else dp.SelfComposedEvent(whole, self.runs)
         release = self.event(adversary, survivors)
         if not self.cohort.amplifies(adversary):
             return dp.SelfComposedEvent(release, releases)
@@ -354,7 +355,7 @@ class Exposure:
         if isinstance(self.mechanism, dp.CentralMechanism):
             return releases * self.mechanism.total_variation()
         if isinstance(self.mechanism, dp.matrix.CorrelatedMechanism):
-            return self.mechanism.total_variation()
+            return self.runs * self.mechanism.total_variation()
         return 0.0
 
     def protocol_failure(self, adversary: str) -> float:

@@ -45,15 +45,13 @@ def client(words: Sequence[str]) -> None:
     parser.add_argument("--socket", type=Path, required=True, help="made with mode 0600")
     parser.add_argument("--socket-group", help="whose members may connect too: mode 0660")
     asked = parser.parse_args(words)
+    plan = read_deployment(asked.plan)
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=form)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    serve_client(
-        read_deployment(asked.plan), asked.socket, data_dir=asked.data_dir, stop=stop,
-        group=asked.socket_group,
-    )  # fmt: skip
+    serve_client(plan, asked.socket, data_dir=asked.data_dir, stop=stop, group=asked.socket_group)
 
 
 def deploy(words: Sequence[str], read_job: ReadJob) -> None:

@@ -1,12 +1,15 @@
 """Flower carries the bytes: a Grid as the coordinator's transport.
 
 Control messages travel in ConfigRecords, what is as long as the model in one uint8 Array, which is
-what Flower cuts into chunks. One message type per stage; `send_and_receive` with a timeout is the
-stage's barrier. flwr is the extra `deploy`: Flower loads this module, and nothing else does.
+what Flower cuts into chunks. One message type per stage; the stage's barrier is a deadline here.
+flwr is the extra `deploy`: Flower loads this module, and nothing else does.
 """
 
 import contextlib
 import logging
+import queue
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from fl.engines.server import run_server
 
 LOG = logging.getLogger("fl.flower")
 LOG_FILE = "server.log"
+_LOOK_SECONDS = 2.0  # between looks for the reply to one message
 CONTROL, BULK, BODY = "control", "bulk", "body"  # as fl/engines/client_app.py has them
 
 
@@ -52,9 +56,10 @@ class GridTransport:
         ]
         if not messages:
             return
-        replies = list(self._grid.send_and_receive(messages, timeout=timeout))
+        deadline = time.monotonic() + timeout
+        sent = list(self._grid.push_messages(messages))
         asked = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
-        for reply in replies:
+        for reply in self._replies(sent, deadline):
             node = reply.metadata.src_node_id
             to = reply.metadata.reply_to_message_id
             if reply.has_error():
@@ -67,6 +72,44 @@ class GridTransport:
                     LOG.warning("%s: node %d: an answer of another form", stage, node)
                 else:
                     yield node, found
+
+    def _replies(self, sent: Sequence[str], deadline: float) -> Iterator[Message]:
+        """Yields the replies to messages as they come, until all are there or time is up.
+
+        Each is waited for on a thread of its own. Flower waits for minutes for the rest of a reply
+        whose sender died, or stalls, in the middle of it; nobody else's answer may wait with it.
+        """
+        over = threading.Event()
+        found: queue.SimpleQueue[Sequence[Message] | Exception] = queue.SimpleQueue()
+        for message_id in sent:
+            threading.Thread(
+                target=self._fetch, args=(message_id, found, over), daemon=True
+            ).start()
+        try:
+            for _ in sent:
+                got = found.get(timeout=max(0.0, deadline - time.monotonic()))
+                if isinstance(got, Exception):
+                    raise got
+                yield from got
+        except queue.Empty:
+            return
+        finally:
+            over.set()
+
+    def _fetch(
+        self,
+        message_id: str,
+        found: "queue.SimpleQueue[Sequence[Message] | Exception]",
+        over: threading.Event,
+    ) -> None:
+        try:
+            while not over.is_set():
+                if replies := list(self._grid.pull_messages([message_id])):
+                    found.put(replies)
+                    return
+                over.wait(_LOOK_SECONDS)
+        except Exception as error:  # noqa: BLE001 - raised where the barrier is
+            found.put(error)
 
 
 def _content(control: bytes, bulk: bytes) -> RecordDict:

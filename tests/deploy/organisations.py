@@ -6,6 +6,7 @@ import re
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +23,8 @@ from fl.engines.roster import collect, make_identity, read_identity
 from fl.job import Job
 from fl.secure import STAGES
 from tests.deploy.federation import Federation
+
+_LOOK_SECONDS = 30.0  # between questions to Flower, each of which is a process that takes seconds
 
 
 class Organisations:
@@ -188,13 +191,19 @@ class Organisations:
     def finish(self, run_id: str, seconds: float = 600.0) -> None:
         """Waits until the run has ended well."""
         summary = self.folder / "server" / "state" / "run" / "summary.json"
-        self.federation.wait(
-            lambda: summary.exists() or self._ended(run_id), "the run to end", seconds
-        )
-        assert summary.exists(), self.federation.tails(40)
+        looked = time.monotonic()
 
-    def _ended(self, run_id: str) -> bool:
-        return self.federation.status(run_id).startswith("finished")
+        def over() -> bool:
+            nonlocal looked
+            if summary.exists():
+                return True
+            if time.monotonic() < looked + _LOOK_SECONDS:
+                return False
+            looked = time.monotonic()
+            return self.federation.status(run_id).startswith("finished")
+
+        self.federation.wait(over, "the run to end", seconds)
+        assert summary.exists(), self.federation.tails(40)
 
     @property
     def summary(self) -> dict[str, Any]:

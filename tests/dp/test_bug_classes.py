@@ -37,8 +37,7 @@ here or in test_MODULE.py.
     epsilon 0, inf, None; delta 0, >= 1/n > test_edges
     time of rejection samplers > noise_bugs.test_timing, samplers.test_draws_per_value
     another law accounted than drawn > test_law, samplers.test_table_of_another_scale
-
-An auditor that raises false alarms is missing here: no auditor is part of the package.
+    an auditor that raises false alarms > auditing.test_null_scores, detectors.test_honest_noise
 """
 
 # Helpers are untyped like the tests, and refusals are tested with wrong types on purpose.

@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-import jax
 import numpy as np
 import optax
 from numpy.typing import NDArray
@@ -16,7 +15,6 @@ import fl
 from dp import discretize, mechanisms
 from fl import canaries, round, secure, training
 from fl.plan import Plan, Resolved
-from fl.tree import clip_by_l2
 from fl.types import Purpose, RandomBytes
 from tests.fl import helpers
 
@@ -58,7 +56,7 @@ def repeatable(seed: int) -> Iterator[RandomBytes]:
         yield rng.bytes
 
 
-_share, _noise = mechanisms._share, mechanisms.CentralMechanism.sample_noise
+_share, _clipped = mechanisms._share, canaries._clipped
 
 
 def _scaled_noise(stack: ExitStack, factor: float) -> None:
@@ -83,13 +81,11 @@ def _doubled_clip(stack: ExitStack) -> None:
         (discretize, "clip_l2", lambda x, norm: dp.clip_l2(x, 2 * norm)),
         (coins, "clip_l2", lambda x, norm: dp.clip_l2(x, 2 * norm)),
         (coins, "_sum_of_squares", lambda found: 0),
-        (canaries, "clip_by_l2", lambda x, norm: clip_by_l2(x, 2 * norm)),
+        (canaries, "_clipped", lambda rows, norm: _clipped(rows, 2 * norm)),
         (discretize.Discretizer, "_fits", lambda self, rounded: True),
     ]
     for where, name, new in patched:
         stack.enter_context(mock.patch.object(where, name, new))
-    stack.callback(jax.clear_caches)
-    jax.clear_caches()  # type: ignore[no-untyped-call]  # jax leaves it untyped; the clip of the canaries is compiled
 
 
 def _shared_seed(stack: ExitStack, seed: int, forgets: str) -> None:
@@ -144,9 +140,9 @@ def plan_for(name: str, mechanism: str) -> tuple[Plan, int]:
 def private(mechanism: str, epsilon: float) -> fl.Privacy:
     """What is claimed of a mechanism."""
     central = mechanism in fl.privacy.CENTRAL
-    coins = {"trials": 64} if mechanism == fl.privacy.COINS else {}
+    more = {fl.privacy.COINS: {"trials": 64}, "banded": {"bands": 2}}.get(mechanism, {})
     return helpers.privacy(
-        epsilon=epsilon, mechanism=mechanism, against="outsider" if central else "server", **coins
+        epsilon=epsilon, mechanism=mechanism, against="outsider" if central else "server", **more
     )
 
 

@@ -27,6 +27,7 @@ MECHANISMS = {
     "poisson_binomial": "server",
     "gaussian": "outsider",
 }
+CORRELATED = ("tree", "banded", "blt")
 AGGREGATIONS: dict[str, Callable[[], fl.aggregate.Aggregation]] = {
     "ideal": helpers.ideal,
     "secure": helpers.secure,
@@ -67,6 +68,13 @@ def test_no_bound_is_above_its_claim(mechanism, aggregation):
         assert not row.refuted
 
 
+@pytest.mark.parametrize("mechanism", CORRELATED)
+def test_no_bound_is_above_its_claim_under_correlated_noise(mechanism):
+    found = attack("none", 1, mechanism=mechanism)
+    assert {row.adversary for row in found.rows} == {"participants", "outsider"}
+    assert not any(row.refuted for row in found.rows)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_no_bound_is_above_its_claim_with_a_malicious_server(mechanism):
@@ -77,7 +85,7 @@ def test_no_bound_is_above_its_claim_with_a_malicious_server(mechanism):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mechanism", MECHANISMS)
+@pytest.mark.parametrize("mechanism", [*MECHANISMS, *CORRELATED])
 @pytest.mark.parametrize("aggregation", ["ideal", "secure", "dropouts"])
 @pytest.mark.parametrize("cohort", COHORTS)
 @pytest.mark.parametrize("epsilon", [0.5, 4.0])

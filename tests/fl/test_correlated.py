@@ -266,6 +266,21 @@ def test_the_statement_composes_all_rounds_into_one_event(mechanism: str) -> Non
     )
 
 
+def test_runs_over_the_same_clients_compose() -> None:
+    given = plan("banded", algorithm=STILL)
+    one = fl.resolve(given, helpers.small_data()).privacy.rows[1].worst_case
+    both = fl.sweep(given, helpers.MODEL, helpers.small_data(), seeds=(0, 1))
+    together = both.privacy.rows[1].worst_case
+    assert one is not None
+    assert together is not None
+    mechanism = mechanism_of(fl.resolve(given, helpers.small_data()))
+    twice = dp.epsilon(
+        dp.SelfComposedEvent(mechanism.event(), 2), 1e-3,
+        neighboring=dp.NeighboringRelation.ZERO_OUT, accountant="rdp",
+    )  # fmt: skip
+    assert together.upper >= twice.upper > 1.3 * one.upper
+
+
 def test_realised_grows_to_the_worst_case_and_never_beyond() -> None:
     training = start(plan("banded"), helpers.MODEL, helpers.small_data())
     seen = []

@@ -1,5 +1,6 @@
 """keygen, roster and deploy on the command line, from nothing to a roster that all signed."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -106,6 +107,24 @@ def test_the_app_ships_a_byte_pipe_and_no_other_code(
     plan = read_deployment("app/plan.toml")
     assert (plan.job.rounds, plan.records, plan.member) == (2, (202, 196, 83, 136), None)
     assert set(plan.timeouts.values()) == {300.0}
+
+
+@pytest.mark.parametrize("session", ["x", "3", "!!", "Zürich & Genève, the 3rd run of this spring"])
+def test_flower_takes_the_apps_name(
+    folder: Path, capsys: pytest.CaptureFixture[str], session: str
+) -> None:
+    run(capsys, *INIT, "--session", session)
+    name = tomllib.loads(Path("app/pyproject.toml").read_text())["project"]["name"]
+    assert re.fullmatch(r"[a-z][a-z0-9-]{0,30}[a-z0-9]", name)
+    assert read_deployment("app/plan.toml").session == session
+
+
+def test_a_client_without_a_plan_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "client", "--plan", "none.toml", "--socket", "s")
+    assert said.startswith("error: plan: got none.toml: ")
+    run(capsys, *INIT)
+    said = refused(capsys, "client", "--plan", "app/plan.toml", "--socket", "s")
+    assert said.startswith("error: roster: got ")
 
 
 def test_a_session_is_new_unless_given(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,17 +91,22 @@ class SocketGrid:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.types: list[str] = []
+        self.replies: dict[str, Any] = {}
 
     def get_node_ids(self) -> list[int]:
         return [10, 11, 12]
 
-    def send_and_receive(self, messages: Any, *, timeout: float) -> Iterator[Any]:
+    def push_messages(self, messages: Any) -> list[str]:
         for number, message in enumerate(messages):
             message.metadata.__dict__["_message_id"] = f"{message.metadata.message_type}{number}"
             self.types.append(message.metadata.message_type)
             path = self.folder / f"{message.metadata.dst_node_id - 10}.sock"
             context: Any = SimpleNamespace(node_config={"socket": str(path)})
-            yield client_app.app(message, context)
+            self.replies[message.metadata.message_id] = client_app.app(message, context)
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, message_ids: list[str]) -> list[Any]:
+        return [self.replies.pop(one) for one in message_ids]
 
 
 @contextlib.contextmanager

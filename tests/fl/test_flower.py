@@ -35,18 +35,24 @@ class FakeGrid:
         self.change: Any = lambda message, reply: [reply]
         self.around: Any = lambda message, forward: forward()
         self.types: list[str] = []
+        self.replies: dict[str, list[Any]] = {}
 
     def get_node_ids(self) -> list[int]:
         return list(self.sockets)
 
-    def send_and_receive(self, messages: Iterable[Any], *, timeout: float) -> Iterator[Any]:
+    def push_messages(self, messages: Iterable[Any]) -> list[str]:
         for number, message in enumerate(messages):
             message.metadata.__dict__["_message_id"] = f"{message.metadata.message_type}{number}"
             self.types.append(message.metadata.message_type)
             path = self.sockets[message.metadata.dst_node_id]
             context = SimpleNamespace(node_config={"socket": str(path)})
             forward = functools.partial(client_app.app, message, context)
-            yield from self.change(message, self.around(message, forward))
+            replies = self.change(message, self.around(message, forward))
+            self.replies[message.metadata.message_id] = replies
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Any]:
+        return [reply for one in message_ids for reply in self.replies.pop(one, [])]
 
 
 @pytest.fixture
@@ -95,7 +101,7 @@ def test_a_run_over_sockets_and_messages_gives_the_model_of_one_process(
 def one_stage(grid: FakeGrid, world: World) -> list[int]:
     """Nodes whose answers to a greeting arrive."""
     asked = {node: wire.Hello(organisations.SESSION, bytes(32)).parts() for node in grid.sockets}
-    return [node for node, _ in flower.GridTransport(grid).exchange("hello", asked, 20.0)]
+    return sorted(node for node, _ in flower.GridTransport(grid).exchange("hello", asked, 3.0))
 
 
 def an_error(message: Any, reply: Any) -> list[Any]:
@@ -140,6 +146,29 @@ def test_what_is_no_answer_is_logged_and_left_out(
     )
     assert one_stage(grid, world) == [node_of(0), node_of(1), node_of(2)]
     assert said in caplog.text
+
+
+def test_a_reply_that_stops_half_way_keeps_nobody_waiting(world: World, grid: FakeGrid) -> None:
+    stalled, pull = threading.Event(), grid.pull_messages
+
+    def stall(message_ids: Iterable[str]) -> list[Any]:
+        if list(message_ids) == ["query.hello3"]:  # of node 1003; Flower waits for the rest of it
+            stalled.wait(60.0)
+        return pull(message_ids)
+
+    grid.pull_messages = stall  # type: ignore[method-assign]
+    assert one_stage(grid, world) == [node_of(0), node_of(1), node_of(2)]
+    assert not stalled.is_set()
+    stalled.set()
+
+
+def test_what_flower_raises_is_raised_at_the_barrier(world: World, grid: FakeGrid) -> None:
+    def broken(message_ids: Iterable[str]) -> list[Any]:
+        raise ConnectionError("the SuperLink is gone")
+
+    grid.pull_messages = broken  # type: ignore[method-assign]
+    with pytest.raises(ConnectionError, match="the SuperLink is gone"):
+        one_stage(grid, world)
 
 
 def test_what_is_as_long_as_the_model_travels_as_one_uint8_array(
