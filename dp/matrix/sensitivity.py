@@ -29,7 +29,8 @@ def toeplitz_sq(column: IntArray, participation: Participation) -> int | None:
     column = column[: participation.rounds]
     if int(column[-1]) < 0 or bool((np.diff(column) > 0).any()):
         return None
-    return sum(value * value for value in moved_by(column, participation).tolist())
+    moved: list[int] = moved_by(column, participation).tolist()
+    return sum(value * value for value in moved)
 
 
 def moved_by(column: NDArray[Any], participation: Participation) -> NDArray[Any]:
