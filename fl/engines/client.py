@@ -52,7 +52,8 @@ def open_organisation(
         roster: member -> identity key; checked before.
         member: this organisation.
         identity: its key.
-        state: directory of the journal; made if there is none, mode 0700.
+        state: directory of the journal; made if there is none, mode 0700. Whoever else could write
+            there could put an older journal back.
         execution: how it trains.
 
     Raises:
@@ -65,9 +66,13 @@ def open_organisation(
     site = site_of(ready, data, ClientStates(ready.fresh))
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = state.stat().st_mode & 0o777
     except OSError as error:
         raise StoreError("state", f"{state}: {error}", "a directory") from error
-    journal = Journal(state / JOURNAL, session)
+    if mode & 0o022:
+        takes = "a directory that its owner alone may write to"
+        raise StoreError("state", f"{state}, mode {mode:04o}", takes)
+    journal = Journal(state / JOURNAL, session, member)
     return Organisation(terms, member, identity, site, journal), journal
 
 
@@ -118,14 +123,24 @@ def serve_client(
     )  # fmt: skip
     organisation.warm_up()
     try:
-        used, limit = organisation.releases
-        LOG.info(
-            "member %d answers at %s; %d of the %d releases that it grants are charged",
-            deployment.member, socket, used, limit,
-        )  # fmt: skip
+        _tell(organisation, journal, deployment)
+        LOG.info("member %d answers at %s", deployment.member, socket)
         pipe.serve(
             socket, organisation.handle, organisation.limits, read_timeout=_READ_SECONDS,
             stop=stop or threading.Event(), group=group,
         )  # fmt: skip
     finally:
         journal.close()
+
+
+def _tell(organisation: Organisation, journal: Journal, deployment: Deployment) -> None:
+    """What whoever starts the process has to know before it answers."""
+    LOG.info("charged so far: %s", organisation.releases)
+    if journal.is_new:
+        LOG.warning(
+            "new journal: %s. If member %d has taken part in this session before, its journal is"
+            " lost: end this process, and leave the run",
+            deployment.state / JOURNAL, deployment.member,
+        )  # fmt: skip
+    if organisation.not_protected is not None:
+        LOG.warning("no protection against the server: %s", organisation.not_protected)
