@@ -73,17 +73,21 @@ class Organisation:
         try:
             with self._journal.transaction():
                 answer = self._answer(asked, request)
-            if isinstance(asked, Step):  # what is logged is on disk
-                if asked.stage == "mask_input":
-                    LOG.info("charged: %s", self.releases)
-                LOG.info("answered: %s", place)
-            return answer
+            self._log(asked)  # what is logged is on disk
         except _REFUSALS as error:
             LOG.warning("refused: %s: %s: %s", place, type(error).__name__, error)
             return wire.refusal(f"{type(error).__name__}: {error}").to_bytes()
         except Exception:  # the process outlives whatever one request brings about
             LOG.exception("failed: %s", place)
             return wire.refusal("failed").to_bytes()
+        else:
+            return answer
+
+    def _log(self, answered: Hello | Step) -> None:
+        if isinstance(answered, Step):
+            if answered.stage == "mask_input":
+                LOG.info("charged: %s", self.releases)
+            LOG.info("answered: %s", _place(answered))
 
     def _answer(self, asked: Hello | Step, request: bytes) -> bytes:
         if asked.session != self._terms.session:

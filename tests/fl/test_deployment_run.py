@@ -152,6 +152,7 @@ def test_plan_files_give_the_model_of_the_run_in_one_process(
     assert (folder / "stateserver" / "run").stat().st_mode & 0o777 == 0o700
     assert f"new journal: {folder / 'state1' / 'journal.sqlite'}" in caplog.text
     assert "no protection against the server: not private: secrets derive from" in caplog.text
+    assert len(list(folder.glob("1.key.*"))) == 1  # the trace of its journal
     summary = json.loads((folder / "stateserver" / "run" / "summary.json").read_text())
     plan, model, data = read_deployment(folder / "server.toml").job.build(ours())
     alone = fl.train(plan, model, data)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fl.engines.client import open_organisation
+from fl.engines.journal import Journal
 from fl.errors import StoreError
 from tests.fl import helpers
 from tests.fl.organisations import SESSION, World
@@ -57,6 +58,30 @@ def test_whoever_else_may_write_beside_a_journal_could_put_back_an_older_one(
     (world.folder / "member0").chmod(mode)
     with pytest.raises(StoreError, match="a directory that its owner alone may write to"):
         reopened(world.folder)
+
+
+def test_a_lost_journal_is_not_begun_again(tmp_path: Path) -> None:
+    path, trace = tmp_path / "journal.sqlite", tmp_path / "key.trace"
+    first = Journal(path, SESSION, 0, trace)
+    assert first.is_new
+    with pytest.raises(StoreError, match="a new one in a session that has begun"):
+        Journal(tmp_path / "elsewhere.sqlite", SESSION, 0, trace)  # beside the one in use
+    first.close()
+    again = Journal(path, SESSION, 0, trace)
+    assert not again.is_new
+    again.close()
+    for lost in (path.unlink, lambda: path.write_bytes(b"")):
+        lost()
+        for _ in range(2):  # a refusal leaves nothing that the next start would take for it
+            with pytest.raises(
+                StoreError, match=r"takes the journal .* \(.*key.trace is its trace"
+            ):
+                Journal(path, SESSION, 0, trace)
+
+
+def test_a_journal_that_leaves_no_trace_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="where a trace of the journal can be left"):
+        Journal(tmp_path / "journal.sqlite", SESSION, 0, tmp_path / "nowhere" / "trace")
 
 
 def test_what_is_logged_as_charged_is_on_disk(

@@ -105,14 +105,14 @@ def test_a_node_that_never_answers_is_asked_more_and_more_rarely(tmp_path: Path)
     asked: list[int] = []
 
     def mute(frame: bytes) -> bytes:
-        asked.append(sum(p.stage == "unmask" and p.member == 0 for p in world.passed))
+        asked.append(sum(p.stage == "unmask" and p.member == 0 for p in ten.passed))
         return wire.frame(b"")
 
-    world = World(organisations.shared_plan(rounds=10), FIVE, tmp_path)
-    world.nodes[node_of(7)] = mute
-    world.faults = [lambda p: [] if p.member == 7 else None]
-    _, rounds = world.run()
-    world.close()
+    ten = World(organisations.shared_plan(rounds=10), FIVE, tmp_path)
+    ten.nodes[node_of(7)] = mute
+    ten.faults = [lambda p: [] if p.member == 7 else None]
+    _, rounds = ten.run()
+    ten.close()
     assert len(rounds) == 10
     assert asked == [0, 1, 2, 8]  # before these rounds
 
