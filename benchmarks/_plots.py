@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import secureagg
 from benchmarks import rounds_to_target
 from benchmarks._results import Row
 from benchmarks.privacy_utility import (
@@ -27,7 +28,6 @@ FAMILIES = {
     REFERENCE: "central Gaussian", "skellam": "Skellam", "discrete_gaussian": "discrete Gaussian",
     "poisson_binomial": "Poisson binomial",
 }  # fmt: skip
-STAGES = ("advertise_keys", "share_keys", "mask_input", "check_consistency", "unmask")
 
 
 def utility(rows: Rows, name: str) -> list[Plot]:
@@ -262,7 +262,7 @@ def _stages(rows: Rows) -> Plot:
     def draw(axes: "Axes") -> None:
         names = list(rows)[::-1]
         left = [0.0] * len(names)
-        for stage, colour in zip(STAGES, COLOURS[1:], strict=False):
+        for stage, colour in zip(secureagg.STAGES, COLOURS[1:], strict=False):
             widths = [rows[name]["client_ms_by_stage"].get(stage, 0.0) for name in names]
             axes.barh(names, widths, left=left, color=colour, height=0.62,
                       label=stage.replace("_", " "))  # fmt: skip

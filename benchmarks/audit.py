@@ -38,7 +38,9 @@ def refuted(bug: str, mechanism: str, seed: int) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=100, help="of the probes")
     parser.add_argument("--attacks", type=int, default=20, help="seeds of the attacks")
     parser.add_argument("--mechanisms", nargs="+", default=["skellam", "gaussian"])

@@ -235,7 +235,9 @@ def measure_accuracy(given: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("errors", "accuracy"))
     parser.add_argument("--rounds", type=int, nargs="+", default=[64, 256, 1024, 4096])
     parser.add_argument("--general", type=int, default=1024, metavar="ROUNDS",

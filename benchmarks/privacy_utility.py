@@ -204,7 +204,7 @@ def run(cell: Cell, data_dir: str | None) -> Row:
 def grid(mechanism: Mechanism) -> Row:
     """What becomes of a vector before it is noised, or before coins are tossed."""
     if isinstance(mechanism, dp.PoissonBinomialMechanism):
-        return {"coins": mechanism.trials, "largest_bias": mechanism.linf * 2.0**-24}
+        return {"coins": mechanism.trials, "largest_bias": mechanism.largest_bias}
     size = mechanism.discretizer
     return {
         "steps_per_clip_norm": size.clip_norm / size.granularity,

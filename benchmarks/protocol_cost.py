@@ -37,13 +37,12 @@ from pathlib import Path
 import numpy as np
 
 import secureagg
-from benchmarks import _results
 from benchmarks._primitives import by_primitives, rates_of
-from benchmarks._results import Results
+from benchmarks._results import Results, Row
 
 
 @dataclass(frozen=True)
-class Row:
+class Point:
     """One cost point: n, degree, threshold, server, dropout after sharing, length, bits."""
 
     n: int
@@ -56,30 +55,30 @@ class Row:
 
 
 ROWS = {
-    "n100": Row(100, 20, 11, "semi_honest", 0.0),
-    "n100-drop": Row(100, 20, 11, "semi_honest", 0.3),
-    "n100-short": Row(100, 20, 11, "semi_honest", 0.0, length=1_000),
-    "n100-long": Row(100, 20, 11, "semi_honest", 0.0, length=1_000_000),
-    "n100-complete": Row(100, 99, 51, "semi_honest", 0.0),
-    "n100-drop-10": Row(100, 20, 11, "semi_honest", 0.1),
-    "n300": Row(300, 20, 11, "semi_honest", 0.0),
-    "n1000": Row(1000, 20, 11, "semi_honest", 0.0),
-    "n100-malicious": Row(100, 20, 11, "malicious", 0.0),
-    "n100-malicious-drop": Row(100, 20, 11, "malicious", 0.3),
-    "n1000-drop": Row(1000, 76, 25, "semi_honest", 0.3),
-    "n1000-malicious-drop": Row(1000, 406, 234, "malicious", 0.3),
-    "n500-complete": Row(500, 499, 251, "semi_honest", 0.0),
-    "n500-complete-drop": Row(500, 499, 251, "semi_honest", 0.3),
-    "n5000-drop": Row(5000, 92, 30, "semi_honest", 0.1, length=10_000),
-    "n10000-malicious": Row(10_000, 82, 58, "malicious", 0.05, length=10_000),
-    "d1e7": Row(20, 19, 11, "semi_honest", 0.1, length=10_000_000),
+    "n100": Point(100, 20, 11, "semi_honest", 0.0),
+    "n100-drop": Point(100, 20, 11, "semi_honest", 0.3),
+    "n100-short": Point(100, 20, 11, "semi_honest", 0.0, length=1_000),
+    "n100-long": Point(100, 20, 11, "semi_honest", 0.0, length=1_000_000),
+    "n100-complete": Point(100, 99, 51, "semi_honest", 0.0),
+    "n100-drop-10": Point(100, 20, 11, "semi_honest", 0.1),
+    "n300": Point(300, 20, 11, "semi_honest", 0.0),
+    "n1000": Point(1000, 20, 11, "semi_honest", 0.0),
+    "n100-malicious": Point(100, 20, 11, "malicious", 0.0),
+    "n100-malicious-drop": Point(100, 20, 11, "malicious", 0.3),
+    "n1000-drop": Point(1000, 76, 25, "semi_honest", 0.3),
+    "n1000-malicious-drop": Point(1000, 406, 234, "malicious", 0.3),
+    "n500-complete": Point(500, 499, 251, "semi_honest", 0.0),
+    "n500-complete-drop": Point(500, 499, 251, "semi_honest", 0.3),
+    "n5000-drop": Point(5000, 92, 30, "semi_honest", 0.1, length=10_000),
+    "n10000-malicious": Point(10_000, 82, 58, "malicious", 0.05, length=10_000),
+    "d1e7": Point(20, 19, 11, "semi_honest", 0.1, length=10_000_000),
 }
 COUNTED = "n1024-16bit"
 PEER_ROWS = [n for n, row in ROWS.items() if row.server == "semi_honest" and row.bits == 32]
 DEFAULT = [name for name in ROWS if name not in ("n10000-malicious", "n1000-malicious-drop")]
 
 
-def params_of(row: Row) -> secureagg.Params:
+def params_of(row: Point) -> secureagg.Params:
     return secureagg.Params(
         num_clients=row.n,
         segments=(secureagg.Segment("x", row.length, row.bits),),
@@ -99,7 +98,7 @@ def params_of(row: Row) -> secureagg.Params:
     )
 
 
-def dropouts_of(row: Row, params: secureagg.Params) -> dict[str, list[int]]:
+def dropouts_of(row: Point, params: secureagg.Params) -> dict[str, list[int]]:
     """Random clients that vanish after sharing; drawn again where the round would abort."""
     for seed in range(1000):
         generator = np.random.default_rng(seed)
@@ -112,7 +111,7 @@ def dropouts_of(row: Row, params: secureagg.Params) -> dict[str, list[int]]:
     raise SystemExit("no dropouts leave a round: threshold too high for the degree")
 
 
-def measure(name: str, row: Row, repeats: int) -> _results.Row:
+def measure(name: str, row: Point, repeats: int) -> Row:
     """Runs the round; returns its row."""
     params = params_of(row)
     dropouts = dropouts_of(row, params)
@@ -154,7 +153,7 @@ def per_client(seconds: Mapping[str, float], clients: int) -> dict[str, float]:
     return {stage: 1e3 * value / clients for stage, value in seconds.items()}
 
 
-def text(name: str, row: _results.Row) -> str:
+def text(name: str, row: Row) -> str:
     """One line of the table."""
     plain = (row["length"] * row["bits"] + 7) // 8
     sent = row["upload_bytes"] * row["n"] / max(1, row["survivors"]) / plain
@@ -176,9 +175,9 @@ def text(name: str, row: _results.Row) -> str:
     )
 
 
-def counted_bytes() -> _results.Row:
+def counted_bytes() -> Row:
     """Bytes of the round in the abstract of Bonawitz et al. 2017; sums of 2^10 take 26 bits."""
-    row = Row(1024, 1023, 683, "semi_honest", 0.0, length=2**20, bits=26)
+    row = Point(1024, 1023, 683, "semi_honest", 0.0, length=2**20, bits=26)
     cost = secureagg.predict_cost(params_of(row), {})
     clear = 2 * row.length
     up, down = (sum(side.values()) / row.n for side in (cost.upload_bytes, cost.download_bytes))
@@ -186,7 +185,7 @@ def counted_bytes() -> _results.Row:
             "paper": 1.73}  # fmt: skip
 
 
-def measure_flower(row: Row, repeats: int, python: str) -> _results.Row:
+def measure_flower(row: Point, repeats: int, python: str) -> Row:
     """What Flower takes for the row."""
     script = Path(__file__).parent / "peers" / "flower_secagg.py"
     asked = {
@@ -235,13 +234,13 @@ def header() -> str:
     )
 
 
-def table(rows: Mapping[str, _results.Row]) -> str:
+def table(rows: Mapping[str, Row]) -> str:
     """Header and one line per row."""
     lines = [counted_text(r) if name == COUNTED else text(name, r) for name, r in rows.items()]
     return "\n".join([header(), *lines])
 
 
-def counted_text(row: _results.Row) -> str:
+def counted_text(row: Row) -> str:
     return (
         f"{COUNTED}: {row['upload']:.2f} times the clear bytes up, {row['both_ways']:.2f} both"
         f" ways; {row['paper']} in the abstract of Bonawitz et al. 2017"

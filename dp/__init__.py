@@ -77,7 +77,6 @@ from dp.events import (
     Event,
     FixedSizeSampledEvent,
     GaussianEvent,
-    Interval,
     LaplaceEvent,
     LimitedParticipationEvent,
     ListedParticipationEvent,
@@ -93,6 +92,7 @@ from dp.events import (
 from dp.events_io import event_from_dict, event_to_dict
 from dp.filters import PrivacyFilter, privacy_filter
 from dp.grid import GridGaussian, GridLaplace, grid_gaussian, grid_laplace
+from dp.intervals import Interval
 from dp.ledger import Ledger
 from dp.mechanisms import (
     BitMechanism,

@@ -36,7 +36,7 @@ class OneRunAudit:
 
     Attributes:
         num_canaries: m.
-        guesses: r, fixed before the run; the other canaries were abstained from.
+        num_guesses: r, fixed before the run; the other canaries were abstained from.
         correct: v.
         delta: of the bound.
         significance: chance that a bound exceeds the truth.
@@ -48,7 +48,7 @@ class OneRunAudit:
     """
 
     num_canaries: int
-    guesses: int
+    num_guesses: int
     correct: int
     delta: float
     significance: float
@@ -77,7 +77,7 @@ class ManyRunAudit:
 
 
 def audit_one_run(
-    scores: ArrayLike, present: ArrayLike, *, guesses: int, delta: float, significance: float
+    scores: ArrayLike, present: ArrayLike, *, num_guesses: int, delta: float, significance: float
 ) -> OneRunAudit:
     """Guesses "present" above a middle and "absent" below it, furthest scores first, and counts.
 
@@ -88,7 +88,7 @@ def audit_one_run(
         scores: float[m], one per canary, from the output and from what is independent of the
             coins, such as the canaries' directions.
         present: bool[m], the coins: fair and independent of each other and of all else.
-        guesses: r, chosen before the scores are seen.
+        num_guesses: r, chosen before the scores are seen.
         delta: in [0, 1).
         significance: chance that the bound exceeds the truth, in (0, 1).
 
@@ -99,11 +99,11 @@ def audit_one_run(
     coins = np.asarray(present)
     if coins.shape != found.shape or coins.dtype != np.bool_:
         raise ParameterError("present", f"{coins.dtype}{list(coins.shape)}", f"bool[{found.size}]")
-    guesses = _validate.integer("guesses", guesses, 1, found.size)
+    num_guesses = _validate.integer("num_guesses", num_guesses, 1, found.size)
     distances = found - _middle(found)
-    guessed = np.argsort(-np.abs(distances), kind="stable")[:guesses]
+    guessed = np.argsort(-np.abs(distances), kind="stable")[:num_guesses]
     correct = int((coins[guessed] == (distances[guessed] > 0.0)).sum())
-    return one_run_bound(found.size, guesses, correct, delta=delta, significance=significance)
+    return one_run_bound(found.size, num_guesses, correct, delta=delta, significance=significance)
 
 
 def _middle(scores: FloatArray) -> float:
@@ -120,14 +120,14 @@ def _middle(scores: FloatArray) -> float:
 
 
 def one_run_bound(
-    num_canaries: int, guesses: int, correct: int, *, delta: float, significance: float
+    num_canaries: int, num_guesses: int, correct: int, *, delta: float, significance: float
 ) -> OneRunAudit:
     """`audit_one_run` from counts.
 
     Raises:
         ParameterError: an argument out of range.
     """
-    m, r, v, delta, tau = _counts(num_canaries, guesses, correct, delta, significance)
+    m, r, v, delta, tau = _counts(num_canaries, num_guesses, correct, delta, significance)
     counting = _largest(lambda e: one_run_p_value(m, r, v, epsilon=e, delta=delta) <= tau, _LARGEST)
     trade_off = _largest(lambda e: _refuted(m, r, v, tau, approximate_inverse(e, delta)), _LARGEST)
     mu = _largest(lambda e: _refuted(m, r, v, tau, gaussian_inverse(e)), _LARGEST_MU)
@@ -136,17 +136,17 @@ def one_run_bound(
 
 
 def one_run_p_value(
-    num_canaries: int, guesses: int, correct: int, *, epsilon: float, delta: float
+    num_canaries: int, num_guesses: int, correct: int, *, epsilon: float, delta: float
 ) -> float:
     """Bound on the chance of so many correct guesses under (epsilon, delta)-DP.
 
-    The main theorem of Steinke, Nasr, Jagielski 2023: with W ~ Binomial(guesses, e^eps / (1 +
+    The main theorem of Steinke, Nasr, Jagielski 2023: with W ~ Binomial(num_guesses, e^eps / (1 +
     e^eps)), P[W >= v] + 2 m delta max_i P[v - i <= W < v] / i.
 
     Raises:
         ParameterError: an argument out of range.
     """
-    m, r, v, delta, _ = _counts(num_canaries, guesses, correct, delta, 0.5)
+    m, r, v, delta, _ = _counts(num_canaries, num_guesses, correct, delta, 0.5)
     epsilon = _validate.real("epsilon", epsilon, 0.0, _LARGEST)
     counts = np.arange(v, -1, -1)
     tails = binom_tail(counts, r, 1.0 / (1.0 + math.exp(-epsilon)))
@@ -157,13 +157,13 @@ def one_run_p_value(
 
 
 def refutes(
-    num_canaries: int, guesses: int, correct: int, *, inverse: Inverse, significance: float
+    num_canaries: int, num_guesses: int, correct: int, *, inverse: Inverse, significance: float
 ) -> bool:
     """Whether so many correct guesses refute a trade-off function, at the significance.
 
     Args:
         num_canaries: m.
-        guesses: r.
+        num_guesses: r.
         correct: v.
         inverse: y -> the smallest x with 1 - f(x) >= y, f the trade-off function that is claimed;
             `approximate_inverse` and `gaussian_inverse` make two.
@@ -172,7 +172,7 @@ def refutes(
     Raises:
         ParameterError: an argument out of range.
     """
-    m, r, v, _, tau = _counts(num_canaries, guesses, correct, 0.0, significance)
+    m, r, v, _, tau = _counts(num_canaries, num_guesses, correct, 0.0, significance)
     return _refuted(m, r, v, tau, inverse)
 
 
@@ -329,10 +329,10 @@ def finite_scores(field: str, values: ArrayLike) -> FloatArray:
 
 
 def _counts(
-    num_canaries: int, guesses: int, correct: int, delta: float, significance: float
+    num_canaries: int, num_guesses: int, correct: int, delta: float, significance: float
 ) -> tuple[int, int, int, float, float]:
     m = _validate.integer("num_canaries", num_canaries, 1, 10**6)
-    r = _validate.integer("guesses", guesses, 1, m)
+    r = _validate.integer("num_guesses", num_guesses, 1, m)
     v = _validate.integer("correct", correct, 0, r)
     return (
         m, r, v, _validate.probability("delta", delta),

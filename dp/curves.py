@@ -15,24 +15,19 @@ from dp import _validate
 from dp.accountants import Zcdp, delta, epsilon
 from dp.errors import ParameterError, UnsupportedEventError
 from dp.events import (
+    VECTOR,
     ComposedEvent,
-    DiscreteGaussianEvent,
-    DiscreteGaussianSumEvent,
-    DiscreteLaplaceEvent,
     Event,
     GaussianEvent,
-    Interval,
     LaplaceEvent,
     LimitedParticipationEvent,
     MatrixEvent,
     NeighboringRelation,
     SelfComposedEvent,
-    SkellamEvent,
 )
+from dp.intervals import Interval
 
 FloatArray = NDArray[np.float64]
-
-_VECTOR = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, SkellamEvent, DiscreteLaplaceEvent)
 
 
 def epsilon_curve(
@@ -119,7 +114,7 @@ def group_event(event: Event, size: int) -> Event:
         return LimitedParticipationEvent(group_event(event.event, size), event.releases, rounds)
     if isinstance(event, (GaussianEvent, LaplaceEvent)):
         return dataclasses.replace(event, noise_multiplier=event.noise_multiplier / size)
-    if isinstance(event, _VECTOR):
+    if isinstance(event, VECTOR):
         return dataclasses.replace(
             event, l2_sq=size**2 * event.l2_sq, l1=size * event.l1, linf=size * event.linf
         )

@@ -18,7 +18,7 @@ from dp import _validate
 from dp._hadamard import hadamard
 from dp.clipping import clip_l2
 from dp.errors import ModulusError, ParameterError, RoundingError
-from dp.events import isqrt_product
+from dp.events import l1_bound
 from dp.random import RandomBytes, random_halfwords
 
 FloatArray = NDArray[np.float64]
@@ -149,8 +149,8 @@ class Discretizer:
 
     @property
     def l1(self) -> int:
-        """Bound on the l1 norm: sqrt(dim) l2, and for integers also l2^2."""
-        return min(self.l2_sq, isqrt_product(self.dim, self.l2_sq))
+        """Bound on the l1 norm of an encoded vector."""
+        return l1_bound(self.dim, self.l2_sq)
 
     def encode(
         self, x: ArrayLike, rotation: Rotation, rng: RandomBytes, *, scale: float = 1.0

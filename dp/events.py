@@ -9,7 +9,6 @@ See docs/privacy.md, "Neighbouring relations" and "Events".
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import math
 from dataclasses import dataclass
@@ -29,24 +28,6 @@ class NeighboringRelation(enum.Enum):
     ADD_REMOVE = "add_remove"
     REPLACE_ONE = "replace_one"
     ZERO_OUT = "zero_out"
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An interval that contains the true value: lower <= truth <= upper.
-
-    `note` says where an end does not come from the accountant asked for; it is not compared.
-    """
-
-    lower: float
-    upper: float
-    note: str = dataclasses.field(default="", compare=False)
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.lower <= self.upper:  # also refuses NaN
-            raise ParameterError(
-                "Interval", (self.lower, self.upper), "0 <= lower <= upper, without NaN"
-            )
 
 
 _SMALLEST, _LARGEST = 1e-100, 1e100  # of noise: squares and ratios of squares stay finite
@@ -399,6 +380,6 @@ def _check_unsampled(value: object) -> None:
         raise ParameterError("event", value, "releases without sampling or participation inside")
 
 
-def isqrt_product(first: int, second: int) -> int:
-    """floor(sqrt(first * second)) in exact integers; an l1 bound from an l2 bound."""
-    return math.isqrt(first * second)
+def l1_bound(dim: int, l2_sq: int) -> int:
+    """Bound on the l1 norm of an integer vector: sqrt(dim) l2, and for integers also l2^2."""
+    return min(l2_sq, math.isqrt(dim * l2_sq))

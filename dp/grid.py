@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dp import _validate, samplers
 from dp.errors import NonFiniteError, ParameterError
-from dp.events import DiscreteGaussianEvent, DiscreteLaplaceEvent, isqrt_product
+from dp.events import DiscreteGaussianEvent, DiscreteLaplaceEvent, l1_bound
 from dp.random import RandomBytes
 
 _LARGEST = 2.0**51  # grid units to which inputs are brought: sums with noise stay exact doubles
@@ -44,7 +44,7 @@ class GridGaussian:
 
         State it for one contribution against none; `dp.epsilon` doubles for replace-one.
         """
-        l1 = min(self.l2_sq, isqrt_product(self.dim, self.l2_sq))
+        l1 = l1_bound(self.dim, self.l2_sq)
         return DiscreteGaussianEvent(self.sigma, self.l2_sq, l1, math.isqrt(self.l2_sq), self.dim)
 
     def release(self, x: ArrayLike, rng: RandomBytes) -> NDArray[np.float64]:

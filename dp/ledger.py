@@ -28,12 +28,12 @@ from dp.errors import (
 from dp.events import (
     ComposedEvent,
     Event,
-    Interval,
     NeighboringRelation,
     RecordSampledEvent,
     SelfComposedEvent,
 )
 from dp.events_io import event_from_dict, event_to_dict
+from dp.intervals import Interval
 
 IntArray = NDArray[np.int64]
 

@@ -63,6 +63,16 @@ class PoissonBinomialMechanism:
         return math.ceil(scaled * scaled * (1.0 + 2.0**-30))
 
     @property
+    def largest_bias(self) -> float:
+        """Theta: no coin's probability is further from 1/2."""
+        return self.linf * samplers.BIAS_UNIT
+
+    @property
+    def granularity(self) -> float:
+        """What 1 in a sum of what is sent stands for, in the unit of `clip_norm`."""
+        return self.coordinate_clip / (self.unit * self.trials * self.largest_bias)
+
+    @property
     def unit(self) -> int:
         """What one success counts: 1, or 2 where half of `trials` is no integer."""
         return 1 + self.trials % 2
@@ -131,9 +141,7 @@ class PoissonBinomialMechanism:
         if rotation.dim != self.dim:
             raise ParameterError("rotation.dim", rotation.dim, f"dim={self.dim}")
         _validate.integer_vector("total", total, self.dim)
-        theta = self.linf * samplers.BIAS_UNIT
-        step = self.coordinate_clip / (self.unit * self.trials * theta)
-        return rotation.invert(total.astype(np.float64) * step)
+        return rotation.invert(total.astype(np.float64) * self.granularity)
 
     def total_variation(self, shares: int) -> float:
         """Sampler distance of one release: coins are exact, so 0."""

@@ -20,7 +20,7 @@ from dp.events import (
     PoissonBinomialEvent,
     SecretParticipationEvent,
     SelfComposedEvent,
-    isqrt_product,
+    l1_bound,
 )
 
 
@@ -60,7 +60,7 @@ def shifted(event: Event, neighboring: NeighboringRelation) -> Event:
         # Slack bounds are drawn tight first: twice a slack bound may be met by integer vectors
         # that are no difference of two inputs, and a lower end must not count those.
         linf = min(event.linf, math.isqrt(event.l2_sq), event.l1)
-        l1 = min(event.l1, event.l2_sq, isqrt_product(event.dim, event.l2_sq))
+        l1 = min(event.l1, l1_bound(event.dim, event.l2_sq))
         return dataclasses.replace(event, l2_sq=4 * event.l2_sq, l1=2 * l1, linf=2 * linf)
     raise UnsupportedEventError(event, "takes an event of dp.events")
 

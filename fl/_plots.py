@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fl.errors import MissingExtraError
+from fl.types import PARTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,9 +14,8 @@ if TYPE_CHECKING:
 Rounds = Sequence[Mapping[str, Any]]
 Draw = Callable[["Axes"], None]
 
-STAGES = ("train", "encode", "protocol", "decode")
 _INK, _BLUE, _RED, _GREY = "#33393f", "#2f6690", "#b5483a", "#a9adb1"
-_STAGE_COLOURS = ("#2f6690", "#81b0c9", "#d9a566", "#8a9a5b")
+_PART_COLOURS = ("#2f6690", "#81b0c9", "#d9a566", "#8a9a5b")
 # Beyond this bars are thinner than a pixel of a phone, and areas are drawn instead.
 _MAX_BARS = 150
 _STYLE: dict[str, Any] = {
@@ -210,22 +210,22 @@ def _survivors(rounds: Rounds, min_survivors: int | None) -> Plot:
 
 def _seconds(rounds: Rounds) -> Plot:
     xs = [int(entry["round"]) for entry in rounds]
-    columns = [[float(entry["seconds"][stage]) for entry in rounds] for stage in STAGES]
+    columns = [[float(entry["seconds"][part]) for entry in rounds] for part in PARTS]
 
     def draw(axes: "Axes") -> None:
         if len(xs) > _MAX_BARS:
-            axes.stackplot(xs, *columns, labels=STAGES, colors=_STAGE_COLOURS)
+            axes.stackplot(xs, *columns, labels=PARTS, colors=_PART_COLOURS)
         else:
             floor = [0.0] * len(xs)
-            for stage, column, colour in zip(STAGES, columns, _STAGE_COLOURS, strict=True):
-                axes.bar(xs, column, bottom=floor, color=colour, label=stage, width=0.8)
+            for part, column, colour in zip(PARTS, columns, _PART_COLOURS, strict=True):
+                axes.bar(xs, column, bottom=floor, color=colour, label=part, width=0.8)
                 floor = [low + high for low, high in zip(floor, column, strict=True)]
         axes.set_ylabel("seconds")
         legend(axes)
 
     return Plot(
         "Time per round",
-        "Wall clock of the whole cohort, by stage; the first round compiles.",
+        "Wall clock of the whole cohort, by part; the first round compiles.",
         _svg("time", rounds, draw),
     )
 
@@ -241,9 +241,9 @@ def _upload(rounds: Rounds) -> Plot:
 
     def draw(axes: "Axes") -> None:
         if len(xs) > _MAX_BARS:
-            axes.fill_between(xs, ys, color=_STAGE_COLOURS[1])
+            axes.fill_between(xs, ys, color=_PART_COLOURS[1])
         else:
-            axes.bar(xs, ys, color=_STAGE_COLOURS[1], width=0.8)
+            axes.bar(xs, ys, color=_PART_COLOURS[1], width=0.8)
         axes.set_ylabel("kB per invited client")
 
     caption = "All messages of a round to the server, over the clients invited."

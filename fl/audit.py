@@ -276,7 +276,7 @@ def _audited(
     claimed: float,
 ) -> AuditedRow:
     found = dp.audit_one_run(
-        scores, present, guesses=guesses, delta=delta, significance=significance
+        scores, present, num_guesses=guesses, delta=delta, significance=significance
     )
     try:
         estimate = dp.estimate_one_shot(scores[present], scores[~present], delta=delta).epsilon

@@ -80,10 +80,9 @@ def law_of(exposure: Exposure) -> Law | None:
     """Returns what the statement's mechanism claims, or None where detectors have no law for it."""
     mechanism = exposure.mechanism
     if isinstance(mechanism, dp.PoissonBinomialMechanism):
-        step = mechanism.unit * mechanism.trials * BIAS_UNIT  # what one unit of bias moves a mean
-        granularity = mechanism.coordinate_clip / (mechanism.linf * step)
+        moved = mechanism.unit * mechanism.trials * BIAS_UNIT  # a mean, by one unit of bias
         share = mechanism.unit**2 * mechanism.trials / 4.0
-        return Law(granularity, step * math.sqrt(mechanism.l2_sq), share, 0.0)
+        return Law(mechanism.granularity, moved * math.sqrt(mechanism.l2_sq), share, 0.0)
     if not isinstance(mechanism, (dp.DistributedMechanism, dp.CentralMechanism)):
         return None  # no noise, or noise that is correlated between rounds
     size = mechanism.discretizer

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fl._plots import STAGES, Rounds, plots
+from fl._plots import Rounds, plots
 from fl.errors import DataError, MissingExtraError, StoreError
 from fl.figures import lower_text, upper_text
+from fl.types import PARTS
 
 Summary = Mapping[str, Any]
 
@@ -77,7 +78,7 @@ def _check(summary: Summary, rounds: Rounds) -> None:
     """Every field that the page reads is there, so that a gap is named and not drawn."""
     _check_fields("summary", summary, _SUMMARY_FIELDS)
     _check_fields("summary.privacy", summary["privacy"], ("rows", "assumptions", "unit"))
-    _check_fields("summary.seconds_per_round", summary["seconds_per_round"], (*STAGES, "total"))
+    _check_fields("summary.seconds_per_round", summary["seconds_per_round"], (*PARTS, "total"))
     for number, row in enumerate(summary["privacy"]["rows"]):
         _check_fields(f"summary.privacy.rows[{number}]", row, _ROW_FIELDS)
         _check_fields(f"summary.privacy.rows[{number}].epsilon", row["epsilon"], _FIGURES)
@@ -88,7 +89,7 @@ def _check(summary: Summary, rounds: Rounds) -> None:
         _check_fields(f"summary.cost_by_stage.{stage}", cost, _STAGE_FIELDS)
     for number, entry in enumerate(rounds):
         _check_fields(f"rounds[{number}]", entry, _ROUND_FIELDS)
-        _check_fields(f"rounds[{number}].seconds", entry["seconds"], STAGES)
+        _check_fields(f"rounds[{number}].seconds", entry["seconds"], PARTS)
 
 
 def _check_fields(where: str, value: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -115,8 +116,8 @@ def _context(summary: Summary, rounds: Rounds) -> dict[str, Any]:
         if rounds
         else [],
         "times": [
-            {"stage": stage, "seconds": _seconds(summary["seconds_per_round"][stage])}
-            for stage in (*STAGES, "total")
+            {"part": part, "seconds": _seconds(summary["seconds_per_round"][part])}
+            for part in (*PARTS, "total")
         ],
         "stages": [_stage_row(name, cost) for name, cost in summary["cost_by_stage"].items()],
         "fact_lists": _fact_lists(summary),

@@ -15,6 +15,8 @@ from dp.accountants import conversion, pairs, participation, pld, rdp, spliced
 from dp.accountants.pairs import Pair
 from dp.errors import ParameterError, UnsupportedEventError
 from dp.events import (
+    SHARES,
+    VECTOR,
     ComposedEvent,
     DiscreteGaussianEvent,
     DiscreteGaussianSumEvent,
@@ -22,7 +24,6 @@ from dp.events import (
     Event,
     FixedSizeSampledEvent,
     GaussianEvent,
-    Interval,
     LaplaceEvent,
     LimitedParticipationEvent,
     MatrixEvent,
@@ -33,10 +34,9 @@ from dp.events import (
     SelfComposedEvent,
     SkellamEvent,
 )
+from dp.intervals import Interval
 from dp.relations import shifted
 
-_VECTORS = (DiscreteGaussianEvent, DiscreteGaussianSumEvent, DiscreteLaplaceEvent, SkellamEvent)
-_SHARES = (DiscreteGaussianSumEvent, SkellamEvent)
 _LARGEST_TABLE = 1 << 20  # outcomes of an integer law
 _REPLACE = NeighboringRelation.REPLACE_ONE
 
@@ -137,7 +137,7 @@ def _composes_at_once(event: Event) -> bool:
         if isinstance(one, participation.Secret):
             if not _composes_at_once(one.event):
                 return False
-        elif not isinstance(one, GaussianEvent) and not (isinstance(one, _VECTORS) and one.dim > 1):
+        elif not isinstance(one, GaussianEvent) and not (isinstance(one, VECTOR) and one.dim > 1):
             return False
     return True
 
@@ -227,11 +227,9 @@ def _release(event: Event, neighboring: NeighboringRelation, delta: float | None
     moved = shifted(event, neighboring)
     if isinstance(moved, (RecordSampledEvent, MatrixEvent, PoissonBinomialEvent)):
         return _Release(None, ())
-    if isinstance(moved, _VECTORS) and (
-        moved.dim > 1 or isinstance(moved, DiscreteGaussianSumEvent)
-    ):
+    if isinstance(moved, VECTOR) and (moved.dim > 1 or isinstance(moved, DiscreteGaussianSumEvent)):
         return _Release(None, _test_vectors(moved))
-    if isinstance(moved, (GaussianEvent, LaplaceEvent, *_VECTORS)):
+    if isinstance(moved, (GaussianEvent, LaplaceEvent, *VECTOR)):
         shift = _shift(moved)
         if shift is None:
             return _Release(None, ())
@@ -283,10 +281,10 @@ def _sampled_shift(event: Event, inner: Event) -> pairs.Shift:
     Raises:
         UnsupportedEventError: noise shares, vectors of integers, or tables too large.
     """
-    if isinstance(inner, _SHARES):
+    if isinstance(inner, SHARES):
         reason = "noise shares grow with the cohort, which shows its size: no amplification"
         raise UnsupportedEventError(event, reason)
-    if isinstance(inner, _VECTORS) and inner.dim > 1:
+    if isinstance(inner, VECTOR) and inner.dim > 1:
         raise UnsupportedEventError(event, "no dominating pair for sampled vectors of integers")
     shift = _shift(inner)
     if shift is None:

@@ -17,7 +17,7 @@ import numpy as np
 from dp.accountants import grid, plan, saddle
 from dp.accountants.pairs import GaussianShift, Pair, SampledPair
 from dp.accountants.saddle import Parts
-from dp.events import Interval
+from dp.intervals import Interval
 
 _WIDTH, _NARROW = 8e-4, 8e-6  # relative and absolute widths that need no finer grid
 _PROMISED, _PROMISED_ABSOLUTE = 1e-3, 1e-5  # widths beyond which `note` says why

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dp import _validate
 from dp.accountants import conversion, events_pld, rdp, zcdp
 from dp.errors import FailureBudgetError, ParameterError, UnsupportedEventError
-from dp.events import Event, Interval, NeighboringRelation
+from dp.events import Event, NeighboringRelation
+from dp.intervals import Interval
 from dp.relations import shifted
 
 _MAX_EPSILON = 700.0  # exp stays finite in double precision

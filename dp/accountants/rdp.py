@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from dp import _binomial, renyi
+from dp import renyi
+from dp.accountants import poisson_binomial
 from dp.accountants.conversion import FloatArray
 from dp.errors import UnsupportedEventError
 from dp.events import (
@@ -258,7 +259,7 @@ _FORMULAS: Mapping[type, Callable[[Any, FloatArray], FloatArray]] = {
     DiscreteGaussianSumEvent: _discrete_gaussian_sum,
     SkellamEvent: _skellam,
     MatrixEvent: _matrix,
-    PoissonBinomialEvent: _binomial.divergence_bound,
+    PoissonBinomialEvent: poisson_binomial.divergence_bound,
     PoissonSampledEvent: _poisson_sampled,
     RecordSampledEvent: _record_sampled,
     LimitedParticipationEvent: _limited,

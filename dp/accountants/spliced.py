@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from dp import _laws, _special
+from dp import _special
 from dp.accountants.conversion import FloatArray
 from dp.accountants.pairs import (
     POINTS,
@@ -209,13 +209,6 @@ def discrete_laplace_places(scale: float, shift: int, arrangement: Arrangement) 
     """The law proportional to exp(-|x| / scale)."""
     k = np.arange(math.ceil(680.0 * scale) + 2 + 2 * shift)
     return IntegerPlaces(-k / scale, shift, arrangement)
-
-
-@functools.lru_cache(maxsize=64)
-def skellam_places(variance: float, shift: int, arrangement: Arrangement) -> IntegerPlaces:
-    """Skellam noise; a central one, as shares are never amplified."""
-    last = _laws.skellam_tail(variance, 960) + 2 * shift
-    return IntegerPlaces(_special.log_bessel_i(last, variance), shift, arrangement)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from dp.matrix.buffered import BltStrategy, blt
 from dp.matrix.dyadic import TreeStrategy, tree
 from dp.matrix.mechanism import CorrelatedMechanism, correlated_gaussian
 from dp.matrix.optimum import (
-    Errors,
     Optimum,
     lower_bound,
     prefix_optimum,
@@ -31,7 +30,8 @@ from dp.matrix.participation import (
     min_separation,
     single,
 )
-from dp.matrix.stream import NoiseStream, Strategy
+from dp.matrix.strategy import Errors, Strategy
+from dp.matrix.stream import NoiseStream
 
 __all__ = [
     "MAX_ROUNDS",

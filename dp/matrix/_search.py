@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.matrix import series
+from dp.matrix import sensitivity, series
 from dp.matrix._lbfgs import minimize
 from dp.matrix.optimum import square_root
 from dp.matrix.participation import Participation
@@ -34,9 +34,7 @@ def toeplitz_loss(column: FloatArray, participation: Participation) -> tuple[flo
     error = float(weights @ decoder**2)
     product = series.multiply(decoder, inverse, n)
     error_slope = -2.0 * series.transposed(product, weights * decoder)[: len(column)]
-    moved = np.zeros(n)
-    for i in range(participation.most):
-        moved[i * b : i * b + len(column)] += column[: n - i * b]
+    moved = sensitivity.moved_by(column, participation)
     moved_sq = float(moved @ moved)
     moved_slope = np.zeros(len(column))
     for i in range(participation.most):

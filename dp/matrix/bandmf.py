@@ -19,9 +19,16 @@ from dp import _validate
 from dp.errors import ParameterError
 from dp.matrix import sensitivity, series
 from dp.matrix._search import general_rows, toeplitz_column
-from dp.matrix.optimum import MAX_DENSE, Errors, errors_of
 from dp.matrix.participation import Participation
-from dp.matrix.stream import Arrays, Draw, IntArray, rounded_quotient
+from dp.matrix.strategy import (
+    MAX_DENSE,
+    Arrays,
+    Draw,
+    Errors,
+    IntArray,
+    errors_of,
+    rounded_quotient,
+)
 
 FloatArray = NDArray[np.float64]
 

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from dp import _validate
 from dp.errors import ParameterError
-from dp.matrix import series
+from dp.matrix import sensitivity, series
 from dp.matrix._lbfgs import minimize
 from dp.matrix._search import toeplitz_loss
-from dp.matrix.optimum import Errors, errors_of
 from dp.matrix.participation import Participation
-from dp.matrix.stream import Arrays, Draw, IntArray, rounded_quotient
+from dp.matrix.strategy import Arrays, Draw, Errors, IntArray, errors_of, rounded_quotient
 
 FloatArray = NDArray[np.float64]
 
@@ -79,10 +78,7 @@ class BltStrategy:
 
         Coefficients are positive and do not increase: Kalinin, Lampert 2024, Theorem 2.
         """
-        n, b = participation.rounds, participation.separation
-        moved = np.zeros(n)
-        for i in range(participation.most):
-            moved[i * b :] += self.column[: n - i * b]
+        moved = sensitivity.moved_by(self.column, participation)
         # Sums of positive terms: doubles are within 2^-30 of the truth.
         return math.ceil(SCALE**2 * float(moved @ moved) * (1.0 + 2.0**-30))
 

@@ -18,9 +18,16 @@ from numpy.typing import NDArray
 
 from dp import _validate
 from dp.errors import ParameterError
-from dp.matrix.optimum import MAX_DENSE, Errors, errors_of
 from dp.matrix.participation import Participation
-from dp.matrix.stream import Arrays, Draw, IntArray
+from dp.matrix.strategy import (
+    MAX_DENSE,
+    Arrays,
+    Draw,
+    Errors,
+    IntArray,
+    errors_of,
+    rounded_quotient,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -151,8 +158,7 @@ class TreeStrategy:
             return own
         whole = (2 << level) - 1
         weighted = (own << level) + ((1 << level) - 1) * halves
-        result: IntArray = (weighted + whole // 2) // whole
-        return result
+        return rounded_quotient(weighted, whole)
 
     def published(self, measured: IntArray) -> IntArray:
         """What is released, int64[n, dim], from C x + z, int64[m, dim], and nothing else."""

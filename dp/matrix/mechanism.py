@@ -17,11 +17,12 @@ from dp.errors import ParameterError
 from dp.events import MatrixEvent
 from dp.matrix.buffered import TAIL_FAILURE, BltStrategy
 from dp.matrix.participation import Participation
-from dp.matrix.stream import Draw, NoiseStream, Strategy
+from dp.matrix.strategy import Draw, Strategy
+from dp.matrix.stream import NoiseStream
 from dp.mechanisms import central_sizes
 from dp.random import RandomBytes
 
-MAX_SIGMA = 2.0**40  # beyond, sums of a strategy's products could leave int64
+_MAX_SIGMA = 2.0**40  # beyond, sums of a strategy's products could leave int64
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def correlated_gaussian(
     )
     sensitivity = math.sqrt(strategy.sensitivity_sq(strategy.participation))
     sigma = multiplier * sensitivity * (discretizer.clip_norm / discretizer.granularity)
-    if not 1e-3 <= sigma <= MAX_SIGMA:
-        takes = f"a sigma in [0.001, {MAX_SIGMA:g}] grid units, got {sigma:g}"
+    if not 1e-3 <= sigma <= _MAX_SIGMA:
+        takes = f"a sigma in [0.001, {_MAX_SIGMA:g}] grid units, got {sigma:g}"
         raise ParameterError("noise_multiplier", noise_multiplier, takes)
     return CorrelatedMechanism(strategy, discretizer, sigma, clients, bits)

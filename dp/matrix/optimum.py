@@ -1,7 +1,6 @@
 """What no factorization of the prefix sums can beat, to compare others with.
 
-Errors are those of A x estimated as B (C x + z), z standard normal, times the sensitivity of C:
-the deviation of the released prefix sums per unit of noise multiplier and clip norm.
+Errors are those of `dp.matrix.strategy.Errors`.
 """
 
 import math
@@ -12,31 +11,11 @@ from numpy.typing import NDArray
 
 from dp import _validate
 from dp.matrix.participation import MAX_ROUNDS, Participation
+from dp.matrix.strategy import MAX_DENSE
 
 FloatArray = NDArray[np.float64]
 
-MAX_DENSE = 1024  # rounds of matrices that are held in full
 _STEPS, _GAP = 500, 1e-7
-
-
-class Errors(NamedTuple):
-    """Errors of the prefix sums, sensitivity included.
-
-    Attributes:
-        max_error: the largest deviation over rounds.
-        rms_error: the root of the mean variance over rounds.
-    """
-
-    max_error: float
-    rms_error: float
-
-
-def errors_of(variances: FloatArray, sensitivity_sq: float) -> Errors:
-    """Errors from the variances of the prefix sums per unit of noise."""
-    scale = math.sqrt(sensitivity_sq)
-    return Errors(
-        math.sqrt(float(variances.max())) * scale, math.sqrt(float(variances.mean())) * scale
-    )
 
 
 class Optimum(NamedTuple):

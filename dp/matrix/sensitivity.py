@@ -6,6 +6,8 @@ columns C_i and X = C^T C. Everything here is in exact integers. Proofs and the 
 matrices: docs/privacy.md, "Sensitivity of a strategy".
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,16 +26,21 @@ def toeplitz_sq(column: IntArray, participation: Participation) -> int | None:
         column: int64[bands], the coefficients c_0, c_1, ...; zero beyond.
         participation: of one client.
     """
-    n, separation = participation.rounds, participation.separation
-    column = column[:n]
+    column = column[: participation.rounds]
     if int(column[-1]) < 0 or bool((np.diff(column) > 0).any()):
         return None
-    moved = np.zeros(n, dtype=np.int64)
-    for i in range(participation.most):
-        start = i * separation
+    moved: list[int] = moved_by(column, participation).tolist()
+    return sum(value * value for value in moved)
+
+
+def moved_by(column: NDArray[Any], participation: Participation) -> NDArray[Any]:
+    """C u for a Toeplitz C and u = 1 in the rounds 0, b, 2b, ..., else 0; [n], as `column`."""
+    n = participation.rounds
+    moved = np.zeros(n, dtype=column.dtype)
+    for start in range(0, participation.most * participation.separation, participation.separation):
         size = min(len(column), n - start)
         moved[start : start + size] += column[:size]
-    return _sum_of_squares(moved)
+    return moved
 
 
 def banded_sq(columns: IntArray, participation: Participation) -> int:
@@ -79,7 +86,3 @@ def best_pattern(charged: IntArray, participation: Participation) -> int:
         grown[separation:] += best[: n - separation]
         best = np.maximum(best, np.maximum.accumulate(grown))
     return int(best[-1])
-
-
-def _sum_of_squares(values: IntArray) -> int:
-    return sum(value * value for value in values.tolist())

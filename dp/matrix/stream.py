@@ -6,63 +6,11 @@ of z alone. So the sum x of a round is released as x_t + e_t, and only what late
 is kept. docs/privacy.md, "Correlated noise".
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol
-
 import numpy as np
-from numpy.typing import NDArray
 
 from dp import _validate
 from dp.errors import ParameterError
-from dp.matrix.optimum import Errors
-from dp.matrix.participation import Participation
-
-IntArray = NDArray[np.int64]
-Arrays = dict[str, NDArray[Any]]
-Draw = Callable[[], IntArray]  # fresh independent noise z, int64[dim]
-
-
-def rounded_quotient(values: IntArray, divisor: int) -> IntArray:
-    """Nearest integer to values / divisor; adding m divisor to a value adds exactly m."""
-    result: IntArray = (values + divisor // 2) // divisor
-    return result
-
-
-class Strategy(Protocol):
-    """What tree, banded and BLT strategies have in common."""
-
-    @property
-    def participation(self) -> Participation:
-        """What it was made for."""
-
-    @property
-    def rounds(self) -> int:
-        """The number n of rounds."""
-
-    @property
-    def measurements(self) -> int:
-        """Rows m of C: independent draws of noise per coordinate."""
-
-    def matrix(self) -> NDArray[np.float64]:
-        """C in the units in which noise is drawn, float64[m, n]."""
-
-    def sensitivity_sq(self, participation: Participation) -> int:
-        """Bound on |C u|^2 over one client's vectors u of norm at most 1."""
-
-    def errors(self, participation: Participation) -> Errors:
-        """Errors of the prefix sums, sensitivity included."""
-
-    def noise_slack(self, dim: int, sigma: float) -> float:
-        """What streaming moves a coordinate of a measurement by beyond C x, at most."""
-
-    def arrays(self, dim: int) -> Arrays:
-        """The state before round 0."""
-
-    def advance(self, arrays: Arrays, row: int, draw: Draw) -> IntArray:
-        """The noise of round `row`, int64[dim]; `arrays` moves on."""
-
-    def skip(self, arrays: Arrays, row: int, draw: Draw) -> None:
-        """Passes over round `row`, in which nothing is released and no input counts."""
+from dp.matrix.strategy import Arrays, Draw, IntArray, Strategy
 
 
 class NoiseStream:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fl import secure
 
 VERSION = 1
-SESSION_BYTES = NONCE_BYTES = 32
+NONCE_BYTES = 32
 REASON_BYTES = 400  # of a refusal's text, at most
 _LENGTHS = struct.Struct("<IQ")
 FRAME_BYTES = _LENGTHS.size

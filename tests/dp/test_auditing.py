@@ -144,7 +144,7 @@ def bounds_of(
         count = correct_guesses(row, present, guesses)
         if count not in known:
             known[count] = dp.audit_one_run(
-                row, present, guesses=guesses, delta=delta, significance=significance
+                row, present, num_guesses=guesses, delta=delta, significance=significance
             )
             assert known[count].correct == count
         yield known[count]
@@ -205,7 +205,11 @@ def test_bounds_stay_below_what_gaussian_noise_leaks(guesses):
 def test_scores_that_stand_apart_are_all_guessed_right_however_the_coins_fell():
     present = np.arange(50) < 41
     found = dp.audit_one_run(
-        10.0 * present + np.linspace(0, 1, 50), present, guesses=50, delta=0.0, significance=0.05
+        10.0 * present + np.linspace(0, 1, 50),
+        present,
+        num_guesses=50,
+        delta=0.0,
+        significance=0.05,
     )
     assert found.correct == 50
     rate = 0.05 ** (1 / 50)
@@ -287,15 +291,15 @@ def test_the_divergence_of_two_normal_laws_is_its_integral(one, two):
         ("scores", {"scores": [1.0, np.nan]}),
         ("present", {"present": [1, 0]}),
         ("present", {"present": [True]}),
-        ("guesses", {"guesses": 3}),
-        ("guesses", {"guesses": 0}),
+        ("num_guesses", {"num_guesses": 3}),
+        ("num_guesses", {"num_guesses": 0}),
         ("delta", {"delta": 1.0}),
         ("significance", {"significance": 0.0}),
     ],
 )
 def test_what_cannot_be_audited_is_refused(field, arguments):
     settings = {
-        "scores": [1.0, 2.0], "present": [True, False], "guesses": 2, "delta": 0.0,
+        "scores": [1.0, 2.0], "present": [True, False], "num_guesses": 2, "delta": 0.0,
         "significance": 0.05,
     }  # fmt: skip
     with pytest.raises(dp.ParameterError) as caught:

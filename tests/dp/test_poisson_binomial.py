@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dp
-from dp import _binomial
+from dp.accountants import poisson_binomial as bounds
 
 UNIT = 2**-24
 ZERO_OUT = dp.NeighboringRelation.ZERO_OUT
@@ -206,7 +206,7 @@ def test_large_sums_approach_gaussian_noise_from_above():
 
 def test_curves_between_knots_and_beyond_them():
     made = event(2, 5, 0.3)
-    a = np.concatenate([np.geomspace(1e-4, 1e6, 200), _binomial._KNOTS])
+    a = np.concatenate([np.geomspace(1e-4, 1e6, 200), bounds._KNOTS])
     curve = dp.rdp_curve(made, np.sort(a))
     assert (np.diff(curve) >= -1e-12).all()
     largest = -2 * math.log1p(-2 * bias(0.3) * UNIT)
@@ -219,7 +219,7 @@ def test_curves_between_knots_and_beyond_them():
 def test_clients_beyond_those_enumerated_count_for_nothing(monkeypatch):
     a = np.array([0.5, 3.0, 9.0])
     want = dp.rdp_curve(event(2, 7, 0.2, 3, 0.4), a)
-    monkeypatch.setattr(_binomial, "MAX_OTHERS", 6)
+    monkeypatch.setattr(bounds, "MAX_OTHERS", 6)
     for shares in (7, 8, 5000):
         np.testing.assert_array_equal(dp.rdp_curve(event(2, shares, 0.2, 3, 0.4), a), want)
 
@@ -248,23 +248,23 @@ def test_faint_outcomes_are_counted(monkeypatch):
     a = np.array([1.0, 7.0, 31.0])
     made = event(2, 4, 0.3)
     sharp = dp.rdp_curve(made, a)
-    monkeypatch.setattr(_binomial, "_FAINT", 1e-3)
-    _binomial._cumulants.cache_clear()
-    _binomial._envelopes.cache_clear()
+    monkeypatch.setattr(bounds, "_FAINT", 1e-3)
+    bounds._cumulants.cache_clear()
+    bounds._envelopes.cache_clear()
     try:
         blunt = dp.rdp_curve(made, a)
     finally:
-        _binomial._cumulants.cache_clear()
-        _binomial._envelopes.cache_clear()
+        bounds._cumulants.cache_clear()
+        bounds._envelopes.cache_clear()
     assert (blunt > sharp).all()
 
 
 def test_coarser_envelopes_are_never_smaller(monkeypatch):
     orders = np.array([1.5, 2.0, 5.0, 20.0])
-    trials = _binomial.Trials(1, 30, 0.2, 0.0, 0.2)
-    fine = _binomial.vector_cumulants(trials, orders, 0.2)
-    monkeypatch.setattr(_binomial, "_VECTOR_POINTS", 1)
-    coarse = _binomial.vector_cumulants(trials, orders, 0.2)
+    trials = bounds.Trials(1, 30, 0.2, 0.0, 0.2)
+    fine = bounds.vector_cumulants(trials, orders, 0.2)
+    monkeypatch.setattr(bounds, "_VECTOR_POINTS", 1)
+    coarse = bounds.vector_cumulants(trials, orders, 0.2)
     assert (fine <= coarse * (1 + 1e-9)).all()
     assert (coarse <= 1.3 * fine).all()
 
@@ -280,7 +280,7 @@ def test_largest_tails_bound_every_law_for_every_monotone_weight(data):
         laws.append((u - 0.05, u + 0.05, q))
     step = data.draw(st.floats(-0.9, 5.0))
     for sign, end in ((1.0, 1), (-1.0, 0)):
-        points, masses = _binomial._largest_tails(laws, sign)
+        points, masses = bounds._largest_tails(laws, sign)
         for weight in (np.exp, lambda u: np.where(u >= step, 2.0, 1.0)):
             most = max(
                 (law[2] * np.maximum(law[0] ** 2, law[1] ** 2) * weight(sign * law[end])).sum()
@@ -292,7 +292,7 @@ def test_largest_tails_bound_every_law_for_every_monotone_weight(data):
 @pytest.mark.parametrize("g", [-800.0, -3.0, -0.125, 1.125, 1.9, 2.0, 2.5, 7.0, 300.0, 16384.0])
 def test_psi_is_rounded_up_and_hardly(g):
     u = np.concatenate([-np.geomspace(1e-12, 0.9, 60), np.geomspace(1e-12, 4.0, 60)])
-    got = _binomial._log_psi(np.array([[g]]), u)[0]
+    got = bounds._log_psi(np.array([[g]]), u)[0]
     with mpmath.workdps(60):
         for one, value in zip(u.tolist(), got.tolist(), strict=True):
             v = mpmath.mpf(one)
