@@ -183,7 +183,7 @@ def test_what_flower_raises_is_raised_at_the_barrier(world: World, grid: FakeGri
         raise ConnectionError("the SuperLink is gone")
 
     grid.pull_messages = broken  # type: ignore[method-assign]
-    grid.get_node_ids = broken  # type: ignore[method-assign]
+    grid.get_node_ids = broken  # type: ignore[method-assign,assignment]
     with pytest.raises(ConnectionError, match="the SuperLink is gone"):
         one_stage(grid, world)
 
