@@ -11,8 +11,7 @@ import argparse
 
 import numpy as np
 
-from fl.audit import audit
-from fl.probes import probe
+from fl.audit import audit, probe
 from tests.fl import planted
 
 _SIGNIFICANCE = 0.01

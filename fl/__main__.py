@@ -33,8 +33,8 @@ from tqdm import tqdm
 
 import dp
 from fl import datasets, workers
-from fl.audited import audit_target
-from fl.canaries import DIRECTIONS
+from fl.audit.canaries import DIRECTIONS
+from fl.audit.command import audit_target
 from fl.console import audit_table, cost_table, metrics_text, privacy_table, round_note
 from fl.datasets import FederatedDataset
 from fl.engines import commands

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dp
-from fl.audit import Audit
+from fl.audit import Audit, Probe
 from fl.figures import lower_text, upper_text
-from fl.probes import Probe
 from fl.results import Round
 from fl.statement import Statement
 

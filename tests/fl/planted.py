@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 import dp
 import fl
 from dp import discretize, mechanisms
-from fl import canaries, round, secure, training
+from fl import round, secure, training
+from fl.audit import canaries
 from fl.plan import Plan, Resolved
 from fl.types import Purpose, RandomBytes
 from tests.fl import helpers

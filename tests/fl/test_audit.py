@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 import dp
 import fl
-from fl.audit import Audit, Scores, audit
-from fl.canaries import draw_canaries, with_clients
+from fl.audit import Audit, audit, probe
+from fl.audit.attack import Scores
+from fl.audit.canaries import draw_canaries, with_clients
+from fl.audit.probes import law_of
 from fl.encoding import PrivateEncoding, round_rotation
 from fl.engine import Attempted
 from fl.errors import PlanError
-from fl.probes import law_of, probe
 from fl.round import Outcome
 from fl.site import Order
 from tests.fl import helpers, planted

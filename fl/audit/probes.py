@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 import dp
 from dp import detectors
 from dp.samplers import BIAS_UNIT
-from fl.audit import check_plan
-from fl.canaries import Planted
+from fl.audit.attack import check_plan
+from fl.audit.canaries import Planted
+from fl.audit.watch import run_watched
 from fl.datasets.dataset import FederatedDataset
 from fl.encoding import PrivateEncoding, round_rotation
 from fl.engine import Attempted
@@ -29,7 +30,6 @@ from fl.privacy import Exposure
 from fl.runners import Execution
 from fl.site import Order
 from fl.types import FloatVector, PyTree
-from fl.watch import run_watched
 
 _AUTO = Execution()
 _SHARES, _PER_ROUND = 48, 12  # noise shares compared with one another, at most
@@ -106,7 +106,7 @@ def _gaussian_variance(sigma: float) -> float:
 
 
 class Probing:
-    """Keeps what a probe needs of a run; a `fl.watch.Watch`.
+    """Keeps what a probe needs of a run; a `fl.audit.watch.Watch`.
 
     Args:
         resolved: the plan.

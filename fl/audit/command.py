@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fl.audit import Audit, audit
+from fl.audit.attack import Audit, audit
+from fl.audit.probes import Probe, probe
 from fl.errors import StoreError
 from fl.job import Job, from_dict, from_toml
-from fl.probes import Probe, probe
 from fl.store import Store, next_run_directory
 from fl.summary import read_summary, write_summary
 from fl.types import RandomBytes

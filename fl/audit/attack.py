@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 import dp
 from fl._validate import choice_fault, integer_fault, number_fault
-from fl.canaries import DIRECTIONS, LARGEST, Canaries, Planted, draw_canaries, with_clients
+from fl.audit.canaries import DIRECTIONS, LARGEST, Canaries, Planted, draw_canaries, with_clients
+from fl.audit.watch import run_watched
 from fl.datasets.dataset import FederatedDataset
 from fl.encoding import PrivateEncoding, rotation_of
 from fl.engine import Attempted
@@ -31,7 +32,6 @@ from fl.site import Order
 from fl.statement import Statement
 from fl.tree import ravel
 from fl.types import FloatVector, PyTree, RandomBytes
-from fl.watch import run_watched
 
 _AUTO = Execution()
 FloatArray = NDArray[np.float64]
@@ -102,7 +102,7 @@ class Audit:
 
 
 class Scores:
-    """Every adversary's scores of the canaries, summed over rounds; a `fl.watch.Watch`.
+    """Every adversary's scores of the canaries, summed over rounds; a `fl.audit.watch.Watch`.
 
     Attributes:
         by_adversary: adversary -> float64[m].

@@ -11,7 +11,7 @@ import pytest
 
 import fl
 from fl.__main__ import main
-from fl.audited import job_of, under_secure
+from fl.audit.command import job_of, under_secure
 from fl.errors import StoreError
 from fl.report import render_report
 
