@@ -179,11 +179,11 @@ def test_a_reply_that_flower_cannot_read_is_lost_alone(
 
 
 def test_what_flower_raises_is_raised_at_the_barrier(world: World, grid: FakeGrid) -> None:
-    def broken(*message_ids: Iterable[str]) -> list[Any]:
+    def broken(*message_ids: Any) -> Any:
         raise ConnectionError("the SuperLink is gone")
 
-    grid.pull_messages = broken  # type: ignore[method-assign]
-    grid.get_node_ids = broken  # type: ignore[method-assign,assignment]
+    for name in ("pull_messages", "get_node_ids"):
+        setattr(grid, name, broken)
     with pytest.raises(ConnectionError, match="the SuperLink is gone"):
         one_stage(grid, world)
 
