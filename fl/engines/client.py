@@ -41,6 +41,7 @@ def open_organisation(
     identity: secure.IdentityKey,
     state: Path,
     execution: Execution = _AUTO,
+    trace: Path | None = None,
 ) -> tuple[Organisation, Journal]:
     """Opens the journal and compiles what is needed before the first request.
 
@@ -52,8 +53,10 @@ def open_organisation(
         roster: member -> identity key; checked before.
         member: this organisation.
         identity: its key.
-        state: directory of the journal; made if there is none, mode 0700.
+        state: directory of the journal; made if there is none, mode 0700. Whoever else could write
+            there could put an older journal back.
         execution: how it trains.
+        trace: as `Journal`.
 
     Raises:
         PlanError: with every fault of the plan.
@@ -65,9 +68,13 @@ def open_organisation(
     site = site_of(ready, data, ClientStates(ready.fresh))
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = state.stat().st_mode & 0o777
     except OSError as error:
         raise StoreError("state", f"{state}: {error}", "a directory") from error
-    journal = Journal(state / JOURNAL, session)
+    if mode & 0o022:
+        takes = "a directory that its owner alone may write to"
+        raise StoreError("state", f"{state}, mode {mode:04o}", takes)
+    journal = Journal(state / JOURNAL, session, member, trace)
     return Organisation(terms, member, identity, site, journal), journal
 
 
@@ -111,21 +118,38 @@ def serve_client(
     identity = deployment.read_identity(roster)
     data = own_data(deployment, len(roster), data_dir)
     plan, model, data = deployment.job.build(data)
+    session = deployment.session_id(roster)
     organisation, journal = open_organisation(
-        plan, model, data, session=deployment.session_id(roster), roster=roster.identities,
+        plan, model, data, session=session, roster=roster.identities,
         member=deployment.member or 0, identity=identity, state=deployment.state,
-        execution=deployment.job.execution,
+        execution=deployment.job.execution, trace=_trace(deployment, session),
     )  # fmt: skip
     organisation.warm_up()
     try:
-        used, limit = organisation.releases
-        LOG.info(
-            "member %d answers at %s; %d of the %d releases that it grants are charged",
-            deployment.member, socket, used, limit,
-        )  # fmt: skip
+        _tell(organisation, journal, deployment)
+        LOG.info("member %d answers at %s", deployment.member, socket)
         pipe.serve(
             socket, organisation.handle, organisation.limits, read_timeout=_READ_SECONDS,
             stop=stop or threading.Event(), group=group,
         )  # fmt: skip
     finally:
         journal.close()
+
+
+def _trace(deployment: Deployment, session: bytes) -> Path | None:
+    """Beside the key: whoever holds it has one journal in a session."""
+    key = deployment.identity
+    return key and key.with_name(f"{key.name}.{session.hex()[:16]}")
+
+
+def _tell(organisation: Organisation, journal: Journal, deployment: Deployment) -> None:
+    """What whoever starts the process has to know before it answers."""
+    LOG.info("charged so far: %s", organisation.releases)
+    if journal.is_new:
+        LOG.warning(
+            "new journal: %s. It, and all the releases that it counts, belong to this session:"
+            " if it is lost, member %d leaves the run",
+            deployment.state / JOURNAL, deployment.member,
+        )  # fmt: skip
+    if organisation.not_protected is not None:
+        LOG.warning("no protection against the server: %s", organisation.not_protected)

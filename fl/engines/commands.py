@@ -138,6 +138,10 @@ def _show(plan: Deployment) -> None:
     found = plan.read_unsigned()
     for i, (name, key) in enumerate(zip(found.names, found.keys, strict=True)):
         print(f"{i}  {key.hex()}  {name}{'' if i in found.signatures else '  (has not signed)'}")
+    if plan.job.no_dp:
+        print("NOT PRIVATE: this plan adds no noise")
+    elif plan.job.seeded_secrets:
+        print("NOT PRIVATE: keys, masks and noise of this plan follow from its seed")
     print(
         f"hash of plan and roster, to compare by telephone: {found.digest(plan.session_id(found))}"
     )

@@ -26,7 +26,8 @@ LOG = logging.getLogger("fl.server")
 Parts = tuple[bytes, bytes]  # control, bulk
 _PER_MEMBER, _CONTROL = 512, 1024  # bytes of an answer's control message, at most
 _LOOK_SECONDS = 1.0  # between looks at who is there
-_PATIENCE = 3  # greetings without an answer until a node is let be, as long as it is connected
+_PATIENCE = 3  # greetings without an answer until a connected node is asked more rarely,
+_RARELY = 8  # in one round of so many: the organisation's process behind it may be down
 
 
 class Transport(Protocol):
@@ -74,7 +75,7 @@ class Coordinator:
         self._terms, self._names, self._transport = terms, names, transport
         self._store, self._timeouts, self._join_timeout = store, timeouts, join_timeout
         self._node_of: dict[int, int] = {}
-        self._silent: dict[int, int] = {}  # node -> greetings that it has not answered
+        self._silent: dict[int, int] = {}  # node -> rounds since its last answer to a greeting
         self._complete = False
         segments = terms.encoding.segments.values()
         vector = sum((length * bits + 7) // 8 for length, bits in segments)
@@ -121,6 +122,7 @@ class Coordinator:
             if here >= need or time.monotonic() >= deadline:
                 break
             time.sleep(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+        self._silent = {node: n + (node not in greeted) for node, n in self._silent.items()}
         self._complete = True
 
     def _greet(self, already: Collection[int]) -> set[int]:
@@ -128,7 +130,7 @@ class Coordinator:
         nodes = set(self._transport.node_ids())
         self._node_of = {i: node for i, node in self._node_of.items() if node in nodes}
         self._silent = {node: count for node, count in self._silent.items() if node in nodes}
-        mute = {node for node, count in self._silent.items() if count >= _PATIENCE}
+        mute = {node for node, n in self._silent.items() if n >= _PATIENCE and n % _RARELY}
         new = nodes - mute - set(self._node_of.values()) - set(already)
         nonces = {node: os.urandom(wire.NONCE_BYTES) for node in sorted(new)}
         if not nonces:

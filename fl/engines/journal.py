@@ -2,7 +2,8 @@
 
 It holds the keys of steps taken (`once`), the client's own ledger, the open session and the answer
 to the last request. Everything that one request changes commits together, before its answer leaves,
-or not at all. Copying an older file back undoes that: keep it where backups do not reach.
+or not at all. Copying an older file back undoes that: keep it where backups do not reach. A file of
+another member would too, so it takes no other.
 """
 
 import os
@@ -15,7 +16,8 @@ from typing import NamedTuple
 from fl.errors import StoreError
 
 _SCHEMA = """
-create table if not exists session (id integer primary key check (id = 0), name blob not null);
+create table if not exists session (
+  id integer primary key check (id = 0), name blob not null, member integer not null);
 create table if not exists once (key blob primary key);
 create table if not exists charges (
   round integer not null, attempt integer not null, primary key (round, attempt));
@@ -49,13 +51,19 @@ class Journal:
     Args:
         path: the file; made with mode 0600 if there is none.
         session: 32 bytes; the file takes no other session afterwards.
+        member: whose it is; it takes no other afterwards.
+        trace: a file that is left elsewhere, to show that there has been a journal. It is the only
+            thing that tells a lost journal, or one in another directory, from a first start.
+
+    Attributes:
+        is_new: whether there was none.
 
     Raises:
-        StoreError: it cannot be made or read, others may read it, another process holds it, or it
-            is of another session.
+        StoreError: it cannot be made or read, others may read it, another process holds it, it is
+            of another session or member, or it is new though there has been one.
     """
 
-    def __init__(self, path: Path, session: bytes) -> None:
+    def __init__(self, path: Path, session: bytes, member: int, trace: Path | None = None) -> None:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             mode = path.stat().st_mode & 0o777
@@ -68,26 +76,42 @@ class Journal:
         except (OSError, sqlite3.Error) as error:
             raise StoreError("journal", f"{path}: {error}", "a file of one's own") from error
         try:
-            self._open(session)
-        except (StoreError, sqlite3.Error) as error:
+            self._open(session, member, trace)
+            if trace is not None:
+                trace.touch(mode=0o600)
+        except (StoreError, OSError, sqlite3.Error) as error:
             self._db.close()
             if isinstance(error, StoreError):
                 raise
             takes = "a journal that no other process holds"
+            if isinstance(error, OSError):
+                takes = "a directory where a trace of the journal can be left"
             raise StoreError("journal", f"{path}: {error}", takes) from error
 
-    def _open(self, session: bytes) -> None:
-        # EXTRA syncs the directory too: a deleted rollback journal must not come back.
-        for pragma in ("locking_mode = exclusive", "synchronous = extra", "secure_delete = on"):
+    def _open(self, session: bytes, member: int, trace: Path | None) -> None:
+        # EXTRA syncs the directory too: a deleted rollback journal must not come back. Under an
+        # exclusive lock it is kept instead, and without a limit with all its pages: old keys.
+        for pragma in (
+            "locking_mode = exclusive", "synchronous = extra", "secure_delete = on",
+            "journal_size_limit = 0",
+        ):  # fmt: skip
             self._db.execute(f"pragma {pragma}")
         with self.transaction():
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
-            self._db.execute("insert or ignore into session values (0, ?)", (session,))
-            (found,) = self._db.execute("select name from session").fetchone()
-        if found != session:
+            begun = self._db.execute(
+                "insert or ignore into session values (0, ?, ?)", (session, member)
+            )
+            self.is_new = begun.rowcount == 1
+            if self.is_new and trace is not None and trace.exists():
+                takes = f"the journal that this member began ({trace} is its trace)"
+                raise StoreError("journal", "a new one in a session that has begun", takes)
+            name, whose = self._db.execute("select name, member from session").fetchone()
+        if name != session:
             takes = "the journal of this session; another plan or roster is another session"
-            raise StoreError("journal", f"a journal of session {found.hex()}", takes)
+            raise StoreError("journal", f"a journal of session {name.hex()}", takes)
+        if whose != member:
+            raise StoreError("journal", f"that of member {whose}", f"that of member {member}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

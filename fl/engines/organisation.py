@@ -72,13 +72,22 @@ class Organisation:
         place = "hello" if isinstance(asked, Hello) else _place(asked)
         try:
             with self._journal.transaction():
-                return self._answer(asked, request)
+                answer = self._answer(asked, request)
+            self._log(asked)  # what is logged is on disk
         except _REFUSALS as error:
             LOG.warning("refused: %s: %s: %s", place, type(error).__name__, error)
             return wire.refusal(f"{type(error).__name__}: {error}").to_bytes()
         except Exception:  # the process outlives whatever one request brings about
             LOG.exception("failed: %s", place)
             return wire.refusal("failed").to_bytes()
+        else:
+            return answer
+
+    def _log(self, answered: Hello | Step) -> None:
+        if isinstance(answered, Step):
+            if answered.stage == "mask_input":
+                LOG.info("charged: %s", self.releases)
+            LOG.info("answered: %s", _place(answered))
 
     def _answer(self, asked: Hello | Step, request: bytes) -> bytes:
         if asked.session != self._terms.session:
@@ -102,7 +111,6 @@ class Organisation:
         session.acknowledge()  # what it sent is kept below
         state = session.to_bytes()
         self._journal.keep(Open(asked.round_index, asked.attempt, state, mark, reply))
-        LOG.info("answered: %s", _place(asked))
         return reply
 
     def _check_place(self, asked: Step) -> None:
@@ -168,12 +176,19 @@ class Organisation:
         if ledger is not None:
             ledger.charge(round_index, attempt, [0])
         self._journal.charge(round_index, attempt)
-        LOG.info("charged: release %d of the %d that this client grants", *self.releases)
 
     @property
-    def releases(self) -> tuple[int, int]:
-        """Masked vectors that may have left so far, and r, how many this client grants."""
-        return len(self._journal.charges()), self._terms.resolved.exposure.max_releases
+    def releases(self) -> str:
+        """How many masked vectors may have left so far, and how many this client grants."""
+        used, limit = len(self._journal.charges()), self._terms.resolved.exposure.max_releases
+        if self._ledger() is None:
+            return f"{used} releases, of which there is no limit: nothing is promised"
+        return f"{used} of the {limit} releases that this client grants"
+
+    @property
+    def not_protected(self) -> str | None:
+        """Why nothing is promised against the server under this plan, or None."""
+        return self._terms.resolved.exposure.refusal("server")
 
     def _ledger(self) -> dp.Ledger | None:
         """This client's own ledger; None where nothing is promised."""

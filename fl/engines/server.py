@@ -13,6 +13,7 @@ from fl.engines.coordinator import Coordinator, Transport
 from fl.engines.deployment import Deployment
 from fl.engines.owndata import own_data
 from fl.engines.terms import terms_of
+from fl.errors import StoreError
 from fl.group import alone
 from fl.models import Model
 from fl.plan import Plan
@@ -77,6 +78,14 @@ def start_server(
     )  # fmt: skip
 
 
+def _make_private(out: Path) -> None:
+    """Makes the run's directory for its owner alone: the store may hold the noise of the server."""
+    try:
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError("state", f"{out}: {error.strerror}", "a directory") from error
+
+
 def run_server(
     deployment: Deployment, transport: Transport, *, data_dir: str | None = None
 ) -> dict[str, Any]:
@@ -99,6 +108,7 @@ def run_server(
     data = own_data(deployment, len(roster), data_dir)
     plan, model, data = deployment.job.build(data)
     out = deployment.state / RUN
+    _make_private(out)
     training = start_server(
         plan, model, own_only(data, None), session=deployment.session_id(roster),
         roster=roster.identities, names=roster.names, transport=transport,

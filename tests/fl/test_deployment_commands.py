@@ -58,6 +58,29 @@ def test_four_members_sign_and_the_server_verifies(
     assert read_deployment("app/plan.toml").read_roster().names == NAMES
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (
+            "seeded_secrets = false",
+            "seeded_secrets = true",
+            "keys, masks and noise of this plan follow from its seed",
+        ),
+        ("no_dp = false", "no_dp = true", "this plan adds no noise"),
+    ],
+)
+def test_who_signs_is_told_that_a_plan_is_not_private(
+    folder: Path, capsys: pytest.CaptureFixture[str], before: str, after: str, said: str
+) -> None:
+    collected(capsys)
+    assert "NOT PRIVATE" not in run(capsys, "roster", "sign", "--plan", "app/0.toml")
+    path = Path("app/1.toml")
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+    shown = run(capsys, "roster", "sign", "--plan", "app/1.toml")
+    assert f"NOT PRIVATE: {said}" in shown
+
+
 def test_copies_are_signed_apart_and_merged(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

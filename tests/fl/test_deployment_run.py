@@ -138,7 +138,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_plan_files_give_the_model_of_the_run_in_one_process(folder: Path) -> None:
+def test_plan_files_give_the_model_of_the_run_in_one_process(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "stateserver").mkdir(mode=0o755)
     config = {"plan": str(folder / "server.toml"), "data-dir": str(folder / "dataserver")}
     grid = SocketGrid(folder)
     with served(folder):
@@ -146,6 +149,10 @@ def test_plan_files_give_the_model_of_the_run_in_one_process(folder: Path) -> No
         asked = len(grid.types)
         flower.main(grid, SimpleNamespace(run_config=config))  # over already: nothing is asked
     assert len(grid.types) == asked == 3 * (1 + 2 * 5)
+    assert (folder / "stateserver" / "run").stat().st_mode & 0o777 == 0o700
+    assert f"new journal: {folder / 'state1' / 'journal.sqlite'}" in caplog.text
+    assert "no protection against the server: not private: secrets derive from" in caplog.text
+    assert len(list(folder.glob("1.key.*"))) == 1  # the trace of its journal
     summary = json.loads((folder / "stateserver" / "run" / "summary.json").read_text())
     plan, model, data = read_deployment(folder / "server.toml").job.build(ours())
     alone = fl.train(plan, model, data)
@@ -160,7 +167,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from fl.engines.journal import Journal, Open
-journal = Journal(Path(sys.argv[1]), bytes(32))
+journal = Journal(Path(sys.argv[1]), bytes(32), 0)
 with journal.transaction():
     journal.charge(0, 0)
     journal.keep(Open(0, 0, b"state", b"asked", b"answer"))
@@ -179,7 +186,7 @@ def test_a_journal_holds_all_of_a_request_or_nothing_when_its_process_is_killed(
     path = tmp_path / "journal.sqlite"
     ended = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
     assert ended.returncode == 9
-    journal = Journal(path, bytes(32))
+    journal = Journal(path, bytes(32), 0)
     with journal.transaction():
         assert journal.charges() == [(0, 0)]
         assert journal.open_attempt() == Open(0, 0, b"state", b"asked", b"answer")

@@ -162,11 +162,28 @@ def test_a_reply_that_stops_half_way_keeps_nobody_waiting(world: World, grid: Fa
     stalled.set()
 
 
+def test_a_reply_that_flower_cannot_read_is_lost_alone(
+    world: World, grid: FakeGrid, caplog: pytest.LogCaptureFixture
+) -> None:
+    inflatable: Any = pytest.importorskip("flwr.supercore.inflatable.inflatable_utils")
+    pull = grid.pull_messages
+
+    def unreadable(message_ids: Iterable[str]) -> list[Any]:
+        if list(message_ids) == ["query.hello3"]:  # what node 1003 made instead of a record
+            inflatable.inflate_object_from_contents("id", {"id": b"Message , 4\0junk"})
+        return pull(message_ids)
+
+    grid.pull_messages = unreadable  # type: ignore[method-assign]
+    assert sorted(one_stage(grid, world)) == [node_of(0), node_of(1), node_of(2)]
+    assert "a reply that cannot be read" in caplog.text
+
+
 def test_what_flower_raises_is_raised_at_the_barrier(world: World, grid: FakeGrid) -> None:
-    def broken(message_ids: Iterable[str]) -> list[Any]:
+    def broken(*message_ids: Any) -> Any:
         raise ConnectionError("the SuperLink is gone")
 
-    grid.pull_messages = broken  # type: ignore[method-assign]
+    for name in ("pull_messages", "get_node_ids"):
+        setattr(grid, name, broken)
     with pytest.raises(ConnectionError, match="the SuperLink is gone"):
         one_stage(grid, world)
 

@@ -101,21 +101,33 @@ def test_witnesses_sign_what_the_store_keeps(tmp_path: Path) -> None:
     assert attestation.params.session_id == organisations.SESSION
 
 
-def test_a_node_that_never_answers_is_let_be_after_a_while(world: World) -> None:
+def test_a_node_that_never_answers_is_asked_more_and_more_rarely(tmp_path: Path) -> None:
     asked: list[int] = []
 
     def mute(frame: bytes) -> bytes:
-        asked.append(len(frame))
+        asked.append(sum(p.stage == "unmask" and p.member == 0 for p in ten.passed))
         return wire.frame(b"")
 
-    world.plan = organisations.shared_plan(rounds=5)
-    for member in range(5):
-        world.restart(member, plan=world.plan)
-    world.nodes[node_of(7)] = mute
-    world.faults = [lambda p: [] if p.member == 7 else None]
+    ten = World(organisations.shared_plan(rounds=10), FIVE, tmp_path)
+    ten.nodes[node_of(7)] = mute
+    ten.faults = [lambda p: [] if p.member == 7 else None]
+    _, rounds = ten.run()
+    ten.close()
+    assert len(rounds) == 10
+    assert asked == [0, 1, 2, 8]  # before these rounds
+
+
+def test_a_member_whose_process_is_down_for_long_takes_part_again(tmp_path: Path) -> None:
+    world = World(organisations.shared_plan(rounds=10), FIVE, tmp_path)
+
+    def down(passing: Passing) -> list[tuple[int, Parts]] | None:
+        over = sum(p.stage == "unmask" and p.member == 0 for p in world.passed)
+        return [] if passing.member == 2 and over < 5 else None
+
+    world.faults = [down]
     _, rounds = world.run()
-    assert len(rounds) == 5
-    assert len(asked) == 3
+    world.close()
+    assert [2 in r.survivors for r in rounds] == [False] * 8 + [True] * 2
 
 
 @pytest.mark.parametrize("server", ["semi_honest", "malicious"])

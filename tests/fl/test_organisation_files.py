@@ -1,0 +1,96 @@
+"""What an organisation's process keeps on disk, whom it lets near, and what it says of it."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fl.engines.client import open_organisation
+from fl.engines.journal import Journal
+from fl.errors import StoreError
+from tests.fl import helpers
+from tests.fl.organisations import SESSION, World
+from tests.fl.test_organisation_refusals import (
+    DATA,
+    MODEL,
+    PLAN,
+    finish,
+    lead,
+    refused,
+    reopened,
+)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    found = World(PLAN, DATA, tmp_path)
+    yield found
+    found.close()
+
+
+def test_keys_of_a_finished_attempt_are_in_no_file(world: World) -> None:
+    master = lead(world, "mask_input")
+    kept = world.journals[master.member].open_attempt()
+    assert kept is not None
+    secret = kept.state[2 + 32 + 4 + 1 :][:32]  # behind frame, client and kind of state
+    files = world.folder / f"member{master.member}"
+    assert any(secret in path.read_bytes() for path in files.iterdir())
+    finish(master, "mask_input")
+    assert not any(secret in path.read_bytes() for path in files.iterdir())
+
+
+def test_a_journal_is_of_one_member(world: World) -> None:
+    world.journals[0].close()
+    with pytest.raises(StoreError, match="got that of member 0; takes that of member 1"):
+        open_organisation(
+            PLAN, helpers.MODEL, DATA, session=SESSION, roster=world.roster, member=1,
+            identity=world.keys[1], state=world.folder / "member0",
+        )  # fmt: skip
+    reopened(world.folder)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o1777])
+def test_whoever_else_may_write_beside_a_journal_could_put_back_an_older_one(
+    world: World, mode: int
+) -> None:
+    world.journals[0].close()
+    (world.folder / "member0").chmod(mode)
+    with pytest.raises(StoreError, match="a directory that its owner alone may write to"):
+        reopened(world.folder)
+
+
+def test_a_lost_journal_is_not_begun_again(tmp_path: Path) -> None:
+    path, trace = tmp_path / "journal.sqlite", tmp_path / "key.trace"
+    first = Journal(path, SESSION, 0, trace)
+    assert first.is_new
+    with pytest.raises(StoreError, match="a new one in a session that has begun"):
+        Journal(tmp_path / "elsewhere.sqlite", SESSION, 0, trace)  # beside the one in use
+    first.close()
+    again = Journal(path, SESSION, 0, trace)
+    assert not again.is_new
+    again.close()
+    for lost in (path.unlink, lambda: path.write_bytes(b"")):
+        lost()
+        for _ in range(2):  # a refusal leaves nothing that the next start would take for it
+            with pytest.raises(
+                StoreError, match=r"takes the journal .* \(.*key.trace is its trace"
+            ):
+                Journal(path, SESSION, 0, trace)
+
+
+def test_a_journal_that_leaves_no_trace_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="where a trace of the journal can be left"):
+        Journal(tmp_path / "journal.sqlite", SESSION, 0, tmp_path / "nowhere" / "trace")
+
+
+def test_what_is_logged_as_charged_is_on_disk(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    master = lead(world, "mask_input")
+    member, message = master.member, master.outbound[master.member]
+    with caplog.at_level(logging.INFO, "fl.organisation"):
+        refused(world, member, master.step("mask_input", message[:-1], MODEL))
+        assert "charged" not in caplog.text
+        finish(master, "mask_input")
+    assert "charged: 1 of the 4 releases that this client grants" in caplog.text
