@@ -24,7 +24,7 @@ from dp.random import RandomBytes
 
 _SPREAD = 4.0  # utility: beyond four deviations of its coordinates a rotated vector is cut
 _LEAST_BIAS = 64  # steps of a coordinate at least: cutting towards zero loses below 1 / 64
-_MOST_TRIALS = 4096
+MAX_TRIALS = 4096
 _HALF_DIGITS = 12  # biases are split here, so that sums of squares are exact in int64
 
 
@@ -187,7 +187,7 @@ def poisson_binomial(
     multiplier = _validate.positive("noise_multiplier", noise_multiplier, 1e9)
     num_clients = _validate.integer("num_clients", num_clients, 1)
     shares = _validate.integer("shares", shares, 1, num_clients)
-    trials = _validate.integer("trials", trials, 1, _MOST_TRIALS)
+    trials = _validate.integer("trials", trials, 1, MAX_TRIALS)
     spread = _validate.real("spread", spread, 1.0, 100.0)
     share = min(1.0, spread / math.sqrt(dim))  # of clip_norm in one coordinate
     theta = share * math.sqrt(shares) / (2.0 * multiplier * math.sqrt(trials))

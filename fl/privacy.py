@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 import dp
+from dp.matrix import MAX_BUFFERS, MAX_ROUNDS
+from dp.poisson_binomial import MAX_TRIALS
 from fl._validate import choice_fault, integer_fault, number_fault
 from fl.cohort import SIZE_FAILURE, Cohort, full
 from fl.errors import fault
@@ -124,7 +126,7 @@ class Privacy:
 
     def _correlation_faults(self) -> tuple[str, ...]:
         found = []
-        for name, owner, most in (("bands", "banded", 4096), ("buffers", "blt", 12)):
+        for name, owner, most in (("bands", "banded", MAX_ROUNDS), ("buffers", "blt", MAX_BUFFERS)):
             value = getattr(self, name)
             if value is not None and self.mechanism != owner:
                 found.append(fault(name, value, f'None: it belongs to mechanism="{owner}"'))
@@ -150,7 +152,7 @@ class Privacy:
         if self.mechanism != COINS:
             only = f"None: they belong to mechanism={COINS!r}"
             return () if self.trials is None else (fault("trials", self.trials, only),)
-        found = [*integer_fault("trials", self.trials, 1, 4096)]
+        found = [*integer_fault("trials", self.trials, 1, MAX_TRIALS)]
         if self.unit == "record":
             found.append(fault("unit", "record", f"client: with {COINS} a client has one vector"))
         if self.wrap_probability is not None:

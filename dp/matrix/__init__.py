@@ -14,7 +14,7 @@ Example:
 """
 
 from dp.matrix.bandmf import BandedStrategy, banded
-from dp.matrix.buffered import BltStrategy, blt
+from dp.matrix.buffered import MAX_BUFFERS, BltStrategy, blt
 from dp.matrix.dyadic import TreeStrategy, tree
 from dp.matrix.mechanism import CorrelatedMechanism, correlated_gaussian
 from dp.matrix.optimum import (
@@ -34,6 +34,7 @@ from dp.matrix.strategy import Errors, Strategy
 from dp.matrix.stream import NoiseStream
 
 __all__ = [
+    "MAX_BUFFERS",
     "MAX_ROUNDS",
     "BandedStrategy",
     "BltStrategy",

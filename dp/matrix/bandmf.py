@@ -109,6 +109,11 @@ class BandedStrategy:
         """Errors of the prefix sums, sensitivity included."""
         return errors_of(self.variances, self.sensitivity_sq(participation))
 
+    @property
+    def noise_failure(self) -> float:
+        """Streaming is exact whatever the noise is."""
+        return 0.0
+
     def noise_slack(self, dim: int, sigma: float) -> float:
         """What streaming moves a measurement by beyond C x: nothing, it is exact."""
         del dim, sigma

@@ -27,7 +27,7 @@ FloatArray = NDArray[np.float64]
 
 SCALE = 1 << 14
 MAX_BUFFERS = 12
-TAIL_FAILURE = 2.0**-100  # that noise is larger than `noise_slack` counts on, over a run
+_TAIL_FAILURE = 2.0**-100
 _UNIT = 2.0**-53
 _STEPS = 600
 
@@ -91,6 +91,11 @@ class BltStrategy:
         """Errors of the prefix sums, sensitivity included."""
         return errors_of(self.variances, self.sensitivity_sq(participation))
 
+    @property
+    def noise_failure(self) -> float:
+        """Chance, over a run, that noise is larger than `noise_slack` counts on."""
+        return _TAIL_FAILURE
+
     def noise_slack(self, dim: int, sigma: float) -> float:
         """What streaming moves a coordinate of a measurement by beyond C x, at most.
 
@@ -105,7 +110,7 @@ class BltStrategy:
             ParameterError: buffers in double precision would be off by more than a quotient.
         """
         n, noising = self.rounds, series.inverse(self.column, self.rounds)
-        tail = math.sqrt(2.0 * math.log(2.0 * dim * n / TAIL_FAILURE))
+        tail = math.sqrt(2.0 * math.log(2.0 * dim * n / _TAIL_FAILURE))
         largest = sigma / SCALE * float(np.linalg.norm(noising)) * tail
         largest = (largest + float(np.abs(noising).sum())) * (1.0 + 2.0**-20)
         error = 0.0

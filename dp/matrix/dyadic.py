@@ -116,6 +116,11 @@ class TreeStrategy:
         variances = np.einsum("ti,it->t", prefix, np.linalg.solve(gram, prefix.T))
         return errors_of(variances, self.sensitivity_sq(participation))
 
+    @property
+    def noise_failure(self) -> float:
+        """Streaming is exact whatever the noise is."""
+        return 0.0
+
     def noise_slack(self, dim: int, sigma: float) -> float:
         """What streaming moves a measurement by beyond C x: nothing, it is exact."""
         del dim, sigma

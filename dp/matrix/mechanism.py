@@ -15,7 +15,6 @@ from dp import _validate, samplers
 from dp.discretize import Discretizer, Rotation
 from dp.errors import ParameterError
 from dp.events import MatrixEvent
-from dp.matrix.buffered import TAIL_FAILURE, BltStrategy
 from dp.matrix.participation import Participation
 from dp.matrix.strategy import Draw, Strategy
 from dp.matrix.stream import NoiseStream
@@ -78,9 +77,9 @@ class CorrelatedMechanism:
         return lambda: samplers.discrete_gaussian(rng, self.sigma, self.discretizer.dim)
 
     def total_variation(self) -> float:
-        """Sampler distance of all rounds, and the chance that a BLT's noise is out of bounds."""
+        """Sampler distance of all rounds, and the chance that noise is beyond its slack's bound."""
         drawn = samplers.total_variation(self.strategy.measurements * self.discretizer.dim)
-        return drawn + (TAIL_FAILURE if isinstance(self.strategy, BltStrategy) else 0.0)
+        return drawn + self.strategy.noise_failure
 
 
 def correlated_gaussian(

@@ -64,6 +64,10 @@ class Strategy(Protocol):
     def errors(self, participation: Participation) -> Errors:
         """Errors of the prefix sums, sensitivity included."""
 
+    @property
+    def noise_failure(self) -> float:
+        """Chance, over a run, that noise is larger than `noise_slack` counts on."""
+
     def noise_slack(self, dim: int, sigma: float) -> float:
         """What streaming moves a coordinate of a measurement by beyond C x, at most."""
 

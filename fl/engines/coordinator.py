@@ -51,7 +51,7 @@ class Transport(Protocol):
         """
 
 
-class Organisations:
+class Coordinator:
     """An `fl.engine.Engine` whose clients live in organisations' own processes.
 
     Args:
@@ -201,7 +201,7 @@ class Organisations:
 class _Attempt:
     """One attempt at a round, from keys to the sum."""
 
-    def __init__(self, engine: Organisations, order: Order, books: Books) -> None:
+    def __init__(self, engine: Coordinator, order: Order, books: Books) -> None:
         self._engine, self._order, self._books = engine, order, books
         terms = engine._terms
         self._terms = terms

@@ -9,7 +9,7 @@ from typing import Any
 
 from fl.datasets.dataset import FederatedDataset
 from fl.engines.client import own_only
-from fl.engines.coordinator import Organisations, Transport
+from fl.engines.coordinator import Coordinator, Transport
 from fl.engines.deployment import Deployment
 from fl.engines.owndata import own_data
 from fl.engines.terms import terms_of
@@ -73,7 +73,7 @@ def start_server(
     ready = ready._replace(resolved=terms.resolved, identity=identity)
     return begin(
         ready, model, data,
-        lambda store: Organisations(terms, names, transport, store, timeouts, join_timeout),
+        lambda store: Coordinator(terms, names, transport, store, timeouts, join_timeout),
         out=out, resume=resume, job=job,
     )  # fmt: skip
 

@@ -228,7 +228,9 @@ def test_the_event_has_the_ratio_that_was_asked_for(strategy):
         mechanism.event(matrix.single(N + 1))
     finer = mechanism_of(strategy, granularity=1e-4)
     assert finer.sigma > mechanism.sigma
-    assert mechanism.total_variation() >= strategy.measurements * 50 * 2.0**-100
+    beyond_slack = 2.0**-100 if strategy is ALL["blt"] else 0.0
+    drawn = strategy.measurements * 50 * 2.0**-100
+    assert mechanism.total_variation() == drawn + beyond_slack
 
 
 @pytest.mark.parametrize("accountant", ["rdp", "zcdp", "pld"])
