@@ -136,7 +136,7 @@ def mask_input(
         TooFewClientsError: fewer of them than threshold, or fewer in shared than may survive.
     """
     me, round_ = state.me, state.me.round
-    neighbours = _check_shared(state, inbound)
+    neighbours = check_shared(state, inbound)
     shares: dict[int, SharePair | None] = {}
     suspicions = []
     for v in neighbours:
@@ -292,7 +292,7 @@ def _check_bundles(state: Advertised, bundles: Mapping[int, KeyBundle]) -> None:
         raise TooFewClientsError(index, len(bundles), need, "neighbours that advertised")
 
 
-def _check_shared(state: Shared, inbound: NeighbourShares) -> list[int]:
+def check_shared(state: Shared, inbound: NeighbourShares) -> list[int]:
     """The checks of `mask_input`; returns the neighbours in shared, ascending."""
     round_, me = state.me.round, state.me.client_id
     if not inbound.shared[round_.position[me]]:

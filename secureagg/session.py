@@ -270,6 +270,27 @@ class ClientSession:
             TooFewClientsError: too few neighbours or clients are left.
             MisuseError: not started, no inputs yet, or `once` says this step was taken.
         """
+        found = self._read(message)
+        return None if found is None else self._take(*found)
+
+    def check_shares(self, message: bytes) -> bool:
+        """Looks at the message that mask_input answers, before inputs are made for it.
+
+        Nothing changes, and `receive` takes it afterwards.
+
+        Returns:
+            False if these bytes were taken before.
+
+        Raises:
+            as `receive`, but for the inputs and `once`.
+        """
+        found = self._read(message)
+        if found is not None and isinstance(self._state, states.Shared):
+            client.check_shared(self._state, found[1])
+        return found is not None
+
+    def _read(self, message: bytes) -> tuple[ClientStep, Any, bytes] | None:
+        """Parses the message of the next step; None where it was taken before."""
         index = self._round.index
         try:
             kind, body = messages.open_header(message, self._id, self._round.ctx)
@@ -289,7 +310,7 @@ class ClientSession:
             inbound = step.read(self._state, body)
         except ValueError as error:
             raise MessageError(None, index, str(error)) from error
-        return self._take(step, inbound, mark)
+        return step, inbound, mark
 
     def _take(self, step: ClientStep, inbound: object, mark: bytes) -> bytes | None:
         arguments: tuple[object, ...] = (inbound,)

@@ -156,13 +156,16 @@ class Organisation:
         if session.stage != asked.stage:
             takes = f"{session.stage or 'none'}, the next of this attempt"
             raise RefusedError("stage", asked.stage, takes)
+        takes = f"the server's message of {asked.stage}"
+        earlier = RefusedError("message", "one of an earlier stage", takes)
         if asked.stage == "mask_input":
+            if not session.check_shares(asked.message):  # what is refused costs no training
+                raise earlier
             self._charge(*place)
             session.set_inputs(self._inputs(asked, members))
         answer = session.receive(asked.message)
         if session.stage == asked.stage:
-            takes = f"the server's message of {asked.stage}"
-            raise RefusedError("message", "one of an earlier stage", takes)
+            raise earlier
         return answer, session
 
     @property

@@ -8,6 +8,7 @@ import pytest
 
 from fl.engines.client import open_organisation
 from fl.engines.journal import Journal
+from fl.engines.wire import Status
 from fl.errors import StoreError
 from tests.fl import helpers
 from tests.fl.organisations import SESSION, World
@@ -15,6 +16,7 @@ from tests.fl.test_organisation_refusals import (
     DATA,
     MODEL,
     PLAN,
+    ask,
     finish,
     lead,
     refused,
@@ -94,3 +96,29 @@ def test_what_is_logged_as_charged_is_on_disk(
         assert "charged" not in caplog.text
         finish(master, "mask_input")
     assert "charged: 1 of the 4 releases that this client grants" in caplog.text
+
+
+def test_what_is_refused_trains_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a program could time training on models of its choice, for no charge."""
+
+    def train(*args: object) -> None:
+        raise AssertionError("trained")
+
+    early = lead(world, "share_keys")
+    keys = early.step("share_keys", early.outbound[early.member])
+    assert ask(world, early.member, keys).status == Status.ANSWER
+    with monkeypatch.context() as patch:
+        patch.setattr("fl.site.Site.train", train)
+        again = early.step("mask_input", keys.message, MODEL)
+        assert "one of an earlier stage" in refused(world, early.member, again)
+
+    master = lead(world, "mask_input", (0, 1))
+    member, message = master.member, master.outbound[master.member]
+    nobody = bytearray(message)
+    nobody[38] = 0  # the set that shared
+    with monkeypatch.context() as patch:
+        patch.setattr("fl.site.Site.train", train)
+        for bad in (b"junk", message[:-1], bytes(nobody)):
+            assert refused(world, member, master.step("mask_input", bad, MODEL)) != "failed"
+        assert refused(world, member, master.step("mask_input", message, MODEL)) == "failed"
+    finish(master, "mask_input")

@@ -38,7 +38,7 @@ class Oracle:
             )
             me = SimpleNamespace(round=self.round, client_id=i)
             state: Any = SimpleNamespace(me=me, bundles=dict.fromkeys(self.near[i]))
-            self.masked[i, shared] = passes(client._check_shared, state, inbound)
+            self.masked[i, shared] = passes(client.check_shared, state, inbound)
         return self.masked[i, shared]
 
     def accepts(self, i, shared, survivors) -> bool:
