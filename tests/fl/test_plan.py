@@ -92,7 +92,7 @@ def test_each_plan_field_is_checked(field: str, value: object) -> None:
         ({"privacy": fl.NotPrivate(1.0, "loss")}, "weights"),
         (
             {"aggregation": helpers.secure(corrupt=0.4, dropout=0.3, server="malicious")},
-            "aggregation",
+            "dropout",
         ),
         ({"aggregation": helpers.ideal(corrupt=0.6, dropout=0.5)}, "corrupt and dropout"),
     ],
