@@ -21,7 +21,8 @@ LOSS = helpers.MODEL.loss
 def recipe(name: str, **overrides: Any) -> Recipe:
     settings: dict[str, Any] = {
         "client_lr": 0.2, "client_lr_decay": 1.0, "server_lr": 0.5, "server_momentum": 0.0,
-        "batch_size": None, "local_epochs": 2, "mu": 0.1, "control_scale": 1.0,
+        "batch_size": None, "local_epochs": 2, "mu": 0.1 if name == "fedprox" else 0.0,
+        "control_scale": 1.0,
     }  # fmt: skip
     return Recipe(name=name, **{**settings, **overrides})
 
@@ -276,7 +277,7 @@ def test_a_schedule_counts_rounds_that_abort() -> None:
     ],
 )  # fmt: skip
 def test_each_number_of_a_recipe_is_checked(field: str, value: Any) -> None:
-    base = {"name": "fedavg"}
+    base = {"name": {"mu": "fedprox", "control_scale": "scaffold"}.get(field, "fedavg")}
     (line,) = recipe(**{**base, field: value}).faults()
     assert line.startswith("algorithm: " if field == "name" else f"{field}: ")
     assert not recipe("fedavg").faults()
