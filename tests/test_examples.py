@@ -94,7 +94,6 @@ CASES = {
     "iot": Example(
         ("27 clients with 64 to 229", FIGURE.format("8.00"), r"round 0: 2\d of 27 sent"),
         folder="wisdm",
-        cheap=True,
     ),
     "iot air": Example(
         ("12 clients with", NO_FIGURE, r"round 0: 1\d of 12 sent, mae 0\.\d+"),

@@ -169,7 +169,7 @@ def test_the_middle_is_that_of_the_best_two_clusters():
     assert _middle(np.array([3.0])) == 0.0
 
 
-@pytest.mark.parametrize("guesses", [60, 24])
+@pytest.mark.parametrize("guesses", [pytest.param(60, marks=pytest.mark.slow), 24])
 def test_null_scores_give_no_bound(guesses):
     rng = np.random.default_rng(1)
     scores, coins = rng.normal(size=(REPEATS, 60)), rng.random((REPEATS, 60)) < 0.5
@@ -179,7 +179,7 @@ def test_null_scores_give_no_bound(guesses):
         assert alarms <= significance * REPEATS
 
 
-@pytest.mark.parametrize("guesses", [60, 30])
+@pytest.mark.parametrize("guesses", [pytest.param(60, marks=pytest.mark.slow), 30])
 def test_bounds_stay_below_what_randomised_response_leaks(guesses):
     rng = np.random.default_rng(2)
     coins = rng.random((REPEATS, 60)) < 0.5
@@ -190,7 +190,7 @@ def test_bounds_stay_below_what_randomised_response_leaks(guesses):
     assert np.mean([audit.epsilon for audit in found]) > 0.2  # and are no constant zero
 
 
-@pytest.mark.parametrize("guesses", [60, 24])
+@pytest.mark.parametrize("guesses", [pytest.param(60, marks=pytest.mark.slow), 24])
 def test_bounds_stay_below_what_gaussian_noise_leaks(guesses):
     rng, mu, delta = np.random.default_rng(3), 1.0, 1e-3
     coins = rng.random((REPEATS, 60)) < 0.5

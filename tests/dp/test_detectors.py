@@ -80,6 +80,7 @@ def test_the_chernoff_exponent_is_the_best_one():
     assert detectors.beyond_bound(-1.0, 0.0, 1.0).p_value == 1.0
 
 
+@pytest.mark.slow
 def test_sizes_of_poisson_cohorts_pass_and_fixed_ones_alarm():
     rng, alarms = np.random.default_rng(4), 0
     for _ in range(400):

@@ -60,7 +60,7 @@ def test_tree_errors_are_those_of_its_estimators(n):
     assert found.rms_error <= below.rms_error <= plain.rms_error
 
 
-@pytest.mark.parametrize("n", [1, 2, 64, 256])
+@pytest.mark.parametrize("n", [1, 2, 64, pytest.param(256, marks=pytest.mark.slow)])
 def test_the_dense_optimum_is_certified(n):
     """Its strategy attains `upper`, and a dual bound computed apart is `lower`."""
     found = matrix.prefix_optimum(n)

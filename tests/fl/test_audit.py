@@ -36,6 +36,11 @@ AGGREGATIONS: dict[str, Callable[[], fl.aggregate.Aggregation]] = {
     "plain": fl.Plain,
 }
 COHORTS = {"full": fl.cohort.full(), "cyclic": fl.cohort.cyclic(40)}
+# Calibrating coins takes seconds.
+COINS_SLOW = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "poisson_binomial" else [])
+    for name in MECHANISMS
+]
 
 
 def attack(
@@ -55,7 +60,7 @@ def attack(
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS)
+@pytest.mark.parametrize("mechanism", COINS_SLOW)
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_no_bound_is_above_its_claim(mechanism, aggregation):
     if aggregation == "plain" and mechanism != "gaussian":
@@ -235,7 +240,7 @@ def test_planted_bugs_are_found(bug, detector, mechanism):
     assert detector in alarms(bug, mechanism, 8)
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS)
+@pytest.mark.parametrize("mechanism", COINS_SLOW)
 @pytest.mark.parametrize("like", ["none", "none, Poisson"])
 def test_an_honest_run_does_not_alarm(mechanism, like):
     wanted, clients = planted.plan_for(like, mechanism)

@@ -65,6 +65,7 @@ def test_a_job_is_audited_under_the_protocol_and_its_run_is_kept(audited):
     assert "too little noise" in shown
 
 
+@pytest.mark.slow
 def test_a_run_is_completed_and_a_row_without_a_figure_stays_without_a_bound(tmp_path):
     out = tmp_path / "run"
     words = ["train", "--job", str(job_file(tmp_path, mechanism="gaussian", against="outsider"))]

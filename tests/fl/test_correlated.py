@@ -367,7 +367,7 @@ def test_jobs_and_settings_reach_the_strategy() -> None:
     assert (strategy.bands, strategy.participation.separation) == (3, 4)
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("nesterov", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_dp_ftrl_is_momentum_on_the_sums_of_updates(nesterov: bool) -> None:
     """In exact arithmetic the steps of SGD with momentum; kept as prefix sums from the start."""
     settings: dict[str, Any] = {"batch_size": None, "local_epochs": 2}
