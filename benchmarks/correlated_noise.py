@@ -13,8 +13,9 @@ no factorization is below. Seconds are CPU seconds of the search, this process a
 of a data set and epsilon have the same worst case against the participants. "gaussian" is
 DP-FedAvg with independent noise; the others are DP-FTRL. The settings are those of SETS for every
 row: on MNIST writers the rates of the preset, with and without momentum; on Shakespeare rates that
-were tried with "none" and "gaussian" alone, on the test data. "none" adds no noise and clips. A cell is one run: it is written to results/correlated_noise.json when it is
-finished and not run again unless `--again` is given. Intervals are Student's t over seeds at 95 %.
+were tried with "none" and "gaussian" alone, on the test data. "none" adds no noise and clips. A
+cell is one run: it is written to results/correlated_noise.json when it is finished and not run
+again unless `--again` is given. Intervals are Student's t over seeds at 95 %.
 """
 
 import argparse
