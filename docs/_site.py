@@ -1,4 +1,4 @@
-"""What the site has beside docs/: the README as its first page, examples/ as one page, changes.
+"""What the site has beside docs/: README, changes, examples/, and what each module is for.
 
 MkDocs calls the functions by their names. Links between files of the checkout are turned into links
 between pages, so that they work in both.
@@ -22,6 +22,7 @@ def on_files(files: Files, *, config: Any) -> Files:
         "index.md": _read("README.md").replace("](docs/", "]("),
         "changelog.md": _read("CHANGELOG.md"),
         "examples.md": _examples(),
+        "layout.md": _layout(),
     }
     for name, text in pages.items():
         files.append(File.generated(config, name, content=_relinked(text)))
@@ -54,4 +55,17 @@ def _examples() -> str:
         says = ast.get_docstring(ast.parse(code)) or ""
         title, _, rest = says.partition("\n")
         page += [f"## {title} {{#{name}}}", rest, f"```python\n{code}```"]
+    return "\n\n".join(page)
+
+
+def _layout() -> str:
+    """One page: every module, with the first sentence of its docstring."""
+    page = ["# Where things are", "`fl` uses `dp` and `secureagg`, which do not know each other."]
+    for package in ("secureagg", "dp", "fl"):
+        rows = [f"## {package}", "", "| file | what it is |", "| --- | --- |"]
+        for path in sorted((ROOT / package).rglob("*.py")):
+            says = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            first = " ".join(says.partition("\n\n")[0].split()).replace("|", "\\|")
+            rows.append(f"| `{path.relative_to(ROOT)}` | {first} |")
+        page.append("\n".join(rows))
     return "\n\n".join(page)

@@ -56,6 +56,14 @@ def test_the_first_page_is_the_readme_and_examples_have_theirs(site: Path) -> No
         assert f'id="{path.stem}"' in page
 
 
+def test_every_module_says_what_it_is(site: Path) -> None:
+    page = (site / "layout" / "index.html").read_text(encoding="utf-8")
+    for package in ("secureagg", "dp", "fl"):
+        for path in (ROOT / package).rglob("*.py"):
+            name = path.relative_to(ROOT)
+            assert re.search(rf"<code>{re.escape(str(name))}</code></td>\s*<td>\w", page), name
+
+
 def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     loads = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=[\"']?(https?:[^\"' >]+)")
     found = {
