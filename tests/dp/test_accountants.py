@@ -197,6 +197,7 @@ def proposition_12(divergence, order, delta):
 
 
 @given(st.floats(0.05, 200), st.floats(1e-12, 0.1))
+@pytest.mark.slow
 def test_conversion_is_the_minimum_over_orders(sigma, delta):
     got = dp.epsilon(dp.GaussianEvent(sigma), delta, neighboring=ZERO_OUT, accountant="rdp").upper
     rho = 0.5 / sigma**2

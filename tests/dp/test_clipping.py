@@ -46,6 +46,7 @@ def test_dtypes_are_computed_in_float64(dtype):
     np.testing.assert_allclose(got, [0.6, 0.8], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_float32_norm_of_many_entries_does_not_lose_the_bound():
     # Summed one by one in float32 this squared norm would stop growing at 2^24.
     x = np.full(20_000_000, 1.0, dtype=np.float32)

@@ -179,6 +179,7 @@ def test_sampled_events_are_refused():
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**32), st.floats(1e-9, 0.1))
+@pytest.mark.slow
 def test_realised_agrees_with_every_client_on_its_own(seed, delta):
     rng = np.random.default_rng(seed)
     ledger = make(num_clients=8, max_releases=6, min_survivors=1)
@@ -196,6 +197,7 @@ def test_realised_agrees_with_every_client_on_its_own(seed, delta):
     assert ledger.realised(delta, "rdp").upper == pytest.approx(want, rel=1e-8)
 
 
+@pytest.mark.slow
 def test_thousand_distinct_events_are_composed():
     ledger = make(num_clients=300, max_releases=1000, min_survivors=1)
     rng = np.random.default_rng(0)

@@ -15,7 +15,7 @@ EVERY_STAGE = dict.fromkeys(STAGES, 0.06)
 
 
 @pytest.mark.parametrize("server", ["semi_honest", "malicious"])
-@pytest.mark.parametrize("graph", ["sparse", "complete"])
+@pytest.mark.parametrize("graph", ["sparse", pytest.param("complete", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("privacy", "against"),
     [

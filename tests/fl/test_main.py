@@ -195,6 +195,7 @@ def test_resuming_a_finished_run_is_harmless(secure: Finished) -> None:
     assert read_summary(secure.folder) == secure.summary
 
 
+@pytest.mark.slow
 def test_seeded_runs_promise_nothing_and_ideal_equals_secure(tmp_path: Path) -> None:
     secure = train(tmp_path / "secure", *SEEDED).summary
     ideal = train(tmp_path / "ideal", *SEEDED, "--aggregation", "ideal").summary

@@ -158,6 +158,7 @@ def test_padding_and_masked_windows_count_for_nothing() -> None:
     assert (float(found["accuracy"][0]), float(found["accuracy"][1])) == (hits, 3.0)
 
 
+@pytest.mark.slow
 def test_a_batch_of_padding_has_no_gradient() -> None:
     params = some_params(LSTM)
     batch = {"x": jnp.ones((2, 3), int), "y": jnp.zeros((2, 3), int), "mask": jnp.ones(2)}

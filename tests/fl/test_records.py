@@ -231,6 +231,7 @@ def test_a_record_moves_the_integers_by_its_own_bound_at_most() -> None:
         assert 0 < int(moved @ moved) <= mechanism.discretizer.l2_sq
 
 
+@pytest.mark.slow
 def test_the_noise_in_the_mean_is_what_the_statement_counts() -> None:
     """No records at all: 300 rounds x 28 coordinates, five standard errors are 8 %."""
     data = hospitals((0, 0, 0, 0))

@@ -145,6 +145,7 @@ def test_ids_of_the_figures_do_not_collide():
     assert len(set(clips)) == 6
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes():
     assert render_report(_summary(), _rounds()) == render_report(_summary(), _rounds())
 

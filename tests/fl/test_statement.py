@@ -208,6 +208,7 @@ def test_rows_serialise_as_the_summary_holds_them() -> None:
     assert math.isfinite(row["epsilon"]["worst_case"]["upper"])
 
 
+@pytest.mark.slow
 def test_the_realised_noise_in_the_mean_is_what_the_statement_counts() -> None:
     """Variance of the released mean over coordinates of clients that all send zero.
 
