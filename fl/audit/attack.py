@@ -208,17 +208,13 @@ def audit(
     resolved = ready.resolved
     if knows_inputs:
         _check_memory(resolved.sizes[1], resolved.messages.dim)
-    figures = [row for row in resolved.privacy.rows if row.reason is None]
-    if not figures:
-        reasons = "; ".join(sorted({str(row.reason) for row in resolved.privacy.rows}))
-        raise PlanError((fault("plan", reasons, "a plan with a figure to audit"),))
+    _check_figures(resolved.privacy)
     drawn = draw_canaries(
         canaries, resolved.messages.dim, first_id=data.num_clients, directions=directions,
         rand=rand,
     )  # fmt: skip
-    scores = Scores(
-        resolved, drawn, range(min(resolved.exposure.bounds.max_corrupt, data.num_clients))
-    )
+    colluders = range(min(resolved.exposure.bounds.max_corrupt, data.num_clients))
+    scores = Scores(resolved, drawn, colluders)
     messages = _messages(drawn)
     runner = Planted(
         ready.runner, lambda _: messages, resolved.max_norm or 1.0, resolved.messages.dim,
@@ -251,6 +247,12 @@ def check_plan(plan: Plan, significance: float, *faults: str) -> None:
         found.append(fault("unit", plan.privacy.unit, "client: canaries are clients"))
     if found:
         raise PlanError(tuple(found))
+
+
+def _check_figures(said: Statement) -> None:
+    if all(row.reason is not None for row in said.rows):
+        reasons = "; ".join(sorted({str(row.reason) for row in said.rows}))
+        raise PlanError((fault("plan", reasons, "a plan with a figure to audit"),))
 
 
 def _check_memory(clients: int, dim: int) -> None:

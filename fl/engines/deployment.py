@@ -14,6 +14,7 @@ from typing import Any
 
 from fl import secure
 from fl._validate import integer_fault, number_fault
+from fl.engines import terms
 from fl.engines.roster import Roster, read_identity, read_roster
 from fl.errors import PlanError, fault
 from fl.job import Job, from_dict
@@ -184,13 +185,11 @@ def _job_faults(job: Job) -> list[str]:
     if job.aggregation != "secure":
         found.append(fault("job.aggregation", job.aggregation, "secure"))
     if job.graph != "complete":
-        takes = "complete: a sparse graph needs a seed that nobody could foresee at roster time"
-        found.append(fault("job.graph", job.graph, takes))
+        found.append(fault("job.graph", job.graph, terms.GRAPHS))
     if job.cohort.startswith("poisson"):
-        takes = "a cohort that every member computes itself: full, cyclic, fixed, separated"
-        found.append(fault("job.cohort", job.cohort, takes))
+        found.append(fault("job.cohort", job.cohort, terms.COHORTS))
     if job.client_metrics:
-        found.append(fault("job.client_metrics", True, "False: figures do not leave a member"))
+        found.append(fault("job.client_metrics", True, terms.CLIENT_METRICS))
     if job.processes != 1:
         found.append(fault("job.processes", job.processes, "1"))
     return found

@@ -14,6 +14,11 @@ from fl.prepare import Prepared
 from fl.streams import invited
 from fl.types import PyTree
 
+# What a run across organisations takes; plan files say the same of their strings.
+GRAPHS = "complete: a sparse graph needs a seed that nobody could foresee at roster time"
+COHORTS = "a cohort that every member computes itself: full, cyclic, fixed, separated"
+CLIENT_METRICS = "False: figures do not leave a member"
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -81,15 +86,13 @@ def faults(plan: Plan) -> tuple[str, ...]:
     if not isinstance(masked, Secure):
         return (fault("aggregation", type(masked).__name__, "Secure"),)
     if masked.graph != "complete":
-        takes = "complete: a sparse graph needs a seed that nobody could foresee at roster time"
-        found.append(fault("graph", masked.graph, takes))
+        found.append(fault("graph", masked.graph, GRAPHS))
     if masked.simulate_dropout:
         found.append(fault("simulate_dropout", dict(masked.simulate_dropout), "nothing"))
     if plan.cohort.secret:
-        takes = "a cohort that every member computes itself: full, cyclic, fixed, separated"
-        found.append(fault("cohort", str(plan.cohort), takes))
+        found.append(fault("cohort", str(plan.cohort), COHORTS))
     if plan.client_metrics:
-        found.append(fault("client_metrics", True, "False: figures do not leave a member"))
+        found.append(fault("client_metrics", True, CLIENT_METRICS))
     if plan.algorithm.client_state is not None:
         takes = "one whose clients keep nothing between rounds"
         found.append(fault("algorithm", plan.algorithm.name, takes))
