@@ -2,7 +2,7 @@
 
     python -m benchmarks.attack [--cohorts 12] [--canaries 300] [--show]
 
-100 clients with one image of the digits each train for one step; about half of them, by secret
+100 clients with one image of the digits each train for one step; about half of them, by fair
 coins, send zero instead of their update. Clients, encoding, noise shares and masking are the
 library's; every masked vector and every sum is read out of `secureagg.run_round`. What an attack is
 given, row by row:
@@ -56,6 +56,7 @@ from secureagg.messages import HEADER_BYTES, Kind
 RESULTS = Results("attack")
 CLIENTS, CLIP, DELTA, SIGNIFICANCE = 100, 0.5, 1e-3, 0.05
 EPSILONS = (8.0, 1.0)
+PICTURES = 8  # kept of each view
 FloatArray = NDArray[np.float64]
 MODELS = {
     "logistic": lambda: fl.models.logistic(64, 10),
@@ -191,6 +192,7 @@ class Found:
         labels: whether the label was right.
         scores: by cohort, float64[n], of membership.
         coins: by cohort, bool[n].
+        pictures: the first few guessed images, 64 hexadecimal digits each.
     """
 
     correlation: list[float] = field(default_factory=list)
@@ -199,6 +201,7 @@ class Found:
     labels: list[bool] = field(default_factory=list)
     scores: list[FloatArray] = field(default_factory=list)
     coins: list[NDArray[np.bool_]] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
 
     def invert(
         self, guesses: Sequence[tuple[FloatArray, int]], data: fl.FederatedDataset,
@@ -207,6 +210,8 @@ class Found:
         """Adds a cohort's guessed images and labels, one per client."""
         for i in np.flatnonzero(sent).tolist():
             image, label = guesses[i]
+            if len(self.pictures) < PICTURES:
+                self.pictures.append(as_digits(image))
             truth = np.asarray(data.fields["x"][i], np.float64)
             a, b = image - mean, truth - mean
             lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
@@ -228,7 +233,13 @@ class Found:
             "correlation": float(np.median(self.correlation)), "psnr": float(np.median(self.psnr)),
             "label": rate(self.labels), "named": rate(self.named) if self.named else None,
             "advantage": advantage(self.scores, self.coins) if self.scores else None,
+            "pictures": self.pictures,
         }  # fmt: skip
+
+
+def as_digits(image: NDArray[np.floating[Any]]) -> str:
+    """An image in [-1/2, 1/2] as 64 hexadecimal digits."""
+    return "".join(f"{value:x}" for value in np.rint(15.0 * (image + 0.5)).astype(int).tolist())
 
 
 def rate(right: Sequence[bool]) -> dict[str, float]:
@@ -262,9 +273,11 @@ def attacked(name: str, cohorts: int) -> dict[str, Row]:
     model, found, rng = MODELS[name](), images(), np.random.default_rng(0)
     plans = {epsilon: plan_of(model, epsilon) for epsilon in (None, *EPSILONS)}
     results: dict[str, Found] = {}
+    shown: list[str] = []
     for _ in range(cohorts):
         data = cohort_of(found, rng)
         coins = rng.random(CLIENTS) < 0.5
+        shown += [as_digits(image) for image in data.fields["x"][coins][: PICTURES - len(shown)]]
         seen: dict[str, FloatArray] = {}
         for epsilon, plan in plans.items():
             ready = prepare(plan, model, data, fl.Execution(), alone())
@@ -284,7 +297,7 @@ def attacked(name: str, cohorts: int) -> dict[str, Row]:
             one.match(values, updates, coins)
         guess = [(found.mean, 0)] * CLIENTS
         results.setdefault("nothing", Found()).invert(guess, data, found.mean, coins)
-    return {view: one.row() for view, one in results.items()}
+    return {view: one.row() for view, one in results.items()} | {"truth": {"pictures": shown}}
 
 
 def dp_bound(epsilon: float, delta: float) -> float:
@@ -312,9 +325,9 @@ def audits(canaries: int) -> Iterator[tuple[str, Row]]:
         said = audit(plan, model, data, canaries=canaries, significance=SIGNIFICANCE)
         for row in said.rows:
             yield f"audit/epsilon-{epsilon:g}/{row.adversary}", {
-                "adversary": row.adversary, "lower": row.lower, "claimed": row.claimed,
-                "correct": row.correct, "canaries": said.canaries, "delta": row.delta,
-                "estimate": row.estimate,
+                "adversary": row.adversary, "epsilon": epsilon, "delta": row.delta,
+                "lower": row.lower, "claimed": row.claimed, "correct": row.correct,
+                "canaries": said.canaries, "estimate": row.estimate,
             }  # fmt: skip
 
 
@@ -337,6 +350,8 @@ def table(rows: Mapping[str, Row]) -> str:
             f"{'membership advantage':>27}{'bound':>7}",
         ]
         for view, row in sorted(mine.items(), key=lambda item: item[1]["order"]):
+            if view == "truth":
+                continue
             bound = "" if row["bound"] is None else f"{row['bound']:.3f}"
             lines.append(
                 f"{view:38}{row['correlation']:12.3f}{row['psnr']:10.1f}"
