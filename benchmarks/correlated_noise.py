@@ -2,7 +2,7 @@
 
     python -m benchmarks.correlated_noise errors [--rounds 64 256 1024 4096] [--again | --show]
     python -m benchmarks.correlated_noise accuracy --data-dir DATA [--sets NAME ...]
-        [--epsilons E ...] [--seeds 0 1 2] [--again | --show]
+        [--mechanisms NAME ...] [--epsilons E ...] [--seeds 0 1 2] [--again | --show]
 
 *errors*: max and rms error of the prefix sums per unit of noise multiplier and clip norm,
 sensitivity included, for one participation and for eight that are rounds / 8 apart. "dense" is the
@@ -223,7 +223,7 @@ def show_accuracy(rows: Mapping[str, Row]) -> None:
 def measure_accuracy(given: argparse.Namespace) -> None:
     for name in given.sets:
         for seed in given.seeds:
-            for mechanism in MECHANISMS:
+            for mechanism in given.mechanisms:
                 for epsilon in (
                     (0.0,) if mechanism == "none" else given.epsilons or SETS[name].epsilons
                 ):
@@ -245,6 +245,7 @@ def main() -> None:
                         help="up to which all entries of the bands are free too")  # fmt: skip
     parser.add_argument("--data-dir")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--mechanisms", nargs="+", choices=MECHANISMS, default=MECHANISMS)
     parser.add_argument("--epsilons", type=float, nargs="+", default=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--again", action="store_true")
