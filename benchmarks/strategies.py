@@ -4,9 +4,9 @@
         [--ways auto scan-16 vmap-64 ...] [--populations 1000 ...] [--repeats 5] [--show]
 
 The backend is the one that JAX finds; JAX_PLATFORMS=cpu asks for the CPU of a machine that has an
-accelerator too. One process, pinned to one core, single-threaded on the CPU. Figures are medians of
-wall-clock seconds over the rounds after the first, which compiles: an accelerator's work is no CPU
-time of the process. CPU seconds of the process stand beside them.
+accelerator too. One process, single-threaded on the CPU. Figures are medians of wall-clock seconds
+over the rounds after the first, which compiles, since an accelerator's work is no CPU time of the
+process; its CPU seconds stand beside them.
 
 A round: every client trains one local epoch in batches of 10, the means are plain. Data are
 synthetic: 600 examples shaped like MNIST, for "lstm" 60 windows of 80 characters. On the CPU
@@ -16,7 +16,6 @@ Finished rows are written to results/strategies.json, over older ones; `--show` 
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -100,7 +99,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = Results("strategies")
     if not given.show:
         workers.use_one_thread()
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         cases = [
             (f"{name}/{given.clients} clients", *setting(name, given.clients),
              fl.cohort.full(), way)
