@@ -154,7 +154,7 @@ SETS = {
 def train(name: str, mechanism: str, epsilon: float, seed: int, data_dir: str) -> Row:
     """One run."""
     begin, chosen = time.process_time(), SETS[name]
-    data = fl.datasets.load(name, data_dir=data_dir, clients=None, partition=None, seed=seed)
+    data = fl.datasets.load(chosen.data, data_dir=data_dir, clients=None, partition=None, seed=seed)
     model = chosen.model(data)
     common: dict[str, Any] = {
         "client_optimizer": optax.sgd(chosen.client_lr), "batch_size": chosen.batch_size,
