@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 export XLA_FLAGS ?= --xla_cpu_multi_thread_eigen=false
 
-.PHONY: help demo test test-slow test-deploy fuzz removed-checks lint bench bench-full docs package clean
+.PHONY: help demo test test-slow test-gpu test-deploy fuzz removed-checks lint bench bench-full docs package clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -23,6 +23,9 @@ test: $(VENV)/.dev ## the whole suite except the slow tests, on every core
 
 test-slow: $(VENV)/.dev ## the tests marked slow
 	$(BIN)/python -m pytest -n auto -m "slow and not deploy"
+
+test-gpu: $(VENV)/.dev ## the tests that need an accelerator, and a jax that finds it
+	JAX_PLATFORMS= $(BIN)/python -m pytest -m gpu tests
 
 QUICK ?=
 test-deploy: $(VENV)/.dev ## runs across organisations in Flower's real processes; QUICK=1 for a few minutes of it

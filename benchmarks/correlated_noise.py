@@ -2,7 +2,7 @@
 
     python -m benchmarks.correlated_noise errors [--rounds 64 256 1024 4096] [--again | --show]
     python -m benchmarks.correlated_noise accuracy --data-dir DATA [--sets NAME ...]
-        [--epsilons E ...] [--seeds 0 1 2] [--again | --show]
+        [--mechanisms NAME ...] [--epsilons E ...] [--seeds 0 1 2] [--again | --show]
 
 *errors*: max and rms error of the prefix sums per unit of noise multiplier and clip norm,
 sensitivity included, for one participation and for eight that are rounds / 8 apart. "dense" is the
@@ -164,7 +164,7 @@ SETS = {
 def train(name: str, mechanism: str, epsilon: float, seed: int, data_dir: str) -> Row:
     """One run."""
     begin, chosen = time.process_time(), SETS[name]
-    data = fl.datasets.load(name, data_dir=data_dir, clients=None, partition=None, seed=seed)
+    data = fl.datasets.load(chosen.data, data_dir=data_dir, clients=None, partition=None, seed=seed)
     model = chosen.model(data)
     common: dict[str, Any] = {
         "client_optimizer": optax.sgd(chosen.client_lr), "batch_size": chosen.batch_size,
@@ -241,7 +241,7 @@ def measure_accuracy(given: argparse.Namespace) -> None:
     """Trains the cells that are not finished."""
     for name in given.sets:
         for seed in given.seeds:
-            for mechanism in MECHANISMS:
+            for mechanism in given.mechanisms:
                 for epsilon in (
                     (0.0,) if mechanism == "none" else given.epsilons or SETS[name].epsilons
                 ):
@@ -263,6 +263,7 @@ def main() -> None:
                         help="up to which all entries of the bands are free too")  # fmt: skip
     parser.add_argument("--data-dir")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--mechanisms", nargs="+", choices=MECHANISMS, default=MECHANISMS)
     parser.add_argument("--epsilons", type=float, nargs="+", default=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--again", action="store_true")
