@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dp
-from benchmarks._results import Results, Row
+from benchmarks._results import Results, Row, beside
 from benchmarks._timing import cpu_seconds
 
 ADD_REMOVE = dp.NeighboringRelation.ADD_REMOVE
@@ -90,7 +90,7 @@ class Peer:
         )
 
 
-def beside(peer: Callable[[], float] | None) -> Row:
+def peer_row(peer: Callable[[], float] | None) -> Row:
     """The peer's figure and its CPU seconds."""
     if peer is None:
         return {}
@@ -108,7 +108,7 @@ def compare(settings: Sequence[Setting], delta: float, peer: Peer | None) -> Row
     found = dp.epsilon(event, delta, neighboring=ADD_REMOVE)
     seconds = cpu_seconds(lambda: dp.epsilon(event, delta, neighboring=ADD_REMOVE), repeats=REPEATS)
     other = None if peer is None else lambda: peer.epsilon(settings, delta)
-    return {"lower": found.lower, "upper": found.upper, "seconds": seconds, **beside(other)}
+    return {"lower": found.lower, "upper": found.upper, "seconds": seconds, **peer_row(other)}
 
 
 def calibration(count: int, peer: Peer | None) -> Row:
@@ -122,7 +122,7 @@ def calibration(count: int, peer: Peer | None) -> Row:
     other = None if peer is None else lambda: peer.noise(count)
     return {
         "noise_multiplier": search(), "seconds": cpu_seconds(search, repeats=REPEATS),
-        **beside(other),
+        **peer_row(other),
     }  # fmt: skip
 
 
@@ -165,9 +165,9 @@ def main() -> None:
     for count in (1_000, 10_000):
         cases[f"calibrate to 2, T={count}"] = functools.partial(calibration, count, peer)
     for name, case in cases.items():
-        row = case()
-        results.add(name, row)
-        print(text(name, row), flush=True)
+        row, key = case(), beside(name, ["dp-accounting"] if given.peer else [])
+        results.add(key, row)
+        print(text(key, row), flush=True)
 
 
 if __name__ == "__main__":

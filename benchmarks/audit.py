@@ -1,21 +1,19 @@
 """Planted bugs: how often probe and attack find them, and how often they alarm without one.
 
-    python -m benchmarks.audit [--seeds 100] [--attacks 20] [--mechanisms skellam gaussian] [--show]
+    python -m benchmarks.audit [--seeds 100] [--attacks 20] [--mechanisms skellam gaussian]
 
 Every row is a bug in a plan that claims epsilon 1 at delta 1e-3, planted as the tests plant it
 (tests/fl/planted.py). Probe: some detector alarms, at significance 0.01 of all together. Attack: 60
-canaries refute some row of the statement, at significance 0.01 shared among the rows. Finished
-rows are written to results/audit.json, over older ones; `--show` prints those.
+canaries refute some row of the statement, at significance 0.01 shared among the rows.
 """
 
 import argparse
-from collections.abc import Mapping
 
-from benchmarks._results import Results, Row
+import numpy as np
+
 from fl.audit import audit, probe
 from tests.fl import planted
 
-RESULTS = Results("audit")
 _SIGNIFICANCE = 0.01
 
 
@@ -38,37 +36,6 @@ def refuted(bug: str, mechanism: str, seed: int) -> bool:
     return any(row.refuted for row in attacked.rows)
 
 
-def tried(bug: str, mechanism: str, seeds: int, attacks: int) -> Row:
-    """How often a bug is found, and by which detectors."""
-    alarms = [alarmed(bug, mechanism, seed) for seed in range(seeds)]
-    return {
-        "mechanism": mechanism, "bug": bug, "seeds": seeds, "attacks": attacks,
-        "probed": sum(map(bool, alarms)),
-        "refuted": sum(refuted(bug, mechanism, seed) for seed in range(attacks)),
-        "detectors": sorted(set().union(*alarms)),
-    }  # fmt: skip
-
-
-def text(row: Row) -> str:
-    """One line."""
-    probe, attack = (
-        f"{row[found]} of {row[of]}" for found, of in [("probed", "seeds"), ("refuted", "attacks")]
-    )
-    return (
-        f"{row['mechanism']:9}{row['bug']:28}{probe:>12}{attack:>10}"
-        f"  {', '.join(row['detectors']) or '-'}"
-    )
-
-
-def table(rows: Mapping[str, Row]) -> str:
-    """Header and one line per bug; first the plans without one, which should not alarm."""
-    ordered = sorted(rows.values(), key=lambda row: not row["bug"].startswith("none"))
-    return "\n".join([
-        f"{'noise':9}{'bug':28}{'probe':>12}{'attack':>10}  detectors that alarmed",
-        *map(text, ordered),
-    ])  # fmt: skip
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -76,14 +43,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=100, help="of the probes")
     parser.add_argument("--attacks", type=int, default=20, help="seeds of the attacks")
     parser.add_argument("--mechanisms", nargs="+", default=["skellam", "gaussian"])
-    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
-    given = parser.parse_args()
-    for mechanism in () if given.show else given.mechanisms:
+    asked = parser.parse_args()
+    print(f"probes of {asked.seeds} seeds, attacks of {asked.attacks}")
+    print("mechanism | bug | probe | attack | detectors that alarmed")
+    for mechanism in asked.mechanisms:
         for bug in [*planted.BUGS, "none, Poisson"]:
-            if not planted.no_such(bug, mechanism):
-                row = tried(bug, mechanism, given.seeds, given.attacks)
-                RESULTS.add(f"{mechanism}/{bug}", row)
-    print(table(RESULTS.rows()))
+            if planted.no_such(bug, mechanism):
+                continue
+            alarms = [alarmed(bug, mechanism, seed) for seed in range(asked.seeds)]
+            attacks = [refuted(bug, mechanism, seed) for seed in range(asked.attacks)]
+            names = sorted(set().union(*alarms))
+            probed = np.mean([bool(found) for found in alarms])
+            print(
+                f"{mechanism} | {bug} | {probed:.3f} | {np.mean(attacks):.3f} | "
+                f"{', '.join(names) or '-'}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

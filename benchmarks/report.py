@@ -16,7 +16,6 @@ from benchmarks import (
     _plots_privacy,
     accounting,
     attack,
-    audit,
     correlated_noise,
     deployment,
     dropout_privacy,
@@ -25,6 +24,7 @@ from benchmarks import (
     rounds_to_target,
     samplers,
     simulation_speed,
+    strategies,
 )
 from benchmarks._results import Results, Row
 from fl._plots import Plot
@@ -100,14 +100,6 @@ SECTIONS = (
         attack.table,
     ),
     Section(
-        "audit",
-        "Planted bugs",
-        "A plan that claims epsilon 1, with a bug in its noise, clip or cohorts, and whether the"
-        " probe or the attack finds it.",
-        no_plots,
-        audit.table,
-    ),
-    Section(
         "correlated_noise",
         "Noise that is correlated over rounds",
         "Errors of factorizations beside the optimum, and DP-FTRL beside independent noise at the"
@@ -130,6 +122,13 @@ SECTIONS = (
         "CPU seconds of whole rounds on one pinned core; peers by their own federated averaging.",
         _plots.speed,
         lines(simulation_speed.text),
+    ),
+    Section(
+        "strategies",
+        "How a cohort trains fastest",
+        "Wall-clock seconds of a round by strategy and chunk, on a CPU and on an accelerator.",
+        no_plots,
+        strategies.table,
     ),
     Section(
         "deployment",

@@ -45,7 +45,7 @@ import dp
 import fl
 import secureagg
 from benchmarks._primitives import by_primitives, packing, rates_of
-from benchmarks._results import Results, Row
+from benchmarks._results import Results, Row, beside
 from benchmarks._timing import cpu_seconds
 from fl import workers
 from fl.group import Group
@@ -265,7 +265,7 @@ def sized_text(name: str, row: Row) -> str:
 
 def text(name: str, row: Row) -> str:
     """What a row says."""
-    if name in WORK:
+    if name.partition(",")[0] in WORK:
         return epoch_text(name, row)
     if name.startswith("secure"):
         return secure_text(name, row)
@@ -312,8 +312,9 @@ def main() -> None:
     for name in given.rows:
         os.sched_setaffinity(0, {max(range(os.cpu_count() or 1))})
         row = RUN[name](given)
-        results.add(name, row)
-        print(text(name, row), flush=True)
+        key = beside(name, [*row.get("peers", ())])
+        results.add(key, row)
+        print(text(key, row), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the benchmarks compute besides times: crossings, differences, results that survive."""
 
+import functools
 import math
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ import dp
 import fl
 import secureagg
 from benchmarks import attack, dropout_privacy, privacy_utility, report
-from benchmarks._results import RESULTS, Results
+from benchmarks._results import RESULTS, Results, beside
 from benchmarks.privacy_utility import MECHANISMS, PRIVATE, SETS, Cell
 from benchmarks.rounds_to_target import crossing
 from fl.group import alone
@@ -44,6 +45,24 @@ def test_results_are_kept_row_by_row(tmp_path: Path) -> None:
     (run,) = found.runs()
     assert run["machine"].keys() == {"cpu", "cores", "ram_gib"}
     assert all(row["run"] == 0 for row in found.rows().values())
+
+
+def test_a_row_without_peers_leaves_one_beside_them() -> None:
+    assert beside("2nn", []) == "2nn"
+    assert beside("2nn", ["fedjax", "pfl"]) == "2nn, beside fedjax, pfl"
+
+
+def test_a_section_without_results_names_the_command_that_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "PAGE", tmp_path / "report.html")
+    monkeypatch.setattr(report, "PICTURES", tmp_path / "img")
+    monkeypatch.setattr(report, "Results", functools.partial(Results, folder=tmp_path))
+    report.main()
+    page = (tmp_path / "report.html").read_text("utf-8")
+    for section in report.SECTIONS:
+        assert f"(python -m benchmarks.{section.name}{section.options})" in page
+    assert "<pre>" not in page
 
 
 def test_differences_are_taken_seed_by_seed() -> None:
@@ -107,9 +126,11 @@ def test_the_page_is_drawn_from_the_committed_results(
     monkeypatch.setattr(report, "PICTURES", tmp_path / "img")
     report.main()
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert not re.search(r'(src|href)="(?!#)', page)  # refers to nothing outside itself
+    assert not re.search(r'(src|href)="(?!#|data:)', page)  # refers to nothing outside itself
     for section in report.SECTIONS:
-        assert (RESULTS / f"{section.name}.json").exists() == (section.title in page)
+        measured = (RESULTS / f"{section.name}.json").exists()
+        assert measured == (f"<h2>{section.title}</h2>" in page)
+        assert measured != (f"Not measured here: {section.title}" in page)
     assert {path.name for path in (tmp_path / "img").iterdir()} <= set(report.README)
 
 
