@@ -17,7 +17,6 @@ from benchmarks import (
     accounting,
     attack,
     correlated_noise,
-    deployment,
     dropout_privacy,
     privacy_utility,
     protocol_cost,
@@ -129,13 +128,6 @@ SECTIONS = (
         "Wall-clock seconds of a round by strategy and chunk, on a CPU and on an accelerator.",
         no_plots,
         strategies.table,
-    ),
-    Section(
-        "deployment",
-        "Across organisations",
-        "Stages of a round in Flower's real processes, and what larger rounds would take.",
-        _plots.federations,
-        deployment.table,
     ),
     Section(
         "rounds_to_target",
