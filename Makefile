@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export JAX_PLATFORMS ?= cpu
 export XLA_FLAGS ?= --xla_cpu_multi_thread_eigen=false
 
-.PHONY: help demo test test-slow test-deploy fuzz removed-checks lint bench bench-full docs package clean
+.PHONY: help demo test test-slow test-gpu test-deploy fuzz removed-checks lint bench bench-full docs package clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -23,6 +23,9 @@ test: $(VENV)/.dev ## the whole suite except the slow tests, on every core
 
 test-slow: $(VENV)/.dev ## the tests marked slow
 	$(BIN)/python -m pytest -n auto -m "slow and not deploy"
+
+test-gpu: $(VENV)/.dev ## the tests that need an accelerator, and a jax that finds it
+	JAX_PLATFORMS= $(BIN)/python -m pytest -m gpu tests
 
 QUICK ?=
 test-deploy: $(VENV)/.dev ## runs across organisations in Flower's real processes; QUICK=1 for a few minutes of it
@@ -44,8 +47,9 @@ lint: $(VENV)/.dev ## format, lint rules and types
 
 # What is finished is not trained again, but for the digits of `bench`. Timings want a quiet machine.
 bench: $(VENV)/.dev ## what privacy and masking cost, embedded data, minutes; benchmarks/report.html
-	$(BIN)/python -m benchmarks.aggregation
 	$(BIN)/python -m benchmarks.privacy_utility --again --sets digits --epsilons 1 4 --mechanisms none clipped gaussian skellam-12 skellam-16 discrete_gaussian-16
+	$(BIN)/python -m benchmarks.dropout_privacy
+	$(BIN)/python -m benchmarks.attack
 	$(BIN)/python -m benchmarks.protocol_cost --rows n100-short n100 n100-drop n100-malicious n1024-16bit
 	$(BIN)/python -m benchmarks.accounting
 	$(BIN)/python -m benchmarks.samplers
@@ -58,6 +62,11 @@ bench-full: $(VENV)/.dev ## the same on the data sets of DATA_DIR, hours; PEERS=
 	@test -n "$(DATA_DIR)" || { echo 'bench-full needs DATA_DIR=..., the folder of the data sets'; exit 1; }
 	$(BIN)/python -m benchmarks.privacy_utility --data-dir $(DATA_DIR) --sets digits mnist-writers fashion-mnist heart-disease
 	$(BIN)/python -m benchmarks.rounds_to_target --data-dir $(DATA_DIR) --rows 2nn-iid 2nn-shards cnn-iid
+	$(BIN)/python -m benchmarks.correlated_noise errors
+	$(BIN)/python -m benchmarks.correlated_noise accuracy --data-dir $(DATA_DIR)
+	$(BIN)/python -m benchmarks.dropout_privacy
+	$(BIN)/python -m benchmarks.attack
+	$(BIN)/python -m benchmarks.audit
 	$(BIN)/python -m benchmarks.protocol_cost
 	$(BIN)/python -m benchmarks.accounting
 	$(BIN)/python -m benchmarks.samplers

@@ -38,7 +38,7 @@ import numpy as np
 
 import secureagg
 from benchmarks._primitives import by_primitives, rates_of
-from benchmarks._results import Results, Row
+from benchmarks._results import Results, Row, beside
 
 
 @dataclass(frozen=True)
@@ -263,8 +263,9 @@ def main() -> None:
             row = measure(name, ROWS[name], given.repeats)
             if given.peer:
                 row |= measure_flower(ROWS[name], given.repeats, given.peer_python)
-        results.add(name, row)
-        print(counted_text(row) if name == COUNTED else text(name, row), flush=True)
+        key = beside(name, [given.peer] if given.peer else [])
+        results.add(key, row)
+        print(counted_text(row) if name == COUNTED else text(key, row), flush=True)
 
 
 if __name__ == "__main__":

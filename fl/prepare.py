@@ -33,7 +33,7 @@ class Prepared(NamedTuple):
         state: the server's before the first round.
         fresh: what a client keeps that has not taken part.
         runner: how clients train here.
-        execution: strategy, chunk and threads, which decide a model's last bits.
+        execution: strategy, chunk, threads and backend, which decide a model's last bits.
         identity: hash of what a plan that resumes must share, `execution` included.
     """
 
@@ -67,6 +67,7 @@ def prepare(
         "strategy": runner.strategy,
         "chunk": runner.chunk,
         "threads": threads(),
+        "backend": backend(),
     }
     identity = fingerprint(resolved, data, state, settings)
     _agree(identity, group)
@@ -94,6 +95,12 @@ def _check_processes(resolved: Resolved, group: Group) -> None:
         found.append(fault("processes", f"{threads()} threads in a process", takes))
     if found:
         raise PlanError(tuple(found))
+
+
+def backend() -> str:
+    """Returns "cpu", or an accelerator's platform and kind: another kind may round apart."""
+    platform = jax.default_backend()
+    return platform if platform == "cpu" else f"{platform}: {jax.devices()[0].device_kind}"
 
 
 def threads() -> int:

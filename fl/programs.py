@@ -120,16 +120,28 @@ def vmap_chunk(
     broadcast: PyTree,
     seed: jax.Array,
     chunk: Mapping[str, Any],
-    num_clients: jax.Array,
+    examples: Mapping[str, Any],
 ) -> Update:
-    """Trains a chunk's clients side by side; arguments and result as `scan_chunk`.
+    """Trains a chunk's clients side by side.
 
     Runs as many steps as the client with most; for the others a further step is the identity.
+
+    Args:
+        algorithm: the algorithm.
+        max_norm: bound on a message's l2 norm, or None.
+        broadcast: what the server sent.
+        seed: uint32[2], the run seed's words.
+        chunk: as of `scan_chunk` without "examples"; padding has no steps.
+        examples: fields [M, ...] of all these clients, and maybe of others; "index" points here.
+
+    Returns:
+        Update with a leading axis of K.
     """
-    del num_clients  # padding has no steps
-    trained: Update = jax.vmap(functools.partial(_train_one, algorithm, max_norm, broadcast, seed))(
-        chunk
-    )
+
+    def one_client(mine: Mapping[str, Any]) -> Update:
+        return _train_one(algorithm, max_norm, broadcast, seed, {**mine, "examples": examples})
+
+    trained: Update = jax.vmap(one_client)(chunk)
     return trained
 
 

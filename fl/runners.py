@@ -34,6 +34,8 @@ _ONE_BY_ONE = ("steps", "debug")
 # Where a chunk is chosen: a compiled call costs some 0.1 ms, so small clients share one.
 _SCAN_BYTES, _SCAN_CHUNK = 2**21, 16
 _VMAP_BYTES, _VMAP_CHUNK = 2**30, 64
+# To an accelerator a chunk's examples take longer to copy than to train on.
+_RESIDENT_BYTES = 2**31
 
 StateOf = Callable[[int], PyTree]
 
@@ -93,6 +95,7 @@ class Runner:
         max_norm: bound on a message's l2 norm, or None.
         strategy: one of STRATEGIES but "auto".
         chunk: clients in flight.
+        resident: "vmap" only: all clients' examples stay on the device, not a chunk's at a time.
     """
 
     algorithm: Algorithm
@@ -101,6 +104,7 @@ class Runner:
     max_norm: float | None
     strategy: str
     chunk: int
+    resident: bool = False
 
     def train(
         self, broadcast: PyTree, round_index: int, client_ids: Sequence[int], state_of: StateOf
@@ -153,16 +157,32 @@ class Runner:
         states = [state_of(client) for client in ids.tolist()]
         states += states[:1] * (self.chunk - len(ids))
         chunk = {
-            "examples": self._examples(ids, bucket),
             "index": index, "mask": mask, "count": count, "labels": labels,
             "state": jax.tree.map(lambda *leaves: np.stack(leaves), *states),
         }  # fmt: skip
-        program: Any = programs.vmap_chunk if self.strategy == "vmap" else programs.scan_chunk
-        update: Update = program(
-            self.algorithm, self.max_norm, broadcast, programs.seed_words(self.seed), chunk,
-            np.int32(len(ids)),
-        )  # fmt: skip
+        common = (self.algorithm, self.max_norm, broadcast, programs.seed_words(self.seed))
+        update: Update
+        if self.strategy == "scan":
+            chunk["examples"] = self._examples(ids, bucket)
+            update = programs.scan_chunk(*common, chunk, np.int32(len(ids)))
+            return update
+        if self.resident:
+            starts, examples = self.data.offsets[ids], self._on_device
+        else:
+            starts = np.arange(len(ids)) * bucket
+            examples = {
+                name: field.reshape(-1, *field.shape[2:])
+                for name, field in self._examples(ids, bucket).items()
+            }
+        index[: len(ids)] += starts[:, None, None].astype(np.int32)
+        update = programs.vmap_chunk(*common, chunk, examples)
         return update
+
+    @functools.cached_property
+    def _on_device(self) -> dict[str, Any]:
+        """All examples, where chunks are trained."""
+        found: dict[str, Any] = jax.device_put(dict(self.data.fields))
+        return found
 
     def _examples(self, ids: NDArray[np.int64], bucket: int) -> dict[str, NDArray[Any]]:
         """Fields [chunk, bucket, ...]; a single client without padding is not copied."""
@@ -293,7 +313,9 @@ def runner_for(
     chunk = execution.chunk or max(1, min(most, room // max(one, 1)))
     if strategy in _ONE_BY_ONE:
         chunk = 1
-    return Runner(algorithm, data, seed, max_norm, strategy, chunk)
+    held = sum(field.nbytes for field in data.fields.values())
+    resident = strategy == "vmap" and jax.default_backend() != "cpu" and held <= _RESIDENT_BYTES
+    return Runner(algorithm, data, seed, max_norm, strategy, chunk, resident)
 
 
 def _strategy(

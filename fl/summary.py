@@ -73,7 +73,8 @@ def fingerprint(
         resolved: the plan.
         data: the clients.
         state: the initial server state, or its shapes.
-        execution: strategy, chunk and threads, so that a run that resumes gives the same bits.
+        execution: strategy, chunk, threads and backend, so that a run that resumes gives the same
+            bits.
     """
     plan: Plan = resolved.plan
     parts = (

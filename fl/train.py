@@ -52,7 +52,7 @@ def start(
         resume: continue the run in `out` instead of starting one.
         job: strings and numbers to keep with the run, such as those of a Job.
         execution: how clients train; a run resumes with the strategy, chunk and threads that began
-            it, on any number of processes.
+            it, on a backend of the same kind, on any number of processes.
         group: the processes of the run, this being 0 of them; the others call `serve`.
         tensorboard: write every round to out/tensorboard too.
 
@@ -139,7 +139,10 @@ def _reopened(ready: Prepared, out: str | Path | None) -> Store:
         began = meta["facts"]["execution"]
         if began != ready.execution:
             raise StoreError("execution", ready.execution, f"that of the run so far, {began}")
-        raise StoreError("plan", "another plan than the one that began this run", "the same plan")
+        raise StoreError(
+            "plan", "another plan than the one that began this run",
+            "the same plan, trained in the same way: strategy, chunk, threads, backend",
+        )  # fmt: skip
     return store
 
 

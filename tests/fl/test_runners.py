@@ -1,5 +1,6 @@
 """The cohort's runners: independent of order and company, alike, few compilations."""
 
+import dataclasses
 import gc
 import subprocess
 import sys
@@ -94,6 +95,14 @@ def test_strategies_and_chunks_agree(algorithm: fl.Algorithm, max_norm: float | 
     for other in others:
         for client, vector in first.items():
             np.testing.assert_allclose(other[client], vector, atol=2e-6)
+
+
+def test_examples_that_stay_on_the_device_give_the_same_bits() -> None:
+    data, ids = small_data([3, 0, 17, 17, 3, 12]), [1, 2, 3, 5]
+    runner, sent, fresh = made(data, Execution("vmap", 3))
+    kept = vectors(dataclasses.replace(runner, resident=True), sent, fresh, ids)
+    for client, vector in vectors(runner, sent, fresh, ids).items():
+        assert (kept[client] == vector).all()
 
 
 def test_rounds_shuffle_differently() -> None:

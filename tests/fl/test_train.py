@@ -11,6 +11,7 @@ import pytest
 
 import fl
 from fl import engine as engine_module
+from fl import prepare
 from fl import round as round_module
 from fl.aggregate import Aggregated, aggregate
 from fl.secure import SegmentValues
@@ -332,6 +333,14 @@ def test_resume_refuses_another_plan_or_no_run(tmp_path: Path) -> None:
         fl.rounds(helpers.plan(), helpers.MODEL, data, out=tmp_path / "none", resume=True)
     with pytest.raises(fl.StoreError, match="out"):
         fl.rounds(helpers.plan(), helpers.MODEL, data, resume=True)
+
+
+def test_resume_refuses_another_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = helpers.small_data()
+    list(fl.rounds(helpers.plan(rounds=2), helpers.MODEL, data, out=tmp_path))
+    monkeypatch.setattr(prepare, "backend", lambda: "gpu: some kind")
+    with pytest.raises(fl.StoreError, match="backend"):
+        fl.rounds(helpers.plan(rounds=2), helpers.MODEL, data, out=tmp_path, resume=True)
 
 
 def test_stopping_the_loop_early_still_leaves_a_summary(tmp_path: Path) -> None:
