@@ -1,6 +1,6 @@
 """CPU seconds and widths of certified privacy accounting, one core, beside dp-accounting.
 
-    python -m benchmarks.accounting [--peer] [--show]
+    python -m benchmarks.accounting [--rows NAME ...] [--peer] [--show]
 
 CPU time of this process, medians of three runs after a first one (a peer that takes longer than
 ten seconds runs once). `--peer` also runs dp-accounting in the same process and keeps its epsilon,
@@ -126,6 +126,21 @@ def calibration(count: int, peer: Peer | None) -> Row:
     }  # fmt: skip
 
 
+CASES: dict[str, Callable[[Peer | None], Row]] = {
+    **{
+        f"q={q} sigma={sigma} T={count} delta={delta}": functools.partial(
+            compare, [(q, sigma, count)], delta
+        )
+        for (q, sigma, count), delta in SAME
+    },
+    **{
+        f"calibrate to 2, T={count}": functools.partial(calibration, count)
+        for count in (1_000, 10_000)
+    },
+    "1,000 noise levels": functools.partial(compare, LEVELS, DELTA),
+}
+
+
 def text(name: str, row: Row) -> str:
     """One line."""
     if "upper" in row:
@@ -147,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--rows", nargs="+", choices=[*CASES], default=[*CASES])
     parser.add_argument("--peer", action="store_true", help="run dp-accounting as well")
     parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
     given = parser.parse_args()
@@ -155,17 +171,8 @@ def main() -> None:
         print("\n".join(text(name, row) for name, row in results.rows().items()))
         return
     peer = Peer() if given.peer else None
-    cases: dict[str, Callable[[], Row]] = {
-        f"q={q} sigma={sigma} T={count} delta={delta}": functools.partial(
-            compare, [(q, sigma, count)], delta, peer
-        )
-        for (q, sigma, count), delta in SAME
-    }
-    cases["1,000 noise levels"] = functools.partial(compare, LEVELS, DELTA, peer)
-    for count in (1_000, 10_000):
-        cases[f"calibrate to 2, T={count}"] = functools.partial(calibration, count, peer)
-    for name, case in cases.items():
-        row, key = case(), beside(name, ["dp-accounting"] if given.peer else [])
+    for name in given.rows:
+        row, key = CASES[name](peer), beside(name, ["dp-accounting"] if given.peer else [])
         results.add(key, row)
         print(text(key, row), flush=True)
 

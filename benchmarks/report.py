@@ -1,4 +1,4 @@
-"""Draws benchmarks/report.html and the README's pictures from benchmarks/results/*.json.
+"""Draws benchmarks/report.html, pictures and tables of docs/ from benchmarks/results/*.json.
 
     python -m benchmarks.report
 
@@ -30,7 +30,8 @@ from fl._plots import Plot
 
 HERE = Path(__file__).parent
 _LONG = 45  # lines of a table that are shown at once
-PAGE, PICTURES = HERE / "report.html", HERE.parent / "docs" / "img"
+DOCS = HERE.parent / "docs"
+PAGE, PICTURES = HERE / "report.html", DOCS / "img"
 STYLE_OF = HERE.parent / "fl" / "report.html.jinja"
 
 
@@ -146,6 +147,11 @@ SECTIONS = (
     Section("samplers", "Samplers", "Exact to 2^-100.", _plots.sampling, lines(samplers.text)),
 )  # fmt: skip
 
+# Tables of docs/ that are written from results, between comments that name them: name, page.
+TABLES: dict[str, tuple[str, Callable[[_plots.Rows], str]]] = {
+    "protocol_cost": ("protocol.md", protocol_cost.markdown),
+}
+
 # The README's pictures: file, results, title of the plot.
 README = {
     "privacy_utility.svg": ("privacy_utility", "mnist-writers: distributed minus central noise"),
@@ -196,6 +202,15 @@ def missing_html(section: Section) -> str:
     return f'<p class="soft">Not measured here: {html.escape(section.title)} ({command}).</p>\n'
 
 
+def with_table(page: str, name: str, table: str) -> str:
+    """The text of a page with the table of that name written anew."""
+    begin, end = f"<!-- table {name}, by benchmarks.report -->\n", "<!-- end of table -->"
+    before, found, rest = page.partition(begin)
+    if not found:
+        raise ValueError(f"no table {name} on the page")
+    return before + begin + table + "\n" + rest[rest.index(end) :]
+
+
 def on_white(svg: str) -> str:
     """For pages of any colour."""
     end = svg.index(">") + 1
@@ -235,6 +250,12 @@ def main() -> None:
         encoding="utf-8",
     )
     print(PAGE)
+    for name, (file, table) in TABLES.items():
+        rows, place = Results(name).rows(), DOCS / file
+        if rows:
+            text = place.read_text(encoding="utf-8")
+            place.write_text(with_table(text, name, table(rows)), encoding="utf-8")
+            print(place)
     PICTURES.mkdir(parents=True, exist_ok=True)
     for file, key in README.items():
         if key in drawn:

@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -52,14 +53,23 @@ def test_a_row_without_peers_leaves_one_beside_them() -> None:
     assert beside("2nn", ["fedjax", "pfl"]) == "2nn, beside fedjax, pfl"
 
 
-def test_a_section_without_results_names_the_command_that_makes_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the report writes: the page, the pictures, and copies of the pages with tables."""
     monkeypatch.setattr(report, "PAGE", tmp_path / "report.html")
     monkeypatch.setattr(report, "PICTURES", tmp_path / "img")
-    monkeypatch.setattr(report, "Results", functools.partial(Results, folder=tmp_path))
+    for name, _ in report.TABLES.values():
+        shutil.copy(report.DOCS / name, tmp_path)
+    monkeypatch.setattr(report, "DOCS", tmp_path)
+    return tmp_path
+
+
+def test_a_section_without_results_names_the_command_that_makes_them(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "Results", functools.partial(Results, folder=written))
     report.main()
-    page = (tmp_path / "report.html").read_text("utf-8")
+    page = (written / "report.html").read_text("utf-8")
     for section in report.SECTIONS:
         assert f"(python -m benchmarks.{section.name}{section.options})" in page
     assert "<pre>" not in page
@@ -119,19 +129,26 @@ def test_noise_shares_and_central_noise_meet_the_same_epsilon() -> None:
         assert 3.95 < row.worst_case.upper <= 4.0
 
 
-def test_the_page_is_drawn_from_the_committed_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "PAGE", tmp_path / "report.html")
-    monkeypatch.setattr(report, "PICTURES", tmp_path / "img")
+def test_the_page_is_drawn_from_the_committed_results(written: Path) -> None:
+    docs = {name: (RESULTS.parents[1] / "docs" / name) for name, _ in report.TABLES.values()}
     report.main()
-    page = (tmp_path / "report.html").read_text("utf-8")
+    page = (written / "report.html").read_text("utf-8")
     assert not re.search(r'(src|href)="(?!#|data:)', page)  # refers to nothing outside itself
     for section in report.SECTIONS:
         measured = (RESULTS / f"{section.name}.json").exists()
         assert measured == (f"<h2>{section.title}</h2>" in page)
         assert measured != (f"Not measured here: {section.title}" in page)
-    assert {path.name for path in (tmp_path / "img").iterdir()} <= set(report.README)
+    assert {path.name for path in (written / "img").iterdir()} <= set(report.README)
+    for name, committed in docs.items():  # as `python -m benchmarks.report` left them
+        assert (written / name).read_text("utf-8") == committed.read_text("utf-8")
+
+
+def test_a_table_is_written_where_the_page_asks_for_it() -> None:
+    page = "a\n<!-- table x, by benchmarks.report -->\nold\n<!-- end of table -->\nb\n"
+    found = report.with_table(page, "x", "new")
+    assert found == page.replace("old", "new")
+    with pytest.raises(ValueError, match="no table y"):
+        report.with_table(page, "y", "new")
 
 
 def test_noise_that_is_sized_for_all_clients_does_not_hold_its_epsilon() -> None:
