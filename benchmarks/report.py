@@ -16,6 +16,7 @@ from benchmarks import (
     _plots_privacy,
     accounting,
     attack,
+    audit,
     correlated_noise,
     dropout_privacy,
     privacy_utility,
@@ -98,6 +99,14 @@ SECTIONS = (
         " pipeline prove, beside what is claimed.",
         _plots_privacy.attacks,
         attack.table,
+    ),
+    Section(
+        "audit",
+        "Planted bugs",
+        "How often a probe of the whole pipeline finds a bug, and how often it alarms without one;"
+        " probabilities at a confidence of 95 %.",
+        no_plots,
+        audit.table,
     ),
     Section(
         "correlated_noise",
