@@ -36,14 +36,14 @@ def utility(rows: Rows, name: str) -> list[Plot]:
     return [plot for plot in found if plot.svg]
 
 
-def _points(axes: "Axes", points: Sequence[tuple[float, Figure]], colour: str, label: str) -> None:
+def points(axes: "Axes", found: Sequence[tuple[float, Figure]], colour: str, label: str) -> None:
     """Every seed, their mean, and its interval from three seeds on: of two it says nothing."""
-    for place, figure in points:
+    for place, figure in found:
         seeds = len(figure.values)
         axes.plot([place] * seeds, figure.values, ".", color=colour, markersize=3.5, alpha=0.6)
         if seeds > 2:
             axes.plot([place, place], [figure.low, figure.high], color=colour, linewidth=1.2)
-    places, means = [place for place, _ in points], [figure.mean for _, figure in points]
+    places, means = [place for place, _ in found], [figure.mean for _, figure in found]
     axes.plot(places, means, "_", color=colour, markersize=9, markeredgewidth=2, label=label)
 
 
@@ -57,15 +57,15 @@ def _accuracy(rows: Rows, name: str) -> Plot:
 
     def draw(axes: "Axes") -> None:
         for number, mechanism in enumerate(mechanisms):
-            points = []
+            shown = []
             for place, epsilon in enumerate(epsilons):
                 seeds = groups.get((epsilon, mechanism), {})
                 figure = percent([row["accuracy"] for row in seeds.values()])
                 if figure is not None:
                     shift = 0.6 * ((number + 0.5) / len(mechanisms) - 0.5)
-                    points.append((place + shift, figure))
-            if points:
-                _points(axes, points, COLOURS[number % len(COLOURS)], words(mechanism))
+                    shown.append((place + shift, figure))
+            if shown:
+                points(axes, shown, COLOURS[number % len(COLOURS)], words(mechanism))
         for mechanism, style in zip(OPEN, ("-", "--"), strict=True):
             seeds = groups.get((None, mechanism), {})
             if seeds:
@@ -75,7 +75,7 @@ def _accuracy(rows: Rows, name: str) -> Plot:
         axes.set_xticks(range(len(epsilons)), [f"epsilon {epsilon:g}" for epsilon in epsilons])
         axes.set_xlim(-0.5, len(epsilons) - 0.5)
         axes.set_ylabel("test accuracy (%)")
-        _legend_below(axes)
+        legend_below(axes)
 
     caption = "Seeds, means, 95 % intervals of three or more. Noise is sized for the worst case"
     caption += " against the server, central noise for the same epsilon against participants."
@@ -116,25 +116,25 @@ def _bits(rows: Rows, name: str) -> Plot:
     def draw(axes: "Axes") -> None:
         axes.axhspan(-0.5, 0.5, color="#eff4f7")
         axes.axhline(0, color=GREY, linewidth=1)
-        for number, ((family, epsilon), points) in enumerate(sorted(lines.items())):
+        for number, ((family, epsilon), found) in enumerate(sorted(lines.items())):
             shift = 0.35 * (number - (len(lines) - 1) / 2)
-            _points(
-                axes, [(bits + shift, figure) for bits, figure in points],
+            points(
+                axes, [(bits + shift, figure) for bits, figure in found],
                 COLOURS[(number + 1) % len(COLOURS)], f"{FAMILIES[family]}, epsilon {epsilon:g}",
             )  # fmt: skip
-        axes.set_xticks(sorted({bits for points in lines.values() for bits, _ in points}))
+        axes.set_xticks(sorted({bits for found in lines.values() for bits, _ in found}))
         axes.set_xlabel("bits per coordinate")
         axes.set_ylabel("points of accuracy")
-        _legend_below(axes)
+        legend_below(axes)
 
     caption = "Seed by seed at the same worst-case epsilon; means, 95 % intervals of three or more."
     return Plot(title, caption + " Shaded: half a point.", svg(title, draw, (4.6, 3.4)))
 
 
-def _legend_below(axes: "Axes") -> None:
+def legend_below(axes: "Axes", columns: int = 2) -> None:
     """Below the figure, where a long one hides nothing."""
     if axes.get_legend_handles_labels()[0]:
-        axes.get_figure(root=True).legend(loc="outside lower left", ncols=2)  # type: ignore[union-attr]  # it is drawn on one
+        axes.get_figure(root=True).legend(loc="outside lower left", ncols=columns)  # type: ignore[union-attr]  # it is drawn on one
 
 
 def rounds(rows: Rows) -> list[Plot]:
@@ -190,13 +190,30 @@ def bars(
     return Plot(title, caption, svg(title, draw, (4.6, 0.9 + 0.32 * len(values))))
 
 
+def sampling(rows: Rows) -> list[Plot]:
+    """Values per second of the samplers, beside OpenDP's where it was run."""
+    values = {
+        name.replace(", scale 10", ""): row["rate"]
+        for name, row in rows.items()
+        if name.endswith("scale 10")
+    }
+    if not values:
+        return []
+    ours = [name for name in values if not name.startswith("OpenDP")]
+    caption = (
+        "Scale 10. Exact laws, bytes from AES-CTR; OpenDP, where it is shown, in the same run."
+    )
+    return [bars("Noise", "million values per CPU second", values, caption, ours)]
+
+
 def speed(rows: Rows) -> list[Plot]:
     """A round's CPU seconds beside the peers', and memory against cohort and chunk."""
     found = []
     for name, label in (("2nn", "2NN"), ("cnn", "CNN")):
-        row = rows.get(name)
-        if row is None:
+        measured = [row for key, row in rows.items() if key.partition(",")[0] == name]
+        if not measured:
             continue
+        row = max(measured, key=lambda one: len(one["peers"]))
         values = {"this": row["cpu_seconds"], "products alone": row["limit_seconds"]}
         values |= {peer: one["cpu_seconds"] for peer, one in row["peers"].items()}
         caption = "10 clients x 600 examples, batches of 10, one epoch, one core, in one run."
@@ -269,7 +286,7 @@ def _stages(rows: Rows) -> Plot:
             left = [a + b for a, b in zip(left, widths, strict=True)]
         axes.set_xlabel("CPU ms per client and round")
         axes.grid(visible=False)
-        _legend_below(axes)
+        legend_below(axes)
 
     title = "Where a client's time goes"
     return Plot(title, "By stage of the protocol.", svg(title, draw, (4.6, 1.7 + 0.34 * len(rows))))

@@ -1,14 +1,13 @@
 """What secure aggregation's primitives take by themselves: the floor of what the protocol takes."""
 
 import functools
-import statistics
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 import secureagg
+from benchmarks._timing import cpu_seconds
 from secureagg import prg
 from secureagg._codec import pack_bits, unpack_bits, word_dtype
 from secureagg.primitives import agreement, is_signed, public_key
@@ -26,27 +25,16 @@ class Rates:
     """One key stream of the segments' length, added to a vector."""
 
 
-def rate(call: Callable[[], object], times: int) -> float:
-    """Median CPU seconds of one call."""
-    found = []
-    for _ in range(5):
-        begin = time.process_time()
-        for _ in range(times):
-            call()
-        found.append((time.process_time() - begin) / times)
-    return statistics.median(found)
-
-
 def rates_of(params: secureagg.Params) -> Rates:
     """Measures all of them; takes a second or two."""
     secret = bytes(range(32))
     agree, other, key = agreement(secret), public_key(bytes(32)), secureagg.IdentityKey(secret)
     signature = key.sign(secret)
     return Rates(
-        agree=rate(lambda: agree(other), 200),
-        base=rate(lambda: public_key(secret), 200),
-        sign=rate(lambda: key.sign(secret), 200),
-        verify=rate(lambda: is_signed(key.public_key, signature, secret), 100),
+        agree=cpu_seconds(lambda: agree(other), times=200),
+        base=cpu_seconds(lambda: public_key(secret), times=200),
+        sign=cpu_seconds(lambda: key.sign(secret), times=200),
+        verify=cpu_seconds(lambda: is_signed(key.public_key, signature, secret), times=100),
         mask=sum(_mask(segment) for segment in params.segments),
     )
 
@@ -55,7 +43,7 @@ def _mask(segment: secureagg.Segment) -> float:
     words = np.zeros(segment.length, dtype=word_dtype(segment.modulus_bits))
     streams = [(bytes([i] * 16), bytes(16), True) for i in range(8)]
     times = min(100, max(1, 3_000_000 // segment.length // 8))
-    return rate(lambda: prg.accumulate(words, streams), times) / 8
+    return cpu_seconds(lambda: prg.accumulate(words, streams), times=times) / 8
 
 
 def packing(params: secureagg.Params) -> float:
@@ -68,8 +56,9 @@ def packing(params: secureagg.Params) -> float:
         )
         packed = pack_bits(words, bits)
         times = min(100, max(1, 3_000_000 // segment.length // 8))
-        total += rate(functools.partial(pack_bits, words, bits), times)
-        total += rate(functools.partial(unpack_bits, packed, segment.length, bits), times)
+        total += cpu_seconds(functools.partial(pack_bits, words, bits), times=times)
+        unpack = functools.partial(unpack_bits, packed, segment.length, bits)
+        total += cpu_seconds(unpack, times=times)
     return total
 
 

@@ -10,13 +10,13 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("jax", "jaxlib", "numpy", "optax", "cryptography", "dp-accounting", "opendp")
+PACKAGES = ("jax", "jaxlib", "numpy", "optax", "cryptography", "flwr", "dp-accounting", "opendp")
 
 Row = dict[str, Any]
 
@@ -40,6 +40,11 @@ def versions() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def beside(name: str, peers: Sequence[str]) -> str:
+    """The key of a row that was measured beside peers: one without them does not replace it."""
+    return f"{name}, beside {', '.join(peers)}" if peers else name
 
 
 class Results:

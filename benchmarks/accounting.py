@@ -1,6 +1,6 @@
 """CPU seconds and widths of certified privacy accounting, one core, beside dp-accounting.
 
-    python -m benchmarks.accounting [--peer] [--show]
+    python -m benchmarks.accounting [--rows NAME ...] [--peer] [--show]
 
 CPU time of this process, medians of three runs after a first one (a peer that takes longer than
 ten seconds runs once). `--peer` also runs dp-accounting in the same process and keeps its epsilon,
@@ -14,13 +14,13 @@ import argparse
 import functools
 import importlib
 import importlib.util
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import dp
-from benchmarks._results import Results, Row
+from benchmarks._results import Results, Row, beside
+from benchmarks._timing import cpu_seconds
 
 ADD_REMOVE = dp.NeighboringRelation.ADD_REMOVE
 REPEATS = 3
@@ -48,16 +48,6 @@ def event_of(settings: Sequence[Setting]) -> dp.Event:
         for q, sigma, count in settings
     )
     return dp.ComposedEvent(parts)
-
-
-def cpu_seconds(run: Callable[[], object]) -> float:
-    """Median CPU seconds of `REPEATS` runs."""
-    times = []
-    for _ in range(REPEATS):
-        start = time.process_time()
-        run()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
 
 
 class Peer:
@@ -100,7 +90,7 @@ class Peer:
         )
 
 
-def beside(peer: Callable[[], float] | None) -> Row:
+def peer_row(peer: Callable[[], float] | None) -> Row:
     """The peer's figure and its CPU seconds."""
     if peer is None:
         return {}
@@ -108,26 +98,47 @@ def beside(peer: Callable[[], float] | None) -> Row:
     found = peer()
     seconds = time.process_time() - start
     if seconds < _PATIENCE:
-        seconds = cpu_seconds(peer)
+        seconds = cpu_seconds(peer, repeats=REPEATS)
     return {"peer_value": found, "peer_seconds": seconds}
 
 
 def compare(settings: Sequence[Setting], delta: float, peer: Peer | None) -> Row:
+    """Epsilon of a composition, with its certified lower end."""
     event = event_of(settings)
     found = dp.epsilon(event, delta, neighboring=ADD_REMOVE)
-    seconds = cpu_seconds(lambda: dp.epsilon(event, delta, neighboring=ADD_REMOVE))
+    seconds = cpu_seconds(lambda: dp.epsilon(event, delta, neighboring=ADD_REMOVE), repeats=REPEATS)
     other = None if peer is None else lambda: peer.epsilon(settings, delta)
-    return {"lower": found.lower, "upper": found.upper, "seconds": seconds, **beside(other)}
+    return {"lower": found.lower, "upper": found.upper, "seconds": seconds, **peer_row(other)}
 
 
 def calibration(count: int, peer: Peer | None) -> Row:
+    """The noise multiplier at which `count` steps cost epsilon 2."""
+
     def search() -> float:
         return dp.calibrate(
             lambda z: event_of([(0.01, z, count)]), epsilon=2.0, delta=DELTA, neighboring=ADD_REMOVE
         )
 
     other = None if peer is None else lambda: peer.noise(count)
-    return {"noise_multiplier": search(), "seconds": cpu_seconds(search), **beside(other)}
+    return {
+        "noise_multiplier": search(), "seconds": cpu_seconds(search, repeats=REPEATS),
+        **peer_row(other),
+    }  # fmt: skip
+
+
+CASES: dict[str, Callable[[Peer | None], Row]] = {
+    **{
+        f"q={q} sigma={sigma} T={count} delta={delta}": functools.partial(
+            compare, [(q, sigma, count)], delta
+        )
+        for (q, sigma, count), delta in SAME
+    },
+    **{
+        f"calibrate to 2, T={count}": functools.partial(calibration, count)
+        for count in (1_000, 10_000)
+    },
+    "1,000 noise levels": functools.partial(compare, LEVELS, DELTA),
+}
 
 
 def text(name: str, row: Row) -> str:
@@ -151,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--rows", nargs="+", choices=[*CASES], default=[*CASES])
     parser.add_argument("--peer", action="store_true", help="run dp-accounting as well")
     parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
     given = parser.parse_args()
@@ -159,19 +171,10 @@ def main() -> None:
         print("\n".join(text(name, row) for name, row in results.rows().items()))
         return
     peer = Peer() if given.peer else None
-    cases: dict[str, Callable[[], Row]] = {
-        f"q={q} sigma={sigma} T={count} delta={delta}": functools.partial(
-            compare, [(q, sigma, count)], delta, peer
-        )
-        for (q, sigma, count), delta in SAME
-    }
-    cases["1,000 noise levels"] = functools.partial(compare, LEVELS, DELTA, peer)
-    for count in (1_000, 10_000):
-        cases[f"calibrate to 2, T={count}"] = functools.partial(calibration, count, peer)
-    for name, case in cases.items():
-        row = case()
-        results.add(name, row)
-        print(text(name, row), flush=True)
+    for name in given.rows:
+        row, key = CASES[name](peer), beside(name, ["dp-accounting"] if given.peer else [])
+        results.add(key, row)
+        print(text(key, row), flush=True)
 
 
 if __name__ == "__main__":

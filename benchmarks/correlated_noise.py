@@ -85,18 +85,28 @@ def measure_errors(rounds: int, participations: int, general: int) -> None:
         print(place, name, row, flush=True)
 
 
-def show_errors(rows: Mapping[str, Row]) -> None:
+def errors_table(rows: Mapping[str, Row]) -> str:
+    """Errors by rounds and participations, the largest first."""
+    lines = []
+
+    def number(value: float | None, width: int, digits: int) -> str:
+        return " " * width if value is None else f"{value:{width}.{digits}f}"
+
     for place in sorted({key.rpartition("/")[0] for key in rows if key.startswith("errors/")}):
         found = {key.rpartition("/")[2]: row for key, row in rows.items()
                  if key.rpartition("/")[0] == place}  # fmt: skip
         best = found.get("dense", found["bound"])["rms_error"]
-        print(f"\n{place}: bound {found['bound']['rms_error']:.4f}, "
-              f"dense {found.get('dense', {}).get('rms_error', math.nan):.4f}")  # fmt: skip
-        print(f"{'':24}{'max':>10}{'rms':>10}{'rms / best':>12}{'CPU s':>9}")
+        lines += [
+            f"\n{place}",
+            f"{'':24}{'max':>10}{'rms':>10}{'rms / best':>12}{'CPU s':>9}",
+        ]
         for name, row in sorted(found.items(), key=lambda item: -item[1].get("rms_error", 0.0)):
-            rms = row.get("rms_error", math.nan)
-            print(f"{name:24}{row.get('max_error', math.nan):10.3f}{rms:10.3f}{rms / best:12.4f}"
-                  f"{row.get('cpu_seconds', math.nan):9.2f}")  # fmt: skip
+            rms = row.get("rms_error")
+            lines.append(
+                f"{name:24}{number(row.get('max_error'), 10, 3)}{number(rms, 10, 3)}"
+                f"{number(rms and rms / best, 12, 4)}{number(row.get('cpu_seconds'), 9, 2)}"
+            )
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -154,7 +164,7 @@ SETS = {
 def train(name: str, mechanism: str, epsilon: float, seed: int, data_dir: str) -> Row:
     """One run."""
     begin, chosen = time.process_time(), SETS[name]
-    data = fl.datasets.load(name, data_dir=data_dir, clients=None, partition=None, seed=seed)
+    data = fl.datasets.load(chosen.data, data_dir=data_dir, clients=None, partition=None, seed=seed)
     model = chosen.model(data)
     common: dict[str, Any] = {
         "client_optimizer": optax.sgd(chosen.client_lr), "batch_size": chosen.batch_size,
@@ -206,21 +216,29 @@ def _told(resolved: fl.plan.Resolved) -> Row:
             "relation": dp.NeighboringRelation.ZERO_OUT.value}  # fmt: skip
 
 
-def show_accuracy(rows: Mapping[str, Row]) -> None:
+def accuracy_table(rows: Mapping[str, Row]) -> str:
+    """Means over the seeds and half their intervals."""
     groups: dict[str, list[float]] = {}
     for key, row in sorted(rows.items()):
         if key.startswith("accuracy/"):
             groups.setdefault(key.rpartition("/")[0], []).append(row["accuracy"])
-    print(f"\n{'accuracy, mean of seeds':44}{'mean':>8}{'+-':>8}{'seeds':>7}")
+    lines = [f"{'accuracy, mean of seeds':44}{'mean':>8}{'+-':>8}{'seeds':>7}"]
     for key, values in groups.items():
-        name, half = key.removeprefix("accuracy/"), math.nan
+        name, half = key.removeprefix("accuracy/"), ""
         if len(values) > 1:
             found = interval(values)
-            half = (found.high - found.low) / 2
-        print(f"{name:44}{math.fsum(values) / len(values):8.4f}{half:8.4f}{len(values):7}")
+            half = f"{(found.high - found.low) / 2:.4f}"
+        lines.append(f"{name:44}{math.fsum(values) / len(values):8.4f}{half:>8}{len(values):7}")
+    return "\n".join(lines)
+
+
+def table(rows: Mapping[str, Row]) -> str:
+    """All that is there."""
+    return f"{accuracy_table(rows)}\n{errors_table(rows)}"
 
 
 def measure_accuracy(given: argparse.Namespace) -> None:
+    """Trains the cells that are not finished."""
     for name in given.sets:
         for seed in given.seeds:
             for mechanism in given.mechanisms:
@@ -254,14 +272,14 @@ def main() -> None:
     if given.what == "accuracy":
         if not given.show:
             measure_accuracy(given)
-        show_accuracy(RESULTS.rows())
+        print(accuracy_table(RESULTS.rows()))
         return
     for rounds in () if given.show else given.rounds:
         for participations in (1, 8):
             done = f"errors/{rounds:04}/participations-{participations}/blt-8" in RESULTS.rows()
             if given.again or not done:
                 measure_errors(rounds, participations, given.general)
-    show_errors(RESULTS.rows())
+    print(errors_table(RESULTS.rows()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draws benchmarks/report.html and the README's pictures from benchmarks/results/*.json.
+"""Draws benchmarks/report.html, pictures and tables of docs/ from benchmarks/results/*.json.
 
     python -m benchmarks.report
 
@@ -13,18 +13,25 @@ from typing import NamedTuple
 
 from benchmarks import (
     _plots,
+    _plots_privacy,
     accounting,
+    attack,
+    correlated_noise,
+    dropout_privacy,
     privacy_utility,
     protocol_cost,
     rounds_to_target,
     samplers,
     simulation_speed,
+    strategies,
 )
 from benchmarks._results import Results, Row
 from fl._plots import Plot
 
 HERE = Path(__file__).parent
-PAGE, PICTURES = HERE / "report.html", HERE.parent / "docs" / "img"
+_LONG = 45  # lines of a table that are shown at once
+DOCS = HERE.parent / "docs"
+PAGE, PICTURES = HERE / "report.html", DOCS / "img"
 STYLE_OF = HERE.parent / "fl" / "report.html.jinja"
 
 
@@ -37,6 +44,7 @@ class Section(NamedTuple):
         about: a sentence or two.
         plots: drawn from the rows.
         printed: what the script prints for the rows.
+        options: of the command that makes the results.
     """
 
     name: str
@@ -44,6 +52,7 @@ class Section(NamedTuple):
     about: str
     plots: Callable[[_plots.Rows], list[Plot]]
     printed: Callable[[_plots.Rows], str]
+    options: str = ""
 
 
 def no_plots(rows: _plots.Rows) -> list[Plot]:
@@ -74,6 +83,32 @@ SECTIONS = (
         lambda rows: privacy_utility.table(rows, [*privacy_utility.SETS]),
     ),
     Section(
+        "dropout_privacy",
+        "What dropouts cost, and what noise shares show",
+        "Epsilon planned, realised and at worst as clients leave, beside noise sized for all"
+        " clients; and an outsider that tells from one noised sum how many took part.",
+        _plots_privacy.dropouts,
+        dropout_privacy.table,
+    ),
+    Section(
+        "attack",
+        "What an attack gets",
+        "Images and membership read out of one update, its masked vector, the sum without and with"
+        " noise, each from a real round of secure aggregation; and what canaries in the whole"
+        " pipeline prove, beside what is claimed.",
+        _plots_privacy.attacks,
+        attack.table,
+    ),
+    Section(
+        "correlated_noise",
+        "Noise that is correlated over rounds",
+        "Errors of factorizations beside the optimum, and DP-FTRL beside independent noise at the"
+        " same worst case.",
+        _plots_privacy.correlated,
+        correlated_noise.table,
+        " errors",
+    ),
+    Section(
         "protocol_cost",
         "What masking costs",
         "One round of secure aggregation in one process, one core pinned, beside the protocol's own"
@@ -89,6 +124,13 @@ SECTIONS = (
         lines(simulation_speed.text),
     ),
     Section(
+        "strategies",
+        "How a cohort trains fastest",
+        "Wall-clock seconds of a round by strategy and chunk, on a CPU and on an accelerator.",
+        no_plots,
+        strategies.table,
+    ),
+    Section(
         "rounds_to_target",
         "Rounds to target",
         "Against McMahan et al. 2017; the script's docstring says what differs.",
@@ -102,8 +144,13 @@ SECTIONS = (
         no_plots,
         lines(accounting.text),
     ),
-    Section("samplers", "Samplers", "Exact to 2^-100.", no_plots, lines(samplers.text)),
+    Section("samplers", "Samplers", "Exact to 2^-100.", _plots.sampling, lines(samplers.text)),
 )  # fmt: skip
+
+# Tables of docs/ that are written from results, between comments that name them: name, page.
+TABLES: dict[str, tuple[str, Callable[[_plots.Rows], str]]] = {
+    "protocol_cost": ("protocol.md", protocol_cost.markdown),
+}
 
 # The README's pictures: file, results, title of the plot.
 README = {
@@ -136,9 +183,32 @@ def section_html(section: Section, plots: Sequence[Plot], rows: _plots.Rows) -> 
     return (
         f"<section>\n<h2>{html.escape(section.title)}</h2>\n"
         f'<p class="soft">{html.escape(section.about)}</p>\n{grid}'
-        f'<p class="soft">python -m benchmarks.{section.name} --show</p>\n'
-        f"<pre>{html.escape(section.printed(rows))}</pre>\n</section>\n"
+        f'<p class="soft">python -m benchmarks.{section.name}{section.options} --show</p>\n'
+        f"{printed_html(section.printed(rows))}</section>\n"
     )
+
+
+def printed_html(text: str) -> str:
+    """What a script prints; folded where it is long."""
+    pre, count = f"<pre>{html.escape(text)}</pre>\n", len(text.splitlines())
+    if count <= _LONG:
+        return pre
+    return f"<details>\n<summary>{count} lines</summary>\n{pre}</details>\n"
+
+
+def missing_html(section: Section) -> str:
+    """In place of a section without results."""
+    command = f"python -m benchmarks.{section.name}{section.options}"
+    return f'<p class="soft">Not measured here: {html.escape(section.title)} ({command}).</p>\n'
+
+
+def with_table(page: str, name: str, table: str) -> str:
+    """The text of a page with the table of that name written anew."""
+    begin, end = f"<!-- table {name}, by benchmarks.report -->\n", "<!-- end of table -->"
+    before, found, rest = page.partition(begin)
+    if not found:
+        raise ValueError(f"no table {name} on the page")
+    return before + begin + table + "\n" + rest[rest.index(end) :]
 
 
 def on_white(svg: str) -> str:
@@ -164,6 +234,7 @@ def main() -> None:
         results = Results(section.name)
         rows = results.rows()
         if not rows:
+            body += missing_html(section)
             continue
         plots = section.plots(rows)
         drawn |= {(section.name, plot.title): plot for plot in plots}
@@ -179,6 +250,12 @@ def main() -> None:
         encoding="utf-8",
     )
     print(PAGE)
+    for name, (file, table) in TABLES.items():
+        rows, place = Results(name).rows(), DOCS / file
+        if rows:
+            text = place.read_text(encoding="utf-8")
+            place.write_text(with_table(text, name, table(rows)), encoding="utf-8")
+            print(place)
     PICTURES.mkdir(parents=True, exist_ok=True)
     for file, key in README.items():
         if key in drawn:

@@ -2,11 +2,11 @@
 
     python -m benchmarks.samplers [--show]
 
-Random bytes come from AES-128-CTR. Best of several repetitions, CPU time; tables are built
-before the clock starts, and their cost is printed beside. OpenDP is measured in the same run
-where it is installed: peers/environments.py makes the environment "accounting"; run this script
-there, with the repository on PYTHONPATH (numpy and cryptography suffice). Finished rows are written
-to results/samplers.json, over older ones; `--show` prints those.
+Random bytes come from AES-128-CTR. Medians of CPU time; tables are built before the clock starts,
+and their cost is printed beside. OpenDP is measured where it is installed, right before the same
+draws by ours: peers/environments.py makes the environment "accounting"; run this script there, with
+the repository on PYTHONPATH (numpy and cryptography suffice). Finished rows are written to
+results/samplers.json, over older ones; `--show` prints those.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import dp
 from benchmarks._results import Results, Row
+from benchmarks._timing import cpu_seconds
 
 VALUES = 1_000_000
-REPEATS = 5
 
 
 def aes_stream() -> dp.RandomBytes:
@@ -34,18 +34,8 @@ def aes_stream() -> dp.RandomBytes:
     return lambda n: cipher.update(zeros[:n] if n <= len(zeros) else bytes(n))
 
 
-def best(run: Callable[[], object]) -> float:
-    """Seconds of the fastest of several runs after a first one."""
-    run()
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.process_time()
-        run()
-        seconds.append(time.process_time() - start)
-    return min(seconds)
-
-
 def samplers(rng: dp.RandomBytes) -> Iterator[tuple[str, Row]]:
+    """Integer noise by law and scale."""
     draws: dict[str, Callable[[float, int], object]] = {
         "discrete gaussian": lambda s, n: dp.discrete_gaussian(rng, s, n),
         "skellam": lambda s, n: dp.skellam(rng, s * s, n),
@@ -58,11 +48,12 @@ def samplers(rng: dp.RandomBytes) -> Iterator[tuple[str, Row]]:
             start = time.process_time()
             draw(scale, 1)
             built = time.process_time() - start
-            rate = VALUES / best(lambda s=scale, d=draw: d(s, VALUES)) / 1e6  # type: ignore[misc]  # defaults bind the loop's values
+            rate = VALUES / cpu_seconds(functools.partial(draw, scale, VALUES)) / 1e6
             yield f"{name}, scale {scale:g}", {"rate": rate, "table_seconds": built}
 
 
-def opendp(scale: float) -> Iterator[tuple[str, Row]]:
+def opendp(rng: dp.RandomBytes, scale: float) -> Iterator[tuple[str, Row]]:
+    """Discrete Gaussian noise of OpenDP, where it is installed, beside ours."""
     if importlib.util.find_spec("opendp") is None:
         return
     prelude = importlib.import_module("opendp.prelude")
@@ -70,13 +61,13 @@ def opendp(scale: float) -> Iterator[tuple[str, Row]]:
     space = prelude.vector_domain(prelude.atom_domain(T="i32")), prelude.l2_distance(T=float)
     mechanism = prelude.m.make_gaussian(*space, scale=scale)
     zeros = [0] * 20_000
-    yield (
-        f"OpenDP vector i32, scale {scale:g}",
-        {"rate": 20_000 / best(lambda: mechanism(zeros)) / 1e6},
-    )
+    theirs = 20_000 / cpu_seconds(lambda: mechanism(zeros)) / 1e6
+    ours = VALUES / cpu_seconds(lambda: dp.discrete_gaussian(rng, scale, VALUES)) / 1e6
+    yield f"OpenDP vector i32, scale {scale:g}", {"rate": theirs, "ours": ours}
 
 
 def encode(rng: dp.RandomBytes, dim: int) -> Iterator[tuple[str, Row]]:
+    """One client's vector: rotated, rounded, noised; and the parts."""
     mechanism = dp.distributed(
         "skellam", dim=dim, clip_norm=1.0, noise_multiplier=1.0, num_clients=100, shares=90
     )
@@ -85,43 +76,49 @@ def encode(rng: dp.RandomBytes, dim: int) -> Iterator[tuple[str, Row]]:
     yield (
         f"encode, d={dim}",
         {
-            "ms": 1e3 * best(lambda: mechanism.encode(x, rotation, rng)),
-            "without_noise_ms": 1e3 * best(lambda: mechanism.discretizer.encode(x, rotation, rng)),
-            "noise_ms": 1e3 * best(lambda: mechanism.sample_share(rng)),
+            "ms": 1e3 * cpu_seconds(lambda: mechanism.encode(x, rotation, rng)),
+            "without_noise_ms": 1e3
+            * cpu_seconds(lambda: mechanism.discretizer.encode(x, rotation, rng)),
+            "noise_ms": 1e3 * cpu_seconds(lambda: mechanism.sample_share(rng)),
         },
     )
 
 
 def coins(rng: dp.RandomBytes, dim: int) -> Iterator[tuple[str, Row]]:
+    """One client's Poisson binomial vector, by coins in each coordinate."""
     rotation, x = dp.Rotation.from_seed(dim, b"public"), np.random.default_rng(0).normal(size=dim)
     for trials in (1, 4, 16, 64):
         mechanism = dp.poisson_binomial(
             dim=dim, clip_norm=1.0, noise_multiplier=1.0, num_clients=100, shares=90, trials=trials
         )
         biases = mechanism.biases(x, rotation)
-        tossed = best(functools.partial(dp.binomial, rng, trials, biases))
-        whole = best(functools.partial(mechanism.encode, x, rotation, rng))
+        tossed = cpu_seconds(functools.partial(dp.binomial, rng, trials, biases))
+        whole = cpu_seconds(functools.partial(mechanism.encode, x, rotation, rng))
         yield f"poisson binomial, {trials} coins, d={dim}", {
             "rate": dim / tossed / 1e6, "encode_ms": 1e3 * whole,
         }  # fmt: skip
 
 
 def clip(rows: int, dim: int) -> Iterator[tuple[str, Row]]:
+    """A batch of vectors clipped and summed, beside three lines of numpy."""
     batch = np.random.default_rng(0).standard_normal((rows, dim), dtype=np.float32)
-    ours = best(lambda: dp.clip_and_sum(batch, 1.0))
+    ours = cpu_seconds(lambda: dp.clip_and_sum(batch, 1.0))
 
     def textbook() -> object:
         norms = np.linalg.norm(batch, axis=1, keepdims=True)
         return (batch * np.minimum(1.0, 1.0 / norms)).sum(axis=0)
 
-    start = time.process_time()
-    textbook()
-    other = time.process_time() - start
+    other = cpu_seconds(textbook, repeats=1)
     yield f"clip and sum {rows} x {dim} float32", {"seconds": ours, "textbook_seconds": other}
 
 
 def text(name: str, row: Row) -> str:
     """One line."""
+    if "ours" in row:
+        return (
+            f"{name}: {row['rate']:.4g} M values/s, ours beside it {row['ours']:.4g}:"
+            f" {row['ours'] / row['rate']:.0f} times as many"
+        )
     if "rate" in row:
         built = f", table {row['table_seconds']:.3f} s" if "table_seconds" in row else ""
         whole = f", encode {row['encode_ms']:.1f} ms" if "encode_ms" in row else ""
@@ -145,7 +142,7 @@ def main() -> None:
         return
     rng = aes_stream()
     rows = chain(
-        samplers(rng), opendp(10.0), encode(rng, 200_000), coins(rng, 200_000),
+        samplers(rng), opendp(rng, 10.0), encode(rng, 200_000), coins(rng, 200_000),
         clip(256, 1_000_000),
     )  # fmt: skip
     for name, row in rows:

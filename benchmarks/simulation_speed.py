@@ -45,7 +45,8 @@ import dp
 import fl
 import secureagg
 from benchmarks._primitives import by_primitives, packing, rates_of
-from benchmarks._results import Results, Row
+from benchmarks._results import Results, Row, beside
+from benchmarks._timing import cpu_seconds
 from fl import workers
 from fl.group import Group
 
@@ -92,15 +93,11 @@ def seconds(
 
 
 def gflops() -> float:
+    """Float32 operations of a matrix product, 1e9 a CPU second."""
     a = jnp.ones((1024, 1024))
     product = jax.jit(jnp.matmul)
-    product(a, a).block_until_ready()
-    taken = []
-    for _ in range(9):
-        begin = time.process_time()
-        product(a, a).block_until_ready()
-        taken.append(time.process_time() - begin)
-    return 2 * 1024**3 / statistics.median(taken) / 1e9
+    taken = cpu_seconds(lambda: product(a, a).block_until_ready(), repeats=9)
+    return 2 * 1024**3 / taken / 1e9
 
 
 def epoch_row(name: str, given: argparse.Namespace) -> Row:
@@ -171,12 +168,11 @@ def encode_row(given: argparse.Namespace) -> Row:
     vector = np.random.default_rng(0).normal(size=dim).astype(np.float32)
     vector /= np.linalg.norm(vector) * 1.01
     rng = secureagg.byte_stream(bytes(32))
-    taken = []
-    for _ in range(given.repeats + 1):
-        begin = time.process_time()
-        dp.wrap(mechanism.encode(vector, rotation, rng), mechanism.modulus_bits)
-        taken.append(time.process_time() - begin)
-    return {"ms": 1e3 * statistics.median(taken[1:]), "dim": dim}
+
+    def encode() -> object:
+        return dp.wrap(mechanism.encode(vector, rotation, rng), mechanism.modulus_bits)
+
+    return {"ms": 1e3 * cpu_seconds(encode, repeats=given.repeats), "dim": dim}
 
 
 def secure_row(name: str, given: argparse.Namespace) -> Row:
@@ -269,7 +265,7 @@ def sized_text(name: str, row: Row) -> str:
 
 def text(name: str, row: Row) -> str:
     """What a row says."""
-    if name in WORK:
+    if name.partition(",")[0] in WORK:
         return epoch_text(name, row)
     if name.startswith("secure"):
         return secure_text(name, row)
@@ -316,8 +312,9 @@ def main() -> None:
     for name in given.rows:
         os.sched_setaffinity(0, {max(range(os.cpu_count() or 1))})
         row = RUN[name](given)
-        results.add(name, row)
-        print(text(name, row), flush=True)
+        key = beside(name, [*row.get("peers", ())])
+        results.add(key, row)
+        print(text(key, row), flush=True)
 
 
 if __name__ == "__main__":

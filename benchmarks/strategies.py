@@ -18,7 +18,7 @@ Finished rows are written to results/strategies.json, over older ones; `--show` 
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -75,7 +75,7 @@ def measure(
     }  # fmt: skip
 
 
-def table(rows: dict[str, Row]) -> str:
+def table(rows: Mapping[str, Row]) -> str:
     """One line per row."""
     lines = [f"{'':52}{'s per round':>12}{'CPU s':>9}  device"]
     lines += [

@@ -1,16 +1,24 @@
 """What the benchmarks compute besides times: crossings, differences, results that survive."""
 
+import functools
+import math
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import dp
 import fl
-from benchmarks import privacy_utility, report
-from benchmarks._results import RESULTS, Results
+import secureagg
+from benchmarks import attack, dropout_privacy, privacy_utility, report
+from benchmarks._results import RESULTS, Results, beside
 from benchmarks.privacy_utility import MECHANISMS, PRIVATE, SETS, Cell
 from benchmarks.rounds_to_target import crossing
+from fl.group import alone
 from fl.plan import settings_faults
+from fl.prepare import prepare
 
 
 @pytest.mark.parametrize(
@@ -38,6 +46,33 @@ def test_results_are_kept_row_by_row(tmp_path: Path) -> None:
     (run,) = found.runs()
     assert run["machine"].keys() == {"cpu", "cores", "ram_gib"}
     assert all(row["run"] == 0 for row in found.rows().values())
+
+
+def test_a_row_without_peers_leaves_one_beside_them() -> None:
+    assert beside("2nn", []) == "2nn"
+    assert beside("2nn", ["fedjax", "pfl"]) == "2nn, beside fedjax, pfl"
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the report writes: the page, the pictures, and copies of the pages with tables."""
+    monkeypatch.setattr(report, "PAGE", tmp_path / "report.html")
+    monkeypatch.setattr(report, "PICTURES", tmp_path / "img")
+    for name, _ in report.TABLES.values():
+        shutil.copy(report.DOCS / name, tmp_path)
+    monkeypatch.setattr(report, "DOCS", tmp_path)
+    return tmp_path
+
+
+def test_a_section_without_results_names_the_command_that_makes_them(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "Results", functools.partial(Results, folder=written))
+    report.main()
+    page = (written / "report.html").read_text("utf-8")
+    for section in report.SECTIONS:
+        assert f"(python -m benchmarks.{section.name}{section.options})" in page
+    assert "<pre>" not in page
 
 
 def test_differences_are_taken_seed_by_seed() -> None:
@@ -94,14 +129,135 @@ def test_noise_shares_and_central_noise_meet_the_same_epsilon() -> None:
         assert 3.95 < row.worst_case.upper <= 4.0
 
 
-def test_the_page_is_drawn_from_the_committed_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "PAGE", tmp_path / "report.html")
-    monkeypatch.setattr(report, "PICTURES", tmp_path / "img")
+def test_the_page_is_drawn_from_the_committed_results(written: Path) -> None:
+    docs = {name: (RESULTS.parents[1] / "docs" / name) for name, _ in report.TABLES.values()}
     report.main()
-    page = (tmp_path / "report.html").read_text("utf-8")
-    assert not re.search(r'(src|href)="(?!#)', page)  # refers to nothing outside itself
+    page = (written / "report.html").read_text("utf-8")
+    assert not re.search(r'(src|href)="(?!#|data:)', page)  # refers to nothing outside itself
     for section in report.SECTIONS:
-        assert (RESULTS / f"{section.name}.json").exists() == (section.title in page)
-    assert {path.name for path in (tmp_path / "img").iterdir()} <= set(report.README)
+        measured = (RESULTS / f"{section.name}.json").exists()
+        assert measured == (f"<h2>{section.title}</h2>" in page)
+        assert measured != (f"Not measured here: {section.title}" in page)
+    assert {path.name for path in (written / "img").iterdir()} <= set(report.README)
+    for name, committed in docs.items():  # as `python -m benchmarks.report` left them
+        assert (written / name).read_text("utf-8") == committed.read_text("utf-8")
+
+
+def test_a_table_is_written_where_the_page_asks_for_it() -> None:
+    page = "a\n<!-- table x, by benchmarks.report -->\nold\n<!-- end of table -->\nb\n"
+    found = report.with_table(page, "x", "new")
+    assert found == page.replace("old", "new")
+    with pytest.raises(ValueError, match="no table y"):
+        report.with_table(page, "y", "new")
+
+
+def test_noise_that_is_sized_for_all_clients_does_not_hold_its_epsilon() -> None:
+    plan, model, data = dropout_privacy.demo(0.0).build()
+    resolved = fl.resolve(plan, data, model=model)
+    sizes, fewest = dropout_privacy.sizings(resolved.exposure), resolved.exposure.bounds
+    found = {
+        name: dropout_privacy.against_server(resolved, size, fewest.min_survivors)
+        for name, size in sizes.items()
+    }
+    assert 3.99 < found["honest survivors"].upper <= 4.0
+    assert found["all clients"].lower > 4.0  # certified: the claim of 4 is false
+    assert found["survivors"].upper > 4.0
+
+
+def test_the_head_count_is_in_sums_of_the_clients_own_shares() -> None:
+    others, trials = 9, 60
+    mechanism = dp.distributed(
+        "skellam", dim=4096, clip_norm=1.0, noise_multiplier=1.0, num_clients=10, shares=others
+    )
+    laws = dropout_privacy.expected(mechanism, others)
+    seen = dropout_privacy.releases(mechanism, others, trials)
+    assert abs(seen.absent.size.mean()) < 6 / trials**0.5
+    assert abs(seen.zero.size.mean() - laws.apart) < 6 * laws.wider / trials**0.5
+    assert abs(seen.vector.along.mean() - laws.shift) < 6 * laws.wider / trials**0.5
+    rng = secureagg.byte_stream(bytes(32))
+    variance = others * mechanism.share_variance
+    spread = (4096 * (2 * variance**2 + variance)) ** 0.5
+    for count, mean in [(others, 0.0), (others + 1, laws.apart)]:
+        sums = [
+            np.sum([mechanism.sample_share(rng) for _ in range(count)], axis=0) for _ in range(20)
+        ]
+        sizes = [(float((total**2).sum()) - 4096 * variance) / spread for total in sums]
+        assert abs(np.mean(sizes) - mean) < 6 * laws.wider / 20**0.5
+
+
+def test_bounds_of_the_distinguisher_hold_and_find_something() -> None:
+    rng, trials, prob = np.random.default_rng(0), 1000, 0.5
+    absent, zero, vector = rng.binomial(trials, [[0.1], [0.3], [0.6]], (3, 400))
+    found = [
+        dropout_privacy.absent_bound(int(a), int(z), trials, prob)
+        for a, z in zip(absent, zero, strict=True)
+    ]
+    truth = math.log(0.5 + 0.5 * 0.3 / 0.1)
+    assert np.mean([bound > truth for bound in found]) < 0.05 + 0.04
+    assert np.median(found) > truth / 2
+    truth = math.log((0.05 + 0.3) / (0.05 + 0.15))
+    found = [
+        dropout_privacy.zero_out_bound(int(a), int(z), int(v), trials, prob)
+        for a, z, v in zip(absent, zero, vector, strict=True)
+    ]
+    assert np.mean([bound > truth for bound in found]) < 0.05 + 0.04
+    assert np.median(found) > truth / 2
+    assert dropout_privacy.absent_bound(100, 100, trials, 0.1) == 0.0
+    assert dropout_privacy.zero_out_bound(100, 100, 100, trials, 0.1) == 0.0
+
+
+@pytest.fixture
+def twenty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cohorts small enough for every test run."""
+    monkeypatch.setattr(attack, "CLIENTS", 20)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("twenty")
+@pytest.mark.parametrize("name", attack.MODELS)
+def test_an_update_is_the_image_and_a_masked_one_is_not(name: str) -> None:
+    model, found = attack.MODELS[name](), attack.images()
+    data = attack.cohort_of(found, np.random.default_rng(0))
+    ready = prepare(attack.plan_of(model, None), model, data, fl.Execution(), alone())
+    updates = attack.updates_of(ready)
+    round_ = attack.run_masked(ready, updates)
+    np.testing.assert_allclose(round_.total, updates.sum(axis=0), atol=1e-3)
+    for i, true in enumerate(data.fields["x"]):
+        image, label = attack.inverted(ready, updates[i])
+        np.testing.assert_allclose(image, true, atol=1e-3)
+        assert label == data.fields["y"][i]
+        assert np.abs(attack.inverted(ready, round_.masked[i])[0] - true).max() > 0.1
+    views = attack.views(round_, updates)
+    np.testing.assert_allclose(views["sum, others known"], updates, atol=1e-3)
+
+
+def test_the_advantage_is_that_of_half_of_the_cohorts() -> None:
+    rng = np.random.default_rng(0)
+    coins = [rng.random(100) < 0.5 for _ in range(4)]
+    sure = attack.advantage([np.where(c, 1.0, -1.0) for c in coins], coins)
+    assert sure["value"] == 1.0 > sure["low"] > 0.9
+    noise = attack.advantage([rng.normal(size=100) for _ in coins], coins)
+    assert noise["low"] < 0.0 < noise["high"]
+    signs = [np.where(c, 1.0, -1.0) for c in coins]
+    backwards = attack.advantage([*signs[:2], *(-sign for sign in signs[2:])], coins)
+    assert backwards["value"] == -1.0  # the threshold reads none of the coins that it is tried on
+
+
+def test_the_bound_on_the_advantage_is_that_of_randomised_response() -> None:
+    true, false = math.exp(1.0) / (math.exp(1.0) + 1.0), 1.0 / (math.exp(1.0) + 1.0)
+    assert attack.dp_bound(1.0, 0.0) == pytest.approx(true - false)
+    assert attack.dp_bound(0.0, 0.25) == 0.25
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("twenty")
+def test_an_attack_without_noise_succeeds_and_with_noise_stays_below_the_bound() -> None:
+    rows = attack.attacked("logistic", 6)
+    assert rows["update"]["correlation"] > 0.999
+    assert rows["sum, others known"]["named"]["value"] == 1.0
+    assert abs(rows["masked vector"]["correlation"]) < 0.3
+    assert (
+        rows["masked vector"]["advantage"]["low"] < 0.0 < rows["masked vector"]["advantage"]["high"]
+    )
+    noised = rows["noised sum, others known, epsilon 1"]["advantage"]
+    assert noised["low"] < attack.dp_bound(1.0, attack.DELTA)
