@@ -163,6 +163,8 @@ def test_a_witness_signs_one_view_and_unmasks_by_a_quorum_alone(tmp_path: Path) 
     assert "stage: got check_consistency; takes unmask" in said
     said = refused(world, member, master.step("unmask", other))
     assert "second, different message" in said
+    said = refused(world, member, master.step("unmask", statuses))
+    assert "message: got one of an earlier stage" in said
     quorum = master.session.close_stage()[member]
     forged = bytearray(quorum)
     forged[-1] ^= 1
