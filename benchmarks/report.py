@@ -62,6 +62,7 @@ def no_plots(rows: _plots.Rows) -> list[Plot]:
 
 
 def utility(rows: _plots.Rows) -> list[Plot]:
+    """All data sets of the results, in the order of the table."""
     names = [
         name for name in privacy_utility.SETS if any(r["dataset"] == name for r in rows.values())
     ]
@@ -174,6 +175,7 @@ PRINTED = (
 
 
 def section_html(section: Section, plots: Sequence[Plot], rows: _plots.Rows) -> str:
+    """Heading, plots, and what the script prints."""
     figures = "".join(
         f"<figure><h3>{html.escape(plot.title)}</h3>{plot.svg}"
         f"<figcaption>{html.escape(plot.caption)}</figcaption></figure>\n"
