@@ -1,20 +1,42 @@
 """Planted bugs: how often probe and attack find them, and how often they alarm without one.
 
-    python -m benchmarks.audit [--seeds 100] [--attacks 20] [--mechanisms skellam gaussian]
+    python -m benchmarks.audit [--mechanisms NAME ...] [--seeds 100] [--honest 500] [--attacks 20]
+        [--again | --show]
 
 Every row is a bug in a plan that claims epsilon 1 at delta 1e-3, planted as the tests plant it
-(tests/fl/planted.py). Probe: some detector alarms, at significance 0.01 of all together. Attack: 60
-canaries refute some row of the statement, at significance 0.01 shared among the rows.
+(tests/fl/planted.py), at a significance of 0.01 in all of a run. *power*: runs in which the
+detector made for that bug alarms, and the least probability of it at a confidence of 95 %
+(Clopper, Pearson 1934). *false alarms*: honest runs in which any detector alarms, and the largest
+probability at 95 %. *attack*: runs in which 60 canaries refute some row of the statement; it is
+made for leaks, and epsilon 1 hides bugs that are within a factor of it.
+A row is written to results/audit.json when it is finished and not run again unless `--again`.
+Seeds of one mechanism are not those of another: mechanisms that read the same bytes would err
+together.
 """
 
 import argparse
+import time
+from collections import Counter
+from collections.abc import Mapping
 
-import numpy as np
-
+from benchmarks._results import Results, Row
+from dp.auditing import binomial_lower
 from fl.audit import audit, probe
+from fl.privacy import CENTRAL, DISTRIBUTED
 from tests.fl import planted
 
+RESULTS = Results("audit")
+MECHANISMS = (*DISTRIBUTED, *CENTRAL)
+HONEST = ("none", "none, Poisson")
 _SIGNIFICANCE = 0.01
+_CANARIES = 60
+_DOUBT = 0.05  # of what is said of a frequency
+
+
+def seeds(mechanism: str, count: int) -> range:
+    """Seeds of a mechanism's own."""
+    first = 10_000 * MECHANISMS.index(mechanism)
+    return range(first, first + count)
 
 
 def alarmed(bug: str, mechanism: str, seed: int) -> set[str]:
@@ -30,35 +52,74 @@ def refuted(bug: str, mechanism: str, seed: int) -> bool:
     plan, clients = planted.plan_for(bug, mechanism)
     with planted.bug(bug.partition(",")[0], seed) as rand:
         attacked = audit(
-            plan, planted.MODEL, planted.data(clients - 60), canaries=60,
+            plan, planted.MODEL, planted.data(clients - _CANARIES), canaries=_CANARIES,
             significance=_SIGNIFICANCE / 3, rand=rand,
         )  # fmt: skip
     return any(row.refuted for row in attacked.rows)
+
+
+def at_least(successes: int, trials: int) -> float:
+    """The least probability that so many successes leave, at a confidence of 95 %."""
+    return float(binomial_lower(successes, trials, _DOUBT))
+
+
+def measure(bug: str, mechanism: str, probes: int, attacks: int) -> Row:
+    """The row of a bug, or of none."""
+    begin = time.process_time()
+    alarms = [alarmed(bug, mechanism, seed) for seed in seeds(mechanism, probes)]
+    broken = [refuted(bug, mechanism, seed) for seed in seeds(mechanism, attacks)]
+    row: Row = {
+        "mechanism": mechanism, "bug": bug, "probes": probes,
+        "alarms": sum(bool(found) for found in alarms),
+        "detectors": dict(sorted(Counter(name for found in alarms for name in found).items())),
+        "attacks": attacks, "refuted": sum(broken),
+    }  # fmt: skip
+    if bug in HONEST:
+        row["at_most"] = 1.0 - at_least(probes - row["alarms"], probes)
+    else:
+        row["detector"] = planted.DETECTORS[bug]
+        row["found"] = row["detectors"].get(row["detector"], 0)
+        row["at_least"] = at_least(row["found"], probes)
+    return {**row, "cpu_seconds": round(time.process_time() - begin, 1)}
+
+
+def show(rows: Mapping[str, Row]) -> None:
+    print("\nmechanism | bug | power of its detector (at least) | attack")
+    for row in rows.values():
+        if "found" in row:
+            print(f"{row['mechanism']} | {row['bug']} | {row['found'] / row['probes']:.3f} "
+                  f"({row['at_least']:.3f}) of {row['probes']} | "
+                  f"{row['refuted'] / max(1, row['attacks']):.2f} of {row['attacks']}")  # fmt: skip
+    print("\nmechanism | cohort | false alarms (probability at most) | attack | which")
+    for row in rows.values():
+        if "found" not in row:
+            which = ", ".join(f"{name} {count}" for name, count in row["detectors"].items())
+            print(f"{row['mechanism']} | {row['bug'].partition(', ')[2] or 'full'} | "
+                  f"{row['alarms']} of {row['probes']} ({row['at_most']:.4f}) | "
+                  f"{row['refuted']} of {row['attacks']} | {which or '-'}")  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=100, help="of the probes")
+    parser.add_argument("--seeds", type=int, default=100, help="of the probes of a bug")
+    parser.add_argument("--honest", type=int, default=500, help="seeds of honest probes")
     parser.add_argument("--attacks", type=int, default=20, help="seeds of the attacks")
-    parser.add_argument("--mechanisms", nargs="+", default=["skellam", "gaussian"])
+    parser.add_argument("--mechanisms", nargs="+", choices=MECHANISMS, default=list(MECHANISMS))
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--show", action="store_true")
     asked = parser.parse_args()
-    print(f"probes of {asked.seeds} seeds, attacks of {asked.attacks}")
-    print("mechanism | bug | probe | attack | detectors that alarmed")
-    for mechanism in asked.mechanisms:
-        for bug in [*planted.BUGS, "none, Poisson"]:
-            if planted.no_such(bug, mechanism):
+    for mechanism in () if asked.show else asked.mechanisms:
+        for bug in (*HONEST, *planted.DETECTORS):
+            key = f"{mechanism}/{bug}"
+            if planted.no_such(bug, mechanism) or (key in RESULTS.rows() and not asked.again):
                 continue
-            alarms = [alarmed(bug, mechanism, seed) for seed in range(asked.seeds)]
-            attacks = [refuted(bug, mechanism, seed) for seed in range(asked.attacks)]
-            names = sorted(set().union(*alarms))
-            probed = np.mean([bool(found) for found in alarms])
-            print(
-                f"{mechanism} | {bug} | {probed:.3f} | {np.mean(attacks):.3f} | "
-                f"{', '.join(names) or '-'}",
-                flush=True,
-            )
+            probes = asked.honest if bug in HONEST else asked.seeds
+            row = measure(bug, mechanism, probes, asked.attacks)
+            RESULTS.add(key, row)
+            print(key, row, flush=True)
+    show(RESULTS.rows())
 
 
 if __name__ == "__main__":

@@ -33,6 +33,19 @@ def discrete_gaussian_weights(variance: Fraction) -> list[int]:
     return weights
 
 
+def discrete_gaussian_variance(sigma: float) -> float:
+    """Variance of N_Z(0, sigma^2), at most sigma^2.
+
+    By Poisson's summation it is sigma^2 less a relative 8 pi^2 sigma^2 exp(-2 pi^2 sigma^2), which
+    is below 2^-52 from sigma 2 on.
+    """
+    if sigma >= 2.0:
+        return sigma * sigma
+    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(1, 26)]
+    second = math.fsum(k * k * w for k, w in enumerate(weights, 1))
+    return 2.0 * second / (1.0 + 2.0 * math.fsum(weights))
+
+
 def discrete_laplace_weights(scale: Fraction) -> list[int]:
     """Weights of 0..K proportional to exp(-k / scale), scaled by 2^320; mass beyond K 2^-112.
 

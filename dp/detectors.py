@@ -5,7 +5,8 @@ returns a p-value: an honest run gives one of at most p with probability at most
 proven in docs/privacy.md, "Detectors"; none is an approximation.
 
 The noise is a sum of independent symmetric integers with E X^4 <= 3 V^2 + V at variance V, and
-log E exp(s X) <= V (cosh(s) - 1): Skellam, discrete Gaussians and their sums.
+log E exp(s X) <= V (cosh(s) - 1): Skellam, discrete Gaussians, fair coins, their sums, and
+combinations of them with coefficients within [-1, 1].
 """
 
 import itertools
@@ -38,39 +39,48 @@ class Detection:
     law: str
 
 
-def too_little_noise(noise: FloatArray, variances: Sequence[float]) -> Detection:
+def too_little_noise(
+    noise: FloatArray, variances: Sequence[float], slack: Sequence[float] | None = None
+) -> Detection:
     """Whether noise is smaller than claimed.
 
     Args:
         noise: float64[k, d], the noise of k releases.
         variances: k claimed variances of one coordinate.
+        slack: k bounds on what rounding moved a coordinate by; None where it moved none.
 
     Raises:
         ParameterError: shapes that do not belong together, or a variance that is not positive.
     """
-    rows, claimed = _rows("noise", noise, variances)
+    rows, claimed, moved = _rows("noise", noise, variances, slack)
     return Detection(
-        "too little noise", _lower_tail(rows, claimed),
+        "too little noise", _lower_tail(rows, claimed, moved),
         "sum of squares, Bernstein's inequality for sums of nonnegative variables",
     )  # fmt: skip
 
 
-def repeated_noise(shares: FloatArray, variances: Sequence[float], name: str) -> Detection:
+def repeated_noise(
+    shares: FloatArray,
+    variances: Sequence[float],
+    name: str,
+    slack: Sequence[float] | None = None,
+) -> Detection:
     """Whether two of k vectors share noise: their difference then has too little variance.
 
     Args:
         shares: float64[k, d], claimed to be independent; k >= 2.
         variances: k claimed variances of one coordinate.
         name: whose vectors they are.
+        slack: as `too_little_noise`.
 
     Raises:
         ParameterError: as `too_little_noise`, or fewer than two vectors.
     """
-    rows, claimed = _rows("shares", shares, variances)
+    rows, claimed, moved = _rows("shares", shares, variances, slack)
     if len(rows) < 2:
         raise ParameterError("shares", f"{len(rows)} vectors", "two or more")
     least = min(
-        _lower_tail(rows[i : i + 1] - rows[j : j + 1], claimed[i : i + 1] + claimed[j : j + 1])
+        _lower_tail(rows[[i]] - rows[[j]], claimed[[i]] + claimed[[j]], moved[[i]] + moved[[j]])
         for i, j in itertools.combinations(range(len(rows)), 2)
     )
     pairs = math.comb(len(rows), 2)
@@ -80,13 +90,15 @@ def repeated_noise(shares: FloatArray, variances: Sequence[float], name: str) ->
     )  # fmt: skip
 
 
-def _lower_tail(rows: FloatArray, variances: FloatArray) -> float:
+def _lower_tail(rows: FloatArray, variances: FloatArray, slack: FloatArray) -> float:
     """Bound on P[sum of squares <= the observed one].
 
-    For independent Y >= 0: P[sum Y <= E - t] <= exp(-t^2 / (2 sum E Y^2)).
+    For independent Y >= 0: P[sum Y <= E - t] <= exp(-t^2 / (2 sum E Y^2)). By the triangle
+    inequality the noise before rounding has at most the norm observed plus that of the slack.
     """
     dim = rows.shape[1]
-    missing = dim * float(variances.sum()) - float(np.square(rows).sum())
+    norm = math.sqrt(float(np.square(rows).sum())) + math.sqrt(dim * float(slack @ slack))
+    missing = dim * float(variances.sum()) - norm**2
     fourth = dim * float((3.0 * variances**2 + variances).sum())
     return math.exp(-(missing**2) / (2.0 * fourth)) if missing > 0.0 else 1.0
 
@@ -182,10 +194,19 @@ def repeated_cohorts(members: NDArray[np.bool_], prob: float) -> Detection:
 
 
 def _rows(
-    field: str, values: FloatArray, variances: Sequence[float]
-) -> tuple[FloatArray, FloatArray]:
+    field: str,
+    values: FloatArray,
+    variances: Sequence[float],
+    slack: Sequence[float] | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """(values, variances, slack) as arrays that belong together."""
     rows = np.asarray(values, dtype=np.float64)
     claimed = np.array([_validate.positive("variances", value) for value in variances])
     if rows.ndim != 2 or rows.shape[0] != claimed.size or rows.size == 0:
         raise ParameterError(field, f"shape {rows.shape}", f"[{claimed.size}, d]")
-    return rows, claimed
+    if slack is None:
+        return rows, claimed, np.zeros(claimed.size)
+    moved = np.array([_validate.real("slack", value, 0.0, math.inf) for value in slack])
+    if moved.size != claimed.size:
+        raise ParameterError("slack", f"{moved.size} bounds", f"one for each of {claimed.size}")
+    return rows, claimed, moved

@@ -63,6 +63,22 @@ class DistributedMechanism:
         """Scale parameter of one share: sqrt(share_variance), grid units."""
         return math.sqrt(self.share_variance)
 
+    @property
+    def granularity(self) -> float:
+        """What 1 in a sum of what is sent stands for, in the unit of `clip_norm`."""
+        return self.discretizer.granularity
+
+    @property
+    def reach(self) -> float:
+        """The l2 norm of what one client moves the sum by at most, grid units."""
+        return math.sqrt(self.discretizer.l2_sq)
+
+    def noise_variance(self, clients: int) -> float:
+        """Variance of the noise in a coordinate of a sum over `clients`, grid units squared."""
+        if self.name == "skellam":
+            return clients * self.share_variance
+        return clients * _laws.discrete_gaussian_variance(self.share_sigma)
+
     def event(self, shares: int) -> SkellamEvent | DiscreteGaussianSumEvent:
         """What a sum with at least `shares` honest noise shares releases.
 
@@ -158,6 +174,21 @@ class CentralMechanism:
     sigma: float
     num_clients: int
     modulus_bits: int
+
+    @property
+    def granularity(self) -> float:
+        """As in DistributedMechanism."""
+        return self.discretizer.granularity
+
+    @property
+    def reach(self) -> float:
+        """As in DistributedMechanism."""
+        return math.sqrt(self.discretizer.l2_sq)
+
+    def noise_variance(self, clients: int) -> float:
+        """As in DistributedMechanism; whoever is in the sum, the server adds all of it."""
+        del clients
+        return _laws.discrete_gaussian_variance(self.sigma)
 
     def event(self) -> DiscreteGaussianEvent:
         """What the noised sum releases to whoever does not see the sum itself."""

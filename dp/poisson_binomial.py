@@ -73,6 +73,15 @@ class PoissonBinomialMechanism:
         return self.coordinate_clip / (self.unit * self.trials * self.largest_bias)
 
     @property
+    def reach(self) -> float:
+        """The l2 norm of what one client moves the mean of a sum of what is sent by at most."""
+        return self.unit * self.trials * samplers.BIAS_UNIT * math.sqrt(self.l2_sq)
+
+    def noise_variance(self, clients: int) -> float:
+        """Variance of a coordinate of a sum over `clients` with fair coins; with others less."""
+        return clients * self.unit**2 * self.trials / 4.0
+
+    @property
     def unit(self) -> int:
         """What one success counts: 1, or 2 where half of `trials` is no integer."""
         return 1 + self.trials % 2

@@ -21,13 +21,16 @@ from dp.matrix import sensitivity, series
 from dp.matrix._search import general_rows, toeplitz_column
 from dp.matrix.participation import Participation
 from dp.matrix.strategy import (
+    EXACT,
     MAX_DENSE,
     Arrays,
     Draw,
-    Errors,
     IntArray,
-    errors_of,
+    Slack,
+    Strategy,
+    Whitening,
     rounded_quotient,
+    whitening,
 )
 
 FloatArray = NDArray[np.float64]
@@ -36,7 +39,7 @@ SCALE = 1 << 12
 
 
 @dataclass(frozen=True, eq=False)
-class BandedStrategy:
+class BandedStrategy(Strategy):
     """A lower-triangular strategy with few diagonals; built by `banded`.
 
     Attributes:
@@ -45,13 +48,7 @@ class BandedStrategy:
             SCALE C[t, t - j].
     """
 
-    participation: Participation
     rows: IntArray
-
-    @property
-    def rounds(self) -> int:
-        """The number n of rounds."""
-        return self.participation.rounds
 
     @property
     def bands(self) -> int:
@@ -105,19 +102,16 @@ class BandedStrategy:
         result: FloatArray = (decoder**2).sum(axis=1)
         return result
 
-    def errors(self, participation: Participation) -> Errors:
-        """Errors of the prefix sums, sensitivity included."""
-        return errors_of(self.variances, self.sensitivity_sq(participation))
-
-    @property
-    def noise_failure(self) -> float:
-        """Streaming is exact whatever the noise is."""
-        return 0.0
-
-    def noise_slack(self, dim: int, sigma: float) -> float:
-        """What streaming moves a measurement by beyond C x: nothing, it is exact."""
+    def slack(self, dim: int, sigma: float) -> Slack:
+        """Nothing: streaming is exact."""
         del dim, sigma
-        return 0.0
+        return EXACT
+
+    def whitening(self, errors: IntArray) -> Whitening:
+        """C e = z but for rounding, which is half of C_tt at most."""
+        n = len(errors)
+        matrix = self.matrix()[:n, :n]
+        return whitening(matrix, np.ones(n), np.diag(matrix) / 2.0, errors)
 
     def arrays(self, dim: int) -> Arrays:
         """The state before round 0: the noise of the last bands - 1 rounds, [bands - 1, dim]."""

@@ -21,7 +21,16 @@ from dp.matrix import sensitivity, series
 from dp.matrix._lbfgs import minimize
 from dp.matrix._search import toeplitz_loss
 from dp.matrix.participation import Participation
-from dp.matrix.strategy import Arrays, Draw, Errors, IntArray, errors_of, rounded_quotient
+from dp.matrix.strategy import (
+    Arrays,
+    Draw,
+    IntArray,
+    Slack,
+    Strategy,
+    Whitening,
+    rounded_quotient,
+    whitening,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -33,7 +42,7 @@ _STEPS = 600
 
 
 @dataclass(frozen=True)
-class BltStrategy:
+class BltStrategy(Strategy):
     """A Toeplitz strategy with geometric tails; built by `blt`.
 
     Attributes:
@@ -42,7 +51,6 @@ class BltStrategy:
         weights: w_i > 0, summing to at most 1, so that coefficients do not increase.
     """
 
-    participation: Participation
     decays: tuple[float, ...]
     weights: tuple[float, ...]
 
@@ -53,11 +61,6 @@ class BltStrategy:
         fits = len(decays) == len(weights) and 1 <= len(decays) <= MAX_BUFFERS
         if not fits or math.fsum(weights) > 1.0:
             raise ParameterError("weights", self.weights, takes)
-
-    @property
-    def rounds(self) -> int:
-        """The number n of rounds."""
-        return self.participation.rounds
 
     @property
     def measurements(self) -> int:
@@ -87,17 +90,8 @@ class BltStrategy:
         """Variance of every prefix sum per unit of the variance of z, float64[n]."""
         return np.cumsum(np.cumsum(series.inverse(SCALE * self.column, self.rounds)) ** 2)
 
-    def errors(self, participation: Participation) -> Errors:
-        """Errors of the prefix sums, sensitivity included."""
-        return errors_of(self.variances, self.sensitivity_sq(participation))
-
-    @property
-    def noise_failure(self) -> float:
-        """Chance, over a run, that noise is larger than `noise_slack` counts on."""
-        return _TAIL_FAILURE
-
-    def noise_slack(self, dim: int, sigma: float) -> float:
-        """What streaming moves a coordinate of a measurement by beyond C x, at most.
+    def slack(self, dim: int, sigma: float) -> Slack:
+        """What streaming moves a coordinate of a measurement by beyond C x.
 
         Twice the distance between what the buffers give and the exact sum, unless noise exceeds
         its 2^-100 tail; docs/privacy.md, "Buffers".
@@ -113,14 +107,24 @@ class BltStrategy:
         tail = math.sqrt(2.0 * math.log(2.0 * dim * n / _TAIL_FAILURE))
         largest = sigma / SCALE * float(np.linalg.norm(noising)) * tail
         largest = (largest + float(np.abs(noising).sum())) * (1.0 + 2.0**-20)
-        error = 0.0
-        for decay, weight in zip(self.decays, self.weights, strict=True):
-            horizon = min(float(n), 1.0 / (1.0 - decay))
-            error += weight * horizon * (2.1 * horizon + len(self.decays) + 3.0)
-        distance = 0.5 + SCALE * largest * _UNIT * error
+        distance = self._distance(largest)
         if distance > SCALE / 2:
             raise ParameterError("sigma", sigma, "noise whose buffers fit into double precision")
-        return 2.0 * distance
+        return Slack(2.0 * distance, _TAIL_FAILURE)
+
+    def _distance(self, largest: float) -> float:
+        """Between what the buffers give and the exact sum over errors within `largest`."""
+        error = 0.0
+        for decay, weight in zip(self.decays, self.weights, strict=True):
+            horizon = min(float(self.rounds), 1.0 / (1.0 - decay))
+            error += weight * horizon * (2.1 * horizon + len(self.decays) + 3.0)
+        return 0.5 + SCALE * largest * _UNIT * error
+
+    def whitening(self, errors: IntArray) -> Whitening:
+        """C e = z but for rounding to SCALE and what the buffers are off by."""
+        n = len(errors)
+        rounding = SCALE / 2 + self._distance(float(np.abs(errors).max(initial=0)))
+        return whitening(self.matrix()[:n, :n], np.ones(n), np.full(n, rounding), errors)
 
     def arrays(self, dim: int) -> Arrays:
         """The state before round 0: one buffer per decay, float64[buffers, dim]."""

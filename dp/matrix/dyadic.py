@@ -20,13 +20,18 @@ from dp import _validate
 from dp.errors import ParameterError
 from dp.matrix.participation import Participation
 from dp.matrix.strategy import (
+    EXACT,
     MAX_DENSE,
     Arrays,
     Draw,
     Errors,
     IntArray,
+    Slack,
+    Strategy,
+    Whitening,
     errors_of,
     rounded_quotient,
+    whitening,
 )
 
 FloatArray = NDArray[np.float64]
@@ -35,7 +40,7 @@ ESTIMATORS = ("honaker", "plain")
 
 
 @dataclass(frozen=True)
-class TreeStrategy:
+class TreeStrategy(Strategy):
     """Measurements of dyadic intervals; built by `tree`.
 
     The interval at level l that ends before round m 2^l is complete if m 2^l <= n; incomplete
@@ -46,13 +51,7 @@ class TreeStrategy:
         estimator: "honaker" or "plain".
     """
 
-    participation: Participation
     estimator: str
-
-    @property
-    def rounds(self) -> int:
-        """The number n of rounds."""
-        return self.participation.rounds
 
     @property
     def levels(self) -> int:
@@ -99,10 +98,6 @@ class TreeStrategy:
         variances: FloatArray = bits @ costs
         return variances
 
-    def errors(self, participation: Participation) -> Errors:
-        """Errors of the prefix sums, sensitivity included."""
-        return errors_of(self.variances, self.sensitivity_sq(participation))
-
     def full_errors(self, participation: Participation) -> Errors:
         """Errors of Honaker's full estimator, the least-squares fit to all measurements.
 
@@ -116,15 +111,33 @@ class TreeStrategy:
         variances = np.einsum("ti,it->t", prefix, np.linalg.solve(gram, prefix.T))
         return errors_of(variances, self.sensitivity_sq(participation))
 
-    @property
-    def noise_failure(self) -> float:
-        """Streaming is exact whatever the noise is."""
-        return 0.0
-
-    def noise_slack(self, dim: int, sigma: float) -> float:
-        """What streaming moves a measurement by beyond C x: nothing, it is exact."""
+    def slack(self, dim: int, sigma: float) -> Slack:
+        """Nothing: streaming is exact."""
         del dim, sigma
-        return 0.0
+        return EXACT
+
+    def whitening(self, errors: IntArray) -> Whitening:
+        """What is new in the estimate of the largest interval that ends with each round.
+
+        The errors of an interval's rounds add up to that of its estimate, and so do those of the
+        left halves that the estimate was made of, which older rounds released.
+        """
+        n = len(errors)
+        matrix, variances = np.zeros((n, n)), np.ones(n)
+        rounding = np.full(n, 0.0 if self.estimator == "plain" else 1.0)
+        for end in range(1, n + 1):
+            row, level = matrix[end - 1], _completed(end) - 1
+            row[end - (1 << level) : end] = 1.0
+            if self.estimator == "plain":
+                continue
+            carried = 1.0  # by what the halves' estimate counts in the whole's
+            for whole in range(level, 0, -1):
+                carried *= 1.0 - _node_variance(whole)
+                row[end - (1 << whole) : end - (1 << whole - 1)] -= carried
+            for whole in range(1, level + 1):
+                own = _node_variance(whole)
+                variances[end - 1] = own**2 + (1.0 - own) ** 2 * variances[end - 1]
+        return whitening(matrix, variances, rounding, errors)
 
     def arrays(self, dim: int) -> Arrays:
         """The state before round 0: [levels, dim] of left halves, [dim] of the last prefix."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dp import _validate, samplers
+from dp import _laws, _validate, samplers
 from dp.discretize import Discretizer, Rotation
 from dp.errors import ParameterError
 from dp.events import MatrixEvent
@@ -42,6 +42,21 @@ class CorrelatedMechanism:
     num_clients: int
     modulus_bits: int
 
+    @property
+    def granularity(self) -> float:
+        """What 1 in a sum of what is sent stands for, in the unit of `clip_norm`."""
+        return self.discretizer.granularity
+
+    @property
+    def reach(self) -> float:
+        """The l2 norm of what one client moves the sum of a round by at most, grid units."""
+        return math.sqrt(self.discretizer.l2_sq)
+
+    @property
+    def noise_variance(self) -> float:
+        """Of every independent draw in a coordinate; what rounds release is made of these."""
+        return _laws.discrete_gaussian_variance(self.sigma)
+
     def event(self, participation: Participation | None = None) -> MatrixEvent:
         """What all rounds together release to whoever does not see the sums themselves.
 
@@ -56,7 +71,7 @@ class CorrelatedMechanism:
         if told.rounds != strategy.rounds:
             raise ParameterError("participation", told, f"one in {strategy.rounds} rounds")
         l2_sq = strategy.sensitivity_sq(told) * size.l2_sq
-        slack = strategy.noise_slack(size.dim, self.sigma)
+        slack = strategy.slack(size.dim, self.sigma).distance
         if slack:
             norm = math.sqrt(l2_sq) + slack * math.sqrt(size.dim * strategy.rounds)
             l2_sq = math.ceil(norm**2 * (1.0 + 2.0**-40))
@@ -78,8 +93,9 @@ class CorrelatedMechanism:
 
     def total_variation(self) -> float:
         """Sampler distance of all rounds, and the chance that noise is beyond its slack's bound."""
-        drawn = samplers.total_variation(self.strategy.measurements * self.discretizer.dim)
-        return drawn + self.strategy.noise_failure
+        dim = self.discretizer.dim
+        drawn = samplers.total_variation(self.strategy.measurements * dim)
+        return drawn + self.strategy.slack(dim, self.sigma).failure
 
 
 def correlated_gaussian(

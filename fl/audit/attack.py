@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -116,6 +118,7 @@ class Scores:
         self._colluders = frozenset(colluders)
         self._sent: dict[int, Mapping[str, NDArray[np.uint64]]] = {}
         self._inputs: dict[int, FloatVector] = {}
+        self._steps: NDArray[np.float32] | None = None  # the canaries', in the model
 
     def overhear(self, trained: Trained) -> None:
         """Takes the others' inputs, which differential privacy lets the adversary know."""
@@ -151,14 +154,34 @@ class Scores:
     def released(self, order: Order, before: PyTree, after: PyTree) -> None:
         """See `Watch.released`: to an outsider, what the models changed by."""
         change = np.asarray(ravel(before), np.float64) - np.asarray(ravel(after), np.float64)
-        if change.size != self._canaries.directions.shape[1]:
-            return  # messages hold more than a model's change: scores stay 0, and the bound is 0
+        if self._steps is None:
+            directions = self._canaries.directions
+            alike = change.size == directions.shape[1]
+            self._steps = directions if alike else first_steps(self._resolved, before, directions)
         known = not self._resolved.plan.cohort.secret
         taking_part = self._among(order.invited) if known else 1.0
-        self.by_adversary["outsider"] += (self._canaries.directions @ change) * taking_part
+        self.by_adversary["outsider"] += (self._steps @ change) * taking_part
 
     def _among(self, clients: Sequence[int]) -> NDArray[np.bool_]:
         return np.isin(np.array(self._canaries.ids), np.array(clients))
+
+
+def first_steps(
+    resolved: Resolved, params: PyTree, directions: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Returns what the server's first step on each direction takes off the model, f32[m, p].
+
+    For messages that hold more than a change of the model, such as SCAFFOLD's: an outsider sees
+    of a canary what its message does to the model.
+    """
+    algorithm, unravel = resolved.plan.algorithm, resolved.messages.unravel
+    state = algorithm.init(params)
+
+    def stepped(message: jax.Array) -> jax.Array:
+        return ravel(algorithm.server_update(state, unravel(message)).params)
+
+    still = stepped(jnp.zeros(directions.shape[1], jnp.float32))
+    return np.asarray(still - jax.jit(jax.vmap(stepped))(jnp.asarray(directions)))
 
 
 def audit(

@@ -5,28 +5,25 @@ rounds the first half sends one common vector, too long, and the pipeline has to
 released in even rounds is noise and nothing else. docs/privacy.md, "Probing a run".
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import dp
 from dp import detectors
-from dp.samplers import BIAS_UNIT
 from fl.audit.attack import check_plan
 from fl.audit.canaries import Planted
+from fl.audit.noise import Release, probe_correlated, probe_independent
 from fl.audit.watch import run_watched
 from fl.datasets.dataset import FederatedDataset
-from fl.encoding import PrivateEncoding, round_rotation
+from fl.encoding import PrivateEncoding, rotation_of
 from fl.engine import Attempted
 from fl.group import alone
 from fl.models import Model
 from fl.plan import Plan, Resolved
 from fl.prepare import prepare
-from fl.privacy import Exposure
 from fl.runners import Execution
 from fl.site import Order
 from fl.types import FloatVector, PyTree
@@ -34,27 +31,6 @@ from fl.types import FloatVector, PyTree
 _AUTO = Execution()
 _SHARES, _PER_ROUND = 48, 12  # noise shares compared with one another, at most
 FloatArray = NDArray[np.float64]
-
-
-class Law(NamedTuple):
-    """What is claimed of noise, in grid units.
-
-    Attributes:
-        granularity: one grid unit.
-        norm: the furthest that one client moves the sum, or its mean where coins are tossed.
-        share_variance: of one client's noise in one coordinate, or coins; 0 where the server adds
-            the noise.
-        central_variance: of the server's.
-    """
-
-    granularity: float
-    norm: float
-    share_variance: float
-    central_variance: float
-
-    def variance(self, clients: int) -> float:
-        """Of the noise in one coordinate of a sum over that many clients."""
-        return clients * self.share_variance + self.central_variance
 
 
 @dataclass(frozen=True)
@@ -76,35 +52,6 @@ class Probe:
         return tuple(found for found in self.detections if found.p_value <= share)
 
 
-def law_of(exposure: Exposure) -> Law | None:
-    """Returns what the statement's mechanism claims, or None where detectors have no law for it."""
-    mechanism = exposure.mechanism
-    if isinstance(mechanism, dp.PoissonBinomialMechanism):
-        moved = mechanism.unit * mechanism.trials * BIAS_UNIT  # a mean, by one unit of bias
-        share = mechanism.unit**2 * mechanism.trials / 4.0
-        return Law(mechanism.granularity, moved * math.sqrt(mechanism.l2_sq), share, 0.0)
-    if not isinstance(mechanism, (dp.DistributedMechanism, dp.CentralMechanism)):
-        return None  # no noise, or noise that is correlated between rounds
-    size = mechanism.discretizer
-    share = central = 0.0
-    if isinstance(mechanism, dp.CentralMechanism):
-        central = _gaussian_variance(mechanism.sigma)
-    elif mechanism.name == "discrete_gaussian":
-        share = _gaussian_variance(mechanism.share_sigma)
-    else:
-        share = mechanism.share_variance
-    return Law(size.granularity, math.sqrt(size.l2_sq), share, central)
-
-
-def _gaussian_variance(sigma: float) -> float:
-    """Variance of the discrete Gaussian, a little below sigma^2 where sigma is small."""
-    if sigma > 8.0:
-        return sigma * sigma
-    x = np.arange(-100, 101)
-    mass = np.exp(-0.5 * (x / sigma) ** 2)
-    return float((mass * x * x).sum() / mass.sum())
-
-
 class Probing:
     """Keeps what a probe needs of a run; a `fl.audit.watch.Watch`.
 
@@ -118,44 +65,44 @@ class Probing:
     def __init__(
         self, resolved: Resolved, num_clients: int, loud: range, vector: FloatVector
     ) -> None:
+        if not isinstance(resolved.encoding, PrivateEncoding):
+            raise TypeError("a plan without noise has nothing to probe")  # `probe` refuses it
+        self._encoding, self._mechanism = resolved.encoding, resolved.encoding.mechanism
         self._resolved, self._num_clients = resolved, num_clients
-        self._law, self._loud, self._vector = law_of(resolved.exposure), loud, vector
-        self._silent: list[tuple[FloatArray, float]] = []  # noise, its variance
+        self._loud, self._vector = loud, vector
+        self._correlated = isinstance(self._mechanism, dp.matrix.CorrelatedMechanism)
+        self._sent: dict[int, FloatArray] = {}  # loud client -> what it sent in this round
+        self._releases: list[Release] = []
         self._shares: list[tuple[int, FloatArray]] = []  # round, noise share
-        self._projection = self._bound = self._variance = 0.0
         self._members: list[NDArray[np.bool_]] = []
 
     def sent(
         self, round_index: int, client: int, segments: Mapping[str, NDArray[np.uint64]]
     ) -> None:
         """See `Watch.sent`: who sends zero sends its noise share."""
-        encoding, law = self._resolved.encoding, self._law
-        quiet = round_index % 2 == 0 or client not in self._loud
+        loud = round_index % 2 == 1 and client in self._loud
         taken = sum(index == round_index for index, _ in self._shares)
-        if law is None or not law.share_variance or not quiet or taken >= _PER_ROUND:
+        if not (self._correlated if loud else taken < _PER_ROUND and len(self._shares) < _SHARES):
             return
-        if isinstance(encoding, PrivateEncoding) and len(self._shares) < _SHARES:
-            sent = encoding.contribution(segments, self._rotation(round_index))
-            self._shares.append((round_index, self._grid(sent, round_index, law)))
+        given = self._encoding.contribution(segments, self._rotation(round_index))
+        vector = np.rint(self._grid(given, round_index))
+        if loud:
+            self._sent[client] = vector
+        else:
+            self._shares.append((round_index, vector))
 
     def attempted(self, order: Order, attempted: Attempted) -> None:
         """See `Watch.attempted`."""
-        outcome, encoding, law = attempted.outcome, self._resolved.encoding, self._law
-        if law is None or not isinstance(encoding, PrivateEncoding) or outcome.mean is None:
+        outcome, index, sent = attempted.outcome, order.round_index, self._sent
+        self._sent = {}
+        if outcome.mean is None or outcome.mean.vector is None:
             return
-        total, index = outcome.mean.vector, order.round_index
-        if total is None:
-            return
-        noise = self._grid(total * encoding.denominator, index, law)
-        variance = law.variance(len(outcome.survivors))
-        if index % 2 == 0:
-            self._silent.append((noise, variance))
-            return
-        direction = self._rotation(index).apply(self._vector.astype(np.float64))
-        direction /= np.linalg.norm(direction)
-        self._projection += float(noise @ direction)
-        self._bound += law.norm * sum(client in self._loud for client in outcome.survivors)
-        self._variance += variance
+        total = self._grid(outcome.mean.vector * self._encoding.denominator, index)
+        known = np.zeros(total.shape)
+        for client in sent.keys() & set(outcome.survivors):
+            known += sent[client]
+        loud = sum(client in self._loud for client in outcome.survivors) if index % 2 else 0
+        self._releases.append(Release(index, total, len(outcome.survivors), loud, known))
 
     def released(self, order: Order, before: PyTree, after: PyTree) -> None:
         """See `Watch.released`: who was invited is all that is noted."""
@@ -166,19 +113,16 @@ class Probing:
 
     def detections(self) -> tuple[detectors.Detection, ...]:
         """Runs every detector that has something to look at."""
-        found: list[detectors.Detection] = []
-        if self._silent:
-            noise = np.stack([noise for noise, _ in self._silent])
-            variances = [variance for _, variance in self._silent]
-            found.append(detectors.too_little_noise(noise, variances))
-            if len(noise) > 1:
-                found.append(detectors.repeated_noise(noise, variances, "rounds"))
-        if self._law is not None and len(self._shares) > 1:
-            shares = [share for _, share in self._shares]
-            variances = [self._law.share_variance] * len(shares)
-            found.append(detectors.repeated_noise(np.stack(shares), variances, "clients"))
-        if self._variance:
-            found.append(detectors.beyond_bound(self._projection, self._bound, self._variance))
+        mechanism = self._mechanism
+        if isinstance(mechanism, dp.matrix.CorrelatedMechanism):
+            found = probe_correlated(mechanism, self._releases, self._direction(0))
+            return (*found, *self._cohorts())
+        found = probe_independent(mechanism, self._releases, self._direction)
+        share_variance = mechanism.noise_variance(1) - mechanism.noise_variance(0)
+        if share_variance and len(self._shares) > 1:
+            shares = np.stack([share for _, share in self._shares])
+            variances = [share_variance] * len(shares)
+            found.append(detectors.repeated_noise(shares, variances, "clients"))
         return (*found, *self._cohorts())
 
     def _cohorts(self) -> Sequence[detectors.Detection]:
@@ -193,11 +137,16 @@ class Probing:
         )
 
     def _rotation(self, round_index: int) -> dp.Rotation:
-        return round_rotation(self._resolved.messages.dim, self._resolved.plan.seed, round_index)
+        resolved = self._resolved
+        return rotation_of(self._encoding, resolved.messages.dim, resolved.plan.seed, round_index)
 
-    def _grid(self, vector: FloatArray, round_index: int, law: Law) -> FloatArray:
+    def _direction(self, round_index: int) -> FloatArray:
+        turned = self._rotation(round_index).apply(self._vector.astype(np.float64))
+        return turned / float(np.linalg.norm(turned))
+
+    def _grid(self, vector: FloatArray, round_index: int) -> FloatArray:
         """A sum as it was before the server rotated it back, grid units."""
-        return self._rotation(round_index).apply(vector) / law.granularity
+        return self._rotation(round_index).apply(vector) / self._mechanism.granularity
 
 
 def probe(

@@ -172,10 +172,10 @@ def test_buffers_in_doubles_stay_within_half_their_slack(seed):
     scale = scaled[0, 0]
     # e = round((z - G) / S), so that z - S e is G but for half a quotient.
     off = np.abs(noise - scale * errors - exact)
-    assert off.max() <= scale / 2 + strategy.noise_slack(5, 1e9) / 2
+    assert off.max() <= scale / 2 + strategy.slack(5, 1e9).distance / 2
     wide = matrix.BltStrategy(told, (1.0 - 1e-9,), (0.5,))
     with pytest.raises(dp.ParameterError, match="double precision"):
-        wide.noise_slack(5, 1e25)
+        wide.slack(5, 1e25)
 
 
 def test_a_client_moves_a_streamed_blt_by_no_more_than_its_event_says():
@@ -204,7 +204,7 @@ def test_a_client_moves_a_streamed_blt_by_no_more_than_its_event_says():
 
     moved = windows(x) - windows(x + u)
     linear = strategy.matrix() @ u
-    assert np.abs(moved - linear).max() <= strategy.noise_slack(3, 1e7)
+    assert np.abs(moved - linear).max() <= strategy.slack(3, 1e7).distance
     assert np.abs(moved - linear).max() > 0
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 import dp
 import fl
-from dp import discretize, mechanisms
-from fl import round, secure, training
+from dp import discretize, mechanisms, samplers
+from dp.matrix.strategy import Draw
+from fl import correlated, round, secure, training
 from fl.audit import canaries
 from fl.plan import Plan, Resolved
 from fl.types import Purpose, RandomBytes
@@ -57,11 +58,11 @@ def repeatable(seed: int) -> Iterator[RandomBytes]:
         yield rng.bytes
 
 
-_share, _clipped = mechanisms._share, canaries._clipped
+_share, _clipped, _binomial = mechanisms._share, canaries._clipped, samplers.binomial
 
 
 def _scaled_noise(stack: ExitStack, factor: float) -> None:
-    """Noise of `factor` times the standard deviation; 0 for none."""
+    """Noise of `factor` times the standard deviation; 0 for none, 0.5 for coins too."""
 
     def share(name: Any, variance: float, size: int, rng: RandomBytes) -> NDArray[np.int64]:
         drawn = _share(name, variance * (factor or 1.0) ** 2, size, rng)
@@ -71,6 +72,23 @@ def _scaled_noise(stack: ExitStack, factor: float) -> None:
         drawn = dp.discrete_gaussian(rng, self.sigma * (factor or 1.0), self.discretizer.dim)
         return drawn if factor else 0 * drawn
 
+    def draw(self: dp.matrix.CorrelatedMechanism, rng: RandomBytes) -> Draw:
+        def drawn() -> NDArray[np.int64]:
+            found = dp.discrete_gaussian(rng, self.sigma * (factor or 1.0), self.discretizer.dim)
+            return found if factor else 0 * found
+
+        return drawn
+
+    def coins(rng: RandomBytes, trials: int, biases: NDArray[np.int64]) -> NDArray[np.int64]:
+        if factor:  # means of four tosses have half the deviation
+            tosses = [_binomial(rng, trials, biases) for _ in range(int(factor**-2))]
+            tossed = np.mean(tosses, axis=0)
+        else:
+            tossed = trials * (0.5 + biases * samplers.BIAS_UNIT)
+        return np.asarray(np.rint(tossed), dtype=np.int64)
+
+    stack.enter_context(mock.patch.object(samplers, "binomial", coins))
+    stack.enter_context(mock.patch.object(dp.matrix.CorrelatedMechanism, "draw", draw))
     stack.enter_context(mock.patch.object(mechanisms, "_share", share))
     stack.enter_context(mock.patch.object(mechanisms.CentralMechanism, "sample_noise", noise))
 
@@ -97,6 +115,7 @@ def _shared_seed(stack: ExitStack, seed: int, forgets: str) -> None:
         return lambda purpose: secure.seeded_stream(seed, purpose, *labels)
 
     stack.enter_context(mock.patch.object(round, "streams", streams))
+    stack.enter_context(mock.patch.object(correlated, "streams", streams))
 
 
 def _fixed_batches(stack: ExitStack, seed: int, again: bool) -> None:
@@ -119,6 +138,16 @@ BUGS: dict[str, Callable[[ExitStack, int], None]] = {
     "seed shared between clients": lambda stack, seed: _shared_seed(stack, seed, "client"),
     "fixed batches as Poisson": lambda stack, seed: _fixed_batches(stack, seed, again=False),
     "one batch as Poisson": lambda stack, seed: _fixed_batches(stack, seed, again=True),
+}
+
+DETECTORS = {  # bug -> the detector that is made for it
+    "noise missing": "too little noise",
+    "noise halved": "too little noise",
+    "clip doubled": "inputs beyond the clip",
+    "seed shared between rounds": "noise shared between rounds",
+    "seed shared between clients": "noise shared between clients",
+    "fixed batches as Poisson": "cohorts of fixed size",
+    "one batch as Poisson": "cohorts that repeat or avoid each other",
 }
 
 
@@ -151,6 +180,6 @@ def no_such(name: str, mechanism: str) -> str | None:
     """Why a mechanism cannot have a bug, or None."""
     if mechanism in fl.privacy.CENTRAL and "between clients" in name:
         return "clients add no noise"
-    if mechanism == fl.privacy.COINS and "noise" in name:
-        return "coins carry the value: there is no noise to leave out"
+    if mechanism in fl.privacy.CORRELATED and "Poisson" in name:
+        return "secret cohorts are refused where noise is correlated"
     return None

@@ -1,0 +1,110 @@
+"""How often detectors alarm in honest runs, from the exact law of their statistics.
+
+P-values are bounds; here is what they bound, by convolution, with nothing of the bounds in it.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dp import detectors
+
+Floats = NDArray[np.float64]
+
+# What a probe of `tests/fl/planted.py` tests: two loud rounds, two silent ones, 130 parameters.
+DIM, ROUNDS, VARIANCE, LEVEL = 130, 2, 297_911.0, 0.01 / 4
+
+
+def skellam_law(variance: float) -> tuple[NDArray[np.int64], Floats]:
+    """(integers, their probabilities): the characteristic function on a circle, inverted."""
+    size = 1 << math.ceil(math.log2(64 + 40 * math.sqrt(variance)))
+    circle = np.exp(variance * (np.cos(2 * np.pi * np.arange(size // 2 + 1) / size) - 1.0))
+    mass = np.fft.fftshift(np.fft.irfft(circle, size))
+    return np.arange(size) - size // 2, np.maximum(mass, 0.0)
+
+
+def squares_law(variance: float, count: int) -> Floats:
+    """Probabilities of 0, 1, 2, ... as the sum of `count` squares of Skellam variables."""
+    x, mass = skellam_law(variance)
+    kept = mass > 1e-17
+    one = np.zeros(int((x[kept] ** 2).max()) + 1)
+    np.add.at(one, x[kept] ** 2, mass[kept])
+    size = 1 << math.ceil(math.log2(len(one) * count))
+    return np.fft.irfft(np.fft.rfft(one, size) ** count, size)
+
+
+def last(holds: Callable[[int], bool], high: int) -> int:
+    """The largest integer in [0, high) with `holds`, which is true up to there; -1 for none."""
+    low = -1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def projection_chance(variance: float, dim: int, level: float) -> float:
+    """P[p-value <= level], the direction being (1, ..., 1) / sqrt(dim): a Skellam sum."""
+    x, mass = skellam_law(dim * variance)
+
+    def silent(total: int) -> bool:
+        projection = total / math.sqrt(dim)
+        return detectors.beyond_bound(projection, 0.0, variance).p_value > level
+
+    return float(mass[x > last(silent, int(x[-1]))].sum())
+
+
+@pytest.mark.parametrize("variance", [0.05, 0.5, 3.0, 100.0, ROUNDS * VARIANCE])
+@pytest.mark.parametrize("dim", [1, DIM])
+@pytest.mark.parametrize("level", [0.05, LEVEL])
+def test_projections_alarm_no_more_often_than_they_say(
+    variance: float, dim: int, level: float
+) -> None:
+    chance = projection_chance(variance, dim, level)
+    assert chance <= level
+    if variance >= 100:
+        assert chance >= level / 30  # and the bound is not idle
+
+
+@pytest.mark.parametrize("variance", [0.05, 0.5, 3.0])
+@pytest.mark.parametrize("count", [20, 100])
+@pytest.mark.parametrize("level", [0.05, LEVEL])
+def test_sums_of_squares_alarm_no_more_often_than_they_say(
+    variance: float, count: int, level: float
+) -> None:
+    mass = squares_law(variance, count)
+    assert mass.sum() == pytest.approx(1.0)
+
+    def alarms(total: int) -> bool:
+        noise = np.zeros((1, count))
+        noise[0, 0] = math.sqrt(total)
+        return detectors.too_little_noise(noise, [variance]).p_value <= level
+
+    assert mass[: last(alarms, int(count * variance) + 1) + 1].sum() <= level
+
+
+def test_an_honest_probe_alarms_with_less_than_3_in_10000() -> None:
+    """What `tests/fl/test_probes.py` counts: the clip's test alone is near its significance.
+
+    Squares of that variance are those of normal variables; with 2 m of them the chance of a sum
+    below x is that of m Poisson(x / 2) events or more.
+    """
+    clip = projection_chance(ROUNDS * VARIANCE, DIM, LEVEL)
+    assert clip == pytest.approx(2.6e-4, rel=0.05)
+    others = 0.0
+    for count, level, pairs in [
+        (ROUNDS * DIM, LEVEL, 1),  # too little noise
+        (DIM, LEVEL, 1),  # shared between rounds
+        (DIM, LEVEL / math.comb(48, 2), math.comb(48, 2)),  # between clients
+    ]:
+
+        def alarms(percent: int, count: int = count, level: float = level) -> bool:
+            noise = np.full((1, count), math.sqrt(percent / 1000 * VARIANCE))
+            return detectors.too_little_noise(noise, [VARIANCE]).p_value <= level
+
+        edge = (last(alarms, 1000) + 1) / 1000 * count
+        term = math.exp(-edge / 2 + (count // 2) * math.log(edge / 2) - math.lgamma(count // 2 + 1))
+        others += pairs * term / (1 - edge / count)  # a geometric series above the tail
+    assert clip + others <= 3e-4
