@@ -16,6 +16,7 @@ from benchmarks import (
     _plots_privacy,
     accounting,
     attack,
+    audit,
     correlated_noise,
     dropout_privacy,
     privacy_utility,
@@ -99,6 +100,14 @@ SECTIONS = (
         " pipeline prove, beside what is claimed.",
         _plots_privacy.attacks,
         attack.table,
+    ),
+    Section(
+        "audit",
+        "Planted bugs",
+        "A plan that claims epsilon 1, with a bug in its noise, clip or cohorts, and whether the"
+        " probe or the attack finds it.",
+        no_plots,
+        audit.table,
     ),
     Section(
         "correlated_noise",
