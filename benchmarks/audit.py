@@ -83,20 +83,23 @@ def measure(bug: str, mechanism: str, probes: int, attacks: int) -> Row:
     return {**row, "cpu_seconds": round(time.process_time() - begin, 1)}
 
 
-def show(rows: Mapping[str, Row]) -> None:
-    print("\nmechanism | bug | power of its detector (at least) | attack")
-    for row in rows.values():
-        if "found" in row:
-            print(f"{row['mechanism']} | {row['bug']} | {row['found'] / row['probes']:.3f} "
-                  f"({row['at_least']:.3f}) of {row['probes']} | "
-                  f"{row['refuted'] / max(1, row['attacks']):.2f} of {row['attacks']}")  # fmt: skip
-    print("\nmechanism | cohort | false alarms (probability at most) | attack | which")
-    for row in rows.values():
-        if "found" not in row:
-            which = ", ".join(f"{name} {count}" for name, count in row["detectors"].items())
-            print(f"{row['mechanism']} | {row['bug'].partition(', ')[2] or 'full'} | "
-                  f"{row['alarms']} of {row['probes']} ({row['at_most']:.4f}) | "
-                  f"{row['refuted']} of {row['attacks']} | {which or '-'}")  # fmt: skip
+def table(rows: Mapping[str, Row]) -> str:
+    """How often each bug is found, then how often there is an alarm without one."""
+    lines = [f"{'noise':18}{'bug':28}{'found by its detector (at least)':>34}{'attack':>12}"]
+    for row in (row for row in rows.values() if "found" in row):
+        found = f"{row['found']} of {row['probes']} ({row['at_least']:.3f})"
+        attacked = f"{row['refuted']} of {row['attacks']}"
+        lines.append(f"{row['mechanism']:18}{row['bug']:28}{found:>34}{attacked:>12}")
+    lines += ["", f"{'noise':18}{'honest, cohort':28}{'false alarms (at most)':>34}{'attack':>12}"]
+    for row in (row for row in rows.values() if "found" not in row):
+        cohort = row["bug"].partition(", ")[2] or "full"
+        alarms = f"{row['alarms']} of {row['probes']} ({row['at_most']:.4f})"
+        attacked = f"{row['refuted']} of {row['attacks']}"
+        which = ", ".join(f"{name} {count}" for name, count in row["detectors"].items())
+        lines.append(
+            f"{row['mechanism']:18}{cohort:28}{alarms:>34}{attacked:>12}  {which}".rstrip()
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -119,7 +122,7 @@ def main() -> None:
             row = measure(bug, mechanism, probes, asked.attacks)
             RESULTS.add(key, row)
             print(key, row, flush=True)
-    show(RESULTS.rows())
+    print(table(RESULTS.rows()))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from benchmarks import (
     _plots_privacy,
     accounting,
     attack,
+    audit,
     correlated_noise,
     dropout_privacy,
     privacy_utility,
@@ -62,6 +63,7 @@ def no_plots(rows: _plots.Rows) -> list[Plot]:
 
 
 def utility(rows: _plots.Rows) -> list[Plot]:
+    """All data sets of the results, in the order of the table."""
     names = [
         name for name in privacy_utility.SETS if any(r["dataset"] == name for r in rows.values())
     ]
@@ -98,6 +100,14 @@ SECTIONS = (
         " pipeline prove, beside what is claimed.",
         _plots_privacy.attacks,
         attack.table,
+    ),
+    Section(
+        "audit",
+        "Planted bugs",
+        "A plan that claims epsilon 1, with a bug in its noise, clip or cohorts, and whether the"
+        " probe or the attack finds it.",
+        no_plots,
+        audit.table,
     ),
     Section(
         "correlated_noise",
@@ -174,6 +184,7 @@ PRINTED = (
 
 
 def section_html(section: Section, plots: Sequence[Plot], rows: _plots.Rows) -> str:
+    """Heading, plots, and what the script prints."""
     figures = "".join(
         f"<figure><h3>{html.escape(plot.title)}</h3>{plot.svg}"
         f"<figcaption>{html.escape(plot.caption)}</figcaption></figure>\n"
