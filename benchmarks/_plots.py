@@ -48,6 +48,7 @@ def points(axes: "Axes", found: Sequence[tuple[float, Figure]], colour: str, lab
 
 
 def _accuracy(rows: Rows, name: str) -> Plot:
+    """Every mechanism's accuracy by epsilon, beside no privacy."""
     groups = _strongest(rows, name)
     epsilons = sorted({epsilon for epsilon, _ in groups if epsilon is not None})
     mechanisms = [m for m in dict.fromkeys(m for _, m in groups) if m not in OPEN]
@@ -99,6 +100,7 @@ def words(mechanism: str) -> str:
 
 
 def _bits(rows: Rows, name: str) -> Plot:
+    """Points lost to central noise at the same epsilon, by bits."""
     groups = grouped(rows)
     lines: dict[tuple[str, float], list[tuple[int, Figure]]] = {}
     for group in groups:
@@ -144,6 +146,7 @@ def rounds(rows: Rows) -> list[Plot]:
 
 
 def _rounds(rows: Sequence[Row], name: str) -> Plot:
+    """One row's curves, and the paper's figure."""
     setting = rounds_to_target.ROWS[name]
     rates = sorted({row["lr"] for row in rows})
 
@@ -243,6 +246,8 @@ def protocol(rows: Rows) -> list[Plot]:
 
 
 def _sides(title: str, unit: str, rows: Rows, side: str, caption: str) -> Plot:
+    """One side's time by row, on a log scale."""
+
     def draw(axes: "Axes") -> None:
         from matplotlib.ticker import LogLocator
 
@@ -276,6 +281,8 @@ def _sides(title: str, unit: str, rows: Rows, side: str, caption: str) -> Plot:
 
 
 def _stages(rows: Rows) -> Plot:
+    """A client's time by row and stage."""
+
     def draw(axes: "Axes") -> None:
         names = list(rows)[::-1]
         left = [0.0] * len(names)

@@ -33,6 +33,7 @@ def dropouts(rows: Rows) -> list[Plot]:
 
 
 def _epsilon(rows: list[Row]) -> Plot:
+    """What holds and what a naive implementation claims, by the clients that leave."""
     rates = [100 * row["rate"] for row in rows]
     allowed = max(100 * row["rate"] for row in rows if row["released"])
 
@@ -63,6 +64,8 @@ def _epsilon(rows: list[Row]) -> Plot:
 
 
 def _head_count(rows: list[Row]) -> Plot:
+    """Curves of the test "the client took part"."""
+
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="nothing shows")
         for row, colour in zip(rows, COLOURS[1:], strict=False):
@@ -103,6 +106,8 @@ def pixels(picture: str) -> np.ndarray:
 
 
 def _images(pictures: dict[str, list[str]]) -> Plot:
+    """Strips of images, one for each view."""
+
     def draw(axes: "Axes") -> None:
         gap = np.full((8, 1), np.nan)
         for place, (view, shown) in enumerate(list(pictures.items())[::-1]):
@@ -119,6 +124,7 @@ def _images(pictures: dict[str, list[str]]) -> Plot:
 
 
 def _membership(rows: dict[str, Row]) -> Plot:
+    """Advantages with intervals and what epsilon allows."""
     ordered = sorted(rows, key=lambda view: rows[view]["order"])[::-1]
 
     def draw(axes: "Axes") -> None:
@@ -142,6 +148,7 @@ def _membership(rows: dict[str, Row]) -> Plot:
 
 
 def _audits(rows: list[Row]) -> Plot:
+    """From each row's lower bound to its claim."""
     ordered = sorted(rows, key=lambda row: (row["claimed"], row["adversary"]))[::-1]
 
     def draw(axes: "Axes") -> None:
@@ -171,6 +178,7 @@ def correlated(rows: Rows) -> list[Plot]:
 
 
 def _errors(rows: Rows, participations: int) -> Plot:
+    """Errors by rounds, the best of each family."""
     title = f"Prefix sums: error with {participations} participation{'s'[: participations - 1]}"
     lines: dict[str, dict[int, float]] = {}
     bound: dict[int, float] = {}
@@ -216,6 +224,7 @@ def _figure(values: list[float]) -> Figure:
 
 
 def _ftrl(rows: Rows, name: str) -> Plot:
+    """Accuracies of one data set by epsilon and mechanism."""
     groups: dict[tuple[str, str], list[float]] = {}
     for key, row in rows.items():
         if key.startswith(f"accuracy/{name}/"):

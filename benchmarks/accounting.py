@@ -2,6 +2,10 @@
 
     python -m benchmarks.accounting [--rows NAME ...] [--peer] [--show]
 
+The rows of many settings draw them from the documented range (q from 1e-6 to 1, sigma from 0.2 to
+100, T to 1e6, delta from 1e-12 to 1e-3, all by their logarithms), alone or two to five together,
+and count the intervals that are wider than 0.1 % and 1e-5.
+
 CPU time of this process, medians of three runs after a first one (a peer that takes longer than
 ten seconds runs once). `--peer` also runs dp-accounting in the same process and keeps its epsilon,
 its time and the ratio of the two; the 1,000 noise levels take it minutes. It is no dependency:
@@ -14,9 +18,12 @@ import argparse
 import functools
 import importlib
 import importlib.util
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 import dp
 from benchmarks._results import Results, Row, beside
@@ -126,6 +133,22 @@ def calibration(count: int, peer: Peer | None) -> Row:
     }  # fmt: skip
 
 
+def survey(count: int, most: int, peer: Peer | None) -> Row:
+    """Intervals of `count` random compositions of one to `most` settings that stay wide."""
+    del peer  # it has no lower end
+    rng, wide, begin = np.random.default_rng(0), 0, time.process_time()
+    for _ in range(count):
+        settings = [
+            (10 ** rng.uniform(-6, 0), 10 ** rng.uniform(math.log10(0.2), 2),
+             int(10 ** rng.uniform(0, 6)))
+            for _ in range(int(rng.integers(min(2, most), most + 1)))
+        ]  # fmt: skip
+        found = dp.epsilon(event_of(settings), 10 ** rng.uniform(-12, -3), neighboring=ADD_REMOVE)
+        width = found.upper - found.lower
+        wide += width > max(1e-5, 1e-3 * found.upper)
+    return {"count": count, "wide": int(wide), "seconds": time.process_time() - begin}
+
+
 CASES: dict[str, Callable[[Peer | None], Row]] = {
     **{
         f"q={q} sigma={sigma} T={count} delta={delta}": functools.partial(
@@ -138,11 +161,18 @@ CASES: dict[str, Callable[[Peer | None], Row]] = {
         for count in (1_000, 10_000)
     },
     "1,000 noise levels": functools.partial(compare, LEVELS, DELTA),
+    "500 random settings": functools.partial(survey, 500, 1),
+    "200 random compositions": functools.partial(survey, 200, 5),
 }
 
 
 def text(name: str, row: Row) -> str:
     """One line."""
+    if "wide" in row:
+        return (
+            f"{name}: {row['wide']} of {row['count']} intervals wider than 0.1 % and 1e-5,"
+            f" {row['seconds']:.0f} s"
+        )
     if "upper" in row:
         width = (row["upper"] - row["lower"]) / row["upper"]
         value = f"[{row['lower']:.5f}, {row['upper']:.5f}] width {width:.1e}"

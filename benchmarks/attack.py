@@ -79,6 +79,7 @@ class Images(NamedTuple):
 
 
 def images() -> Images:
+    """The digits, training and public ones."""
     data = fl.datasets.digits(clients=1, partition="iid", seed=0)
     if data.test is None:
         raise TypeError("digits have a test set")

@@ -144,7 +144,8 @@ def measure(bug: str, mechanism: str, probes: int, attacks: int) -> Row:
         noise_alone(mechanism, seed) if alone else alarmed(bug, mechanism, seed)
         for seed in seeds(mechanism, probes)
     ]
-    broken = [refuted(bug, mechanism, seed) for seed in seeds(mechanism, 0 if alone else attacks)]
+    attacks = 0 if alone else attacks
+    broken = [refuted(bug, mechanism, seed) for seed in seeds(mechanism, attacks)]
     row: Row = {
         "mechanism": mechanism, "bug": bug, "probes": probes,
         "alarms": sum(bool(found) for found in alarms),
@@ -161,27 +162,22 @@ def measure(bug: str, mechanism: str, probes: int, attacks: int) -> Row:
 
 
 def table(rows: Mapping[str, Row]) -> str:
-    """False alarms of honest runs, then what finds each bug."""
-    lines = [f"{'noise':19}{'honest, cohort':32}{'alarms':>12}{'at most':>9}{'attack':>10}"]
-    for row in rows.values():
-        if row["bug"] in HONEST:
-            cohort = row["bug"].partition(", ")[2] or "full"
-            lines.append(f"{_line(row, cohort, 'alarms')}{row['at_most']:9.4f}{_attacks(row)}")
-    lines.append(f"\n{'noise':19}{'bug':32}{'found':>12}{'at least':>9}{'attack':>10}")
-    for row in rows.values():
-        if row["bug"] not in HONEST:
-            lines.append(f"{_line(row, row['bug'], 'found')}{row['at_least']:9.4f}{_attacks(row)}")
+    """How often each bug is found, then how often there is an alarm without one."""
+    lines = [f"{'noise':18}{'bug':28}{'found by its detector (at least)':>34}{'attack':>12}"]
+    for row in (row for row in rows.values() if "found" in row):
+        found = f"{row['found']} of {row['probes']} ({row['at_least']:.3f})"
+        attacked = f"{row['refuted']} of {row['attacks']}"
+        lines.append(f"{row['mechanism']:18}{row['bug']:28}{found:>34}{attacked:>12}")
+    lines += ["", f"{'noise':18}{'honest, cohort':28}{'false alarms (at most)':>34}{'attack':>12}"]
+    for row in (row for row in rows.values() if "found" not in row):
+        cohort = row["bug"].partition(", ")[2] or "full"
+        alarms = f"{row['alarms']} of {row['probes']} ({row['at_most']:.4f})"
+        attacked = f"{row['refuted']} of {row['attacks']}"
+        which = ", ".join(f"{name} {count}" for name, count in row["detectors"].items())
+        lines.append(
+            f"{row['mechanism']:18}{cohort:28}{alarms:>34}{attacked:>12}  {which}".rstrip()
+        )
     return "\n".join(lines)
-
-
-def _line(row: Row, name: str, counted: str) -> str:
-    count = f"{row[counted]} of {row['probes']}"
-    return f"{row['mechanism']:19}{name:32}{count:>12}"
-
-
-def _attacks(row: Row) -> str:
-    count = f"{row['refuted']} of {row['attacks']}"
-    return f"{count:>10}"
 
 
 def main() -> None:

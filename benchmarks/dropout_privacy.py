@@ -224,6 +224,7 @@ class Expected(NamedTuple):
 
 
 def expected(mechanism: dp.DistributedMechanism, others: int) -> Expected:
+    """The laws for a round of `others`, by the central limit over coordinates."""
     size = mechanism.discretizer
     variance = others * mechanism.share_variance
     spread = math.sqrt(size.dim * (2.0 * variance**2 + variance))

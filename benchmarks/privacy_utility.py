@@ -282,6 +282,7 @@ def table(rows: Mapping[str, Row], sets: Sequence[str]) -> str:
 
 
 def text(figure: Figure, *, sign: bool = False) -> str:
+    """Mean and interval."""
     kind = "+.2f" if sign else ".2f"
     return f"{figure.mean:{kind}} [{figure.low:{kind}}, {figure.high:{kind}}]"
 

@@ -84,6 +84,7 @@ DEFAULT = [name for name in ROWS if name not in ("n10000-malicious", "n1000-mali
 
 
 def params_of(row: Point) -> secureagg.Params:
+    """The cost point as parameters that claim nothing."""
     return secureagg.Params(
         num_clients=row.n,
         segments=(secureagg.Segment("x", row.length, row.bits),),
@@ -330,6 +331,7 @@ def ratios(row: Row) -> tuple[list[float], list[float]]:
 
 
 def counted_text(row: Row) -> str:
+    """The line of the round that is counted and not run."""
     return (
         f"{COUNTED}: {row['upload']:.2f} times the clear bytes up, {row['both_ways']:.2f} both"
         f" ways; {row['paper']} in the abstract of Bonawitz et al. 2017"

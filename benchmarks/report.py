@@ -63,6 +63,7 @@ def no_plots(rows: _plots.Rows) -> list[Plot]:
 
 
 def utility(rows: _plots.Rows) -> list[Plot]:
+    """All data sets of the results, in the order of the table."""
     names = [
         name for name in privacy_utility.SETS if any(r["dataset"] == name for r in rows.values())
     ]
@@ -103,8 +104,8 @@ SECTIONS = (
     Section(
         "audit",
         "Planted bugs",
-        "How often a probe of the whole pipeline finds a bug, and how often it alarms without one;"
-        " probabilities at a confidence of 95 %.",
+        "A plan that claims epsilon 1, with a bug in its noise, clip or cohorts, and whether the"
+        " probe or the attack finds it.",
         no_plots,
         audit.table,
     ),
@@ -183,6 +184,7 @@ PRINTED = (
 
 
 def section_html(section: Section, plots: Sequence[Plot], rows: _plots.Rows) -> str:
+    """Heading, plots, and what the script prints."""
     figures = "".join(
         f"<figure><h3>{html.escape(plot.title)}</h3>{plot.svg}"
         f"<figcaption>{html.escape(plot.caption)}</figcaption></figure>\n"

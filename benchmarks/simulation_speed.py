@@ -63,12 +63,14 @@ def mnist_like(clients: int, examples: int = 600) -> fl.FederatedDataset:
 
 
 def model_of(name: str) -> fl.Model:
+    """The models of the rows, for MNIST's shapes."""
     if name == "cnn":
         return fl.models.cnn(784, 10, form="lax")
     return fl.models.two_nn(784, 10) if name == "2nn" else fl.models.logistic(784, 10)
 
 
 def plan_of(model: fl.Model, rounds: int, **overrides: object) -> fl.Plan:
+    """Federated averaging without privacy, evaluated never."""
     algorithm = fl.fedavg(
         model.loss, client_optimizer=optax.sgd(0.1), server_optimizer=optax.sgd(1.0),
         batch_size=10, local_epochs=1,
@@ -101,6 +103,7 @@ def gflops() -> float:
 
 
 def epoch_row(name: str, given: argparse.Namespace) -> Row:
+    """A round of ten clients, its peers right after it, and once more."""
     model, data, limit = model_of(name), mnist_like(10), gflops()
 
     def ours() -> float:
@@ -129,6 +132,7 @@ def peer_round(peer: str, model: str, given: argparse.Namespace) -> Row:
 
 
 def epoch_text(name: str, row: Row) -> str:
+    """Ours, how near to the matrix products, and the peers."""
     cpu, best = row["cpu_seconds"], row["limit_seconds"]
     lines = [
         f"{name}: {cpu:.4f} CPU s per round of 10 clients; GEMM limit {best:.4f} s at"
@@ -150,6 +154,7 @@ def serve_two_nn(repeats: int, group: Group) -> None:
 
 
 def two_cores_row(given: argparse.Namespace) -> Row:
+    """One process and two, by the wall clock."""
     model, data = model_of("2nn"), mnist_like(100)
     plan = plan_of(model, given.repeats + 2)
     one = seconds(plan, model, data, time.perf_counter)
@@ -160,6 +165,7 @@ def two_cores_row(given: argparse.Namespace) -> Row:
 
 
 def encode_row(given: argparse.Namespace) -> Row:
+    """A client's vector from floats to wrapped integers."""
     dim = 199_210
     mechanism = dp.distributed(
         "skellam", dim=dim, clip_norm=1.0, noise_multiplier=1.0, num_clients=100, shares=80
@@ -203,6 +209,7 @@ def secure_row(name: str, given: argparse.Namespace) -> Row:
 
 
 def secure_text(name: str, row: Row) -> str:
+    """What masking adds to a client's round."""
     scale = 1e3 / row["clients"]
     extra = scale * (row["secure"] - row["ideal"])
     return (
@@ -226,11 +233,13 @@ def in_processes(calls: Mapping[str, str]) -> Row:
 
 
 def scale_row(given: argparse.Namespace) -> Row:
+    """CPU seconds and memory as the population grows."""
     sizes = (1_000, 10_000, 100_000)
     return in_processes({f"{n:,}": f"sized({n}, 100, {given.repeats})" for n in sizes})
 
 
 def memory_row(given: argparse.Namespace) -> Row:
+    """Memory as chunk and cohort grow."""
     del given  # memory needs no repeats
     cases = [(100, 1), (400, 1), (100, 16), (400, 16), (100, 64), (400, 64)]
     return in_processes({
@@ -255,6 +264,7 @@ def sized(clients: int, cohort: int, repeats: int, chunk: int | None = None) -> 
 
 
 def sized_text(name: str, row: Row) -> str:
+    """One line per size."""
     return "\n".join(
         f"{name}: {key}{' clients, cohort 100' if name == 'scale' else ''}:"
         f" {found['cpu_seconds']:.3f} CPU s per round, peak {found['peak_mib']:.0f} MiB"
