@@ -71,6 +71,7 @@ bench-full: $(VENV)/.dev ## the same on the data sets of DATA_DIR, hours; PEERS=
 	$(BIN)/python -m benchmarks.accounting
 	$(BIN)/python -m benchmarks.samplers
 	$(BIN)/python -m benchmarks.simulation_speed --peers $(PEERS)
+	$(BIN)/python -m benchmarks.deployment
 	$(BIN)/python -m benchmarks.report
 
 docs: $(VENV)/.dev ## the documentation as a site, site/index.html; a dead link ends it

@@ -1,78 +1,121 @@
 """Seconds and bytes per stage of runs across organisations, and what larger ones would take.
 
-    python -m benchmarks.deployment [--nodes 2 8 16] [--rounds 2] [--features 21] [--timeout 240]
-    python -m benchmarks.deployment --predict     n clients, a million parameters, by predict_cost
+    python -m benchmarks.deployment [--nodes 2 8 16] [--rounds 3] [--features 21] [--timeout 400]
+    python -m benchmarks.deployment --show        the rows that are finished
+    python -m benchmarks.deployment --predict     rounds of n clients, a million parameters each
+    python -m benchmarks.deployment --paper       10,000 clients: what decides, from both of these
 
 The first starts Flower's real processes on this machine, over TLS: a SuperLink, and for every node
-a SuperNode and the organisation's own process. Its columns, medians over the rounds:
+a SuperNode and the organisation's own process. Medians over the rounds, of a stage:
 
-    wall s       of a stage, from the server's first request to its barrier
-    up, down     bytes per node and stage, without TLS and Flower's envelopes
-    app s, cpu   how long the process lives that Flower starts for each message; its CPU seconds
-    own cpu      CPU seconds of the organisation's long-lived process per stage
-    link cpu     of the SuperLink per message; and per node and second while nothing happens
+    wall      from the server's first request to its barrier
+    fetch     of that until the last node's app has started: SuperNodes look for messages
+    app       the process that Flower starts for the message, from its start to its end, median node
+    collect   from the end of the last one to the barrier: the server looks for answers
+    up, down  bytes of a node, without TLS and Flower's envelopes
+
+and, over all of them, CPU seconds: of an app process, of the organisation's own process, of the
+SuperLink per message and per node and second while nothing happens. Rows are written to
+results/deployment.json.
 """
 
 import argparse
+import contextlib
 import os
+import sqlite3
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import secureagg
+from benchmarks._results import Results, Row
 from fl.datasets import FederatedDataset
 from fl.job import Job
 from tests.deploy.federation import Federation, descendants
 from tests.deploy.organisations import Organisations
 
+RESULTS = Results("deployment")
 _TICK = os.sysconf("SC_CLK_TCK")
 _IDLE_SECONDS = 20.0
-_PREDICTED = ((100, None), (1000, bytes(32)), (10_000, bytes(32)))  # clients, seed of the graph
+_PREDICTED = ((4, None), (16, None), (100, None), (1000, bytes(32)), (10_000, bytes(32)))
 _PARAMETERS, _BITS = 1_000_000, 22
+_PARTS = ("wall", "fetch", "app", "collect")
+_STAGES = "select round, stage, seconds, upload_bytes, download_bytes from stages order by rowid"
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU seconds of a process so far, its ended children left out."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
-
-
-class AppWatch(threading.Thread):
-    """Looks at the processes that Flower starts for single messages, every twentieth of a second.
+class Process(NamedTuple):
+    """What the kernel says of a process.
 
     Attributes:
-        seen: pid -> (first seen, last seen, CPU seconds by then).
+        name: of its program.
+        start: seconds of the clock that also runs while the machine sleeps.
+        cpu: seconds so far, its ended children left out.
+        ended: whether only its name is left.
     """
 
-    def __init__(self, roots: Sequence[int]) -> None:
+    name: str
+    start: float
+    cpu: float
+    ended: bool
+
+
+def process(pid: int) -> Process:
+    before, _, after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    fields = after.split()
+    cpu = (int(fields[11]) + int(fields[12])) / _TICK
+    return Process(before.partition("(")[2], int(fields[19]) / _TICK, cpu, fields[0] == "Z")
+
+
+def clock() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Watch(threading.Thread):
+    """Looks at single messages' processes and at the server's stages, ten times a second.
+
+    Attributes:
+        apps: (node, pid) -> [start, last seen, CPU seconds by then].
+        stages: (round, stage) -> [begin, end].
+    """
+
+    def __init__(self, link: Federation, run: Organisations) -> None:
         super().__init__(daemon=True)
-        self._roots, self._stop_it = roots, threading.Event()
-        self.seen: dict[int, tuple[float, float, float]] = {}
+        self._roots = {name: link.pid(f"node-{name}") for name in run.names}
+        self._run, self._over = run, threading.Event()
+        self.apps: dict[tuple[str, int], list[float]] = {}
+        self.stages: dict[tuple[int, str], list[float]] = {}
 
     def run(self) -> None:
         """Looks until `stop`."""
-        while not self._stop_it.wait(0.05):
-            for root in self._roots:
+        while not self._over.wait(0.1):
+            for name, root in self._roots.items():
                 for pid in descendants(root):
-                    self._look(pid)
+                    with contextlib.suppress(OSError):  # it has ended
+                        self._look(name, pid)
+            with contextlib.suppress(sqlite3.OperationalError):  # there is no store yet
+                self._look_at_stages()
 
-    def _look(self, pid: int) -> None:
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:2]
-            if any(word.endswith(b"flwr-clientapp") for word in words):
-                now, spent = time.perf_counter(), cpu_seconds(pid)
-                self.seen[pid] = (self.seen.get(pid, (now,))[0], now, spent)
-        except OSError:  # it has ended
-            return
+    def _look(self, name: str, pid: int) -> None:
+        found = process(pid)
+        if found.name == "flwr-clientapp":
+            seen = self.apps.setdefault((name, pid), [found.start, found.start, 0.0])
+            seen[1:] = [seen[1] if found.ended else clock(), max(seen[2], found.cpu)]
+
+    def _look_at_stages(self) -> None:
+        for index, stage, seconds, *_ in self._run.server_rows(_STAGES):
+            times = self.stages.setdefault((index, stage), [clock()])
+            if seconds is not None and len(times) == 1:
+                times.append(clock())
 
     def stop(self) -> None:
         """Ends the thread."""
-        self._stop_it.set()
+        self._over.set()
         self.join()
 
 
@@ -91,75 +134,178 @@ def job_of(rounds: int) -> Job:
     )  # fmt: skip
 
 
-def measure(nodes: int, rounds: int, features: int, timeout: float) -> None:
-    """Runs one federation and prints its rows."""
+def measure(nodes: int, rounds: int, features: int, timeout: float) -> Row:
+    """Runs one federation and returns its row."""
     with tempfile.TemporaryDirectory(prefix="fl-bench-") as name, Federation(Path(name)) as link:
         names = [f"n{i}" for i in range(nodes)]
         run = Organisations(link, job_of(rounds), data_of(nodes, features), names, timeout)
-        begin = time.perf_counter()
+        begin = clock()
         run.start()
-        link.wait(lambda: link.log("superlink").count("Activated") >= nodes, "all nodes", 300.0)
-        started = time.perf_counter() - begin
-        idle = cpu_seconds(link.pid("superlink"))
+        link.wait(lambda: link.log("superlink").count("Activated") >= nodes, "all nodes", 600.0)
+        started = clock() - begin
+        superlink, own = link.pid("superlink"), [link.pid(f"client-{name}") for name in names]
+        idle = process(superlink).cpu
         time.sleep(_IDLE_SECONDS)
-        idle = (cpu_seconds(link.pid("superlink")) - idle) / _IDLE_SECONDS / nodes
-        watch = AppWatch([link.pid(f"node-{n}") for n in names])
+        idle = (process(superlink).cpu - idle) / _IDLE_SECONDS / nodes
+        watch = Watch(link, run)
         watch.start()
-        own = sum(cpu_seconds(link.pid(f"client-{n}")) for n in names)
-        at_link, begin = cpu_seconds(link.pid("superlink")), time.perf_counter()
+        before = [sum(process(pid).cpu for pid in own), process(superlink).cpu, clock()]
         run.finish(run.run(), 3600.0)
         watch.stop()
-        own = sum(cpu_seconds(link.pid(f"client-{n}")) for n in names) - own
-        at_link = cpu_seconds(link.pid("superlink")) - at_link
-        at_link -= idle * nodes * (time.perf_counter() - begin)
-        stages = run.server_rows(
-            "select stage, seconds, upload_bytes, download_bytes from stages order by rowid"
-        )
-        report(nodes, started, stages, list(watch.seen.values()))
+        after = [sum(process(pid).cpu for pid in own), process(superlink).cpu, clock()]
+        spent = [b - a for a, b in zip(before, after, strict=True)]
+        stages = run.server_rows(_STAGES)
         messages = nodes * len(stages)
-        print(f"    own cpu {own / messages:.3f} per stage; link cpu {at_link / messages:.3f} per"
-              f" message, {1e3 * idle:.2f} ms per node and second of waiting\n")  # fmt: skip
+        return {
+            "nodes": nodes, "rounds": rounds, "parameters": 2 * (features + 1), "started": started,
+            "stages": stage_rows(nodes, stages, watch),
+            "app_cpu": statistics.median(cpu for _, _, cpu in watch.apps.values()),
+            "own_cpu": spent[0] / messages,
+            "link_cpu": (spent[1] - idle * nodes * spent[2]) / messages,
+            "link_idle_cpu": idle, "load": os.getloadavg()[1],
+        }  # fmt: skip
 
 
-def report(
-    nodes: int,
-    started: float,
-    stages: Sequence[tuple[str, float, int, int]],
-    apps: Sequence[tuple[float, float, float]],
-) -> None:
-    print(f"{nodes} nodes, everything started after {started:.0f} s")
-    print(f"    {'stage':18}{'wall s':>8}{'up':>12}{'down':>12}")
-    for stage in dict.fromkeys(row[0] for row in stages):
-        rows = [row for row in stages if row[0] == stage]
-        seconds = statistics.median(float(row[1]) for row in rows)
-        up = statistics.median(row[2] for row in rows) / nodes
-        down = statistics.median(row[3] for row in rows) / nodes
-        print(f"    {stage:18}{seconds:8.1f}{up:12,.0f}{down:12,.0f}")
-    lives = statistics.median(last - first for first, last, _ in apps)
-    spent = statistics.median(cpu for _, _, cpu in apps)
-    print(f"    {len(apps)} app processes: app s {lives:.1f}, cpu {spent:.2f}")
+def stage_rows(
+    nodes: int, stages: Sequence[tuple[Any, ...]], watch: Watch
+) -> dict[str, dict[str, float]]:
+    """Medians over the rounds, by stage."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for index, stage, seconds, up, down in stages:
+        begin, end = watch.stages[index, stage]
+        apps = [app for app in watch.apps.values() if begin - 0.1 <= app[0] <= end]
+        row = {
+            "wall": seconds,
+            "fetch": max(start for start, _, _ in apps) - begin,
+            "app": statistics.median(last - start for start, last, _ in apps),
+            "collect": end - max(last for _, last, _ in apps),
+            "up": up / nodes, "down": down / nodes,
+        }  # fmt: skip
+        found.setdefault(stage, []).append(row)
+    return {
+        stage: {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+        for stage, rows in found.items()
+    }
+
+
+def show(row: Row) -> None:
+    print(f"{row['nodes']} nodes, {row['parameters']} parameters; everything started after"
+          f" {row['started']:.0f} s; load of the machine {row['load']:.0f}")  # fmt: skip
+    print(f"    {'stage':16}" + "".join(f"{name + ' s':>10}" for name in _PARTS)
+          + f"{'up':>8}{'down':>8}")  # fmt: skip
+    for stage, cell in row["stages"].items():
+        print(f"    {stage:16}" + "".join(f"{cell[name]:10.1f}" for name in _PARTS)
+              + f"{cell['up']:8,.0f}{cell['down']:8,.0f}")  # fmt: skip
+    walls = sum(cell["wall"] for cell in row["stages"].values())
+    print(f"    a round {walls:.0f} s; CPU s: an app process {row['app_cpu']:.2f}, the"
+          f" organisation's own per stage {row['own_cpu']:.3f}, the SuperLink per message"
+          f" {row['link_cpu']:.2f}, and per node and idle second {row['link_idle_cpu']:.4f}\n"
+          )  # fmt: skip
+
+
+class Predicted(NamedTuple):
+    """A round of n clients, a tenth of them (of fewer than ten: one) gone before they mask."""
+
+    n: int
+    server: str
+    degree: int
+    cost: secureagg.RoundCost
+    senders: int
+
+    @property
+    def client(self) -> float:
+        """CPU seconds of one client."""
+        return sum(self.cost.client_seconds.values()) / self.n
+
+    @property
+    def at_server(self) -> float:
+        """CPU seconds of the server."""
+        return sum(self.cost.server_seconds.values())
+
+    @property
+    def up(self) -> float:
+        """Bytes of a client that sends its masked vector."""
+        vectors = self.cost.upload_bytes["mask_input"]
+        return vectors / self.senders + (self.all_up - vectors) / self.n
+
+    @property
+    def all_up(self) -> float:
+        """Bytes that arrive at the server."""
+        return sum(self.cost.upload_bytes.values())
+
+    @property
+    def down(self) -> float:
+        """Bytes to one client, the model left out."""
+        return sum(self.cost.download_bytes.values()) / self.n
+
+
+def predicted(n: int, seed: bytes | None, server: str, length: int = _PARAMETERS) -> Predicted:
+    gone = max(1, n // 10)
+    rates = {4: (0.0, 0.25), 16: (0.07, 0.07)}.get(n, (0.05, 0.1))
+    params = secureagg.choose_params(
+        n, {"update": (length, _BITS)}, corrupt=rates[0], dropout=rates[1], server=server,
+        rounds=100, session_id=bytes(32), graph_seed=seed,
+    )  # fmt: skip
+    cost = secureagg.predict_cost(params, {"mask_input": range(gone)})
+    return Predicted(n, server, params.degree, cost, n - gone)
 
 
 def predict() -> None:
-    """Prints what a round of many clients takes, a tenth of them gone before they mask."""
-    print(
-        f"d = {_PARAMETERS:,} of {_BITS} bits, corrupt 0.05, dropout 0.1, 100 rounds; CPU seconds"
-    )
-    print(f"{'n':>7} {'server is':12}{'degree':>7}{'client s':>9}{'server s':>9}"
-          f"{'up MB':>8}{'down kB':>9}{'all up GB':>10}")  # fmt: skip
+    """Prints what rounds of n clients take."""
+    print(f"d = {_PARAMETERS:,} of {_BITS} bits, 100 rounds; CPU seconds of one core")
+    print(f"{'n':>7} {'server is':12}{'degree':>7}{'client s':>10}{'server s':>10}"
+          f"{'up MB':>8}{'down kB':>9}{'all up GB':>11}")  # fmt: skip
     for n, seed in _PREDICTED:
         for server in ("semi_honest", "malicious"):
-            params = secureagg.choose_params(
-                n, {"update": (_PARAMETERS, _BITS)}, corrupt=0.05, dropout=0.1, server=server,
-                rounds=100, session_id=bytes(32), graph_seed=seed,
-            )  # fmt: skip
-            cost = secureagg.predict_cost(params, {"mask_input": range(n // 10)})
-            up, down = (sum(b.values()) for b in (cost.upload_bytes, cost.download_bytes))
+            found = predicted(n, seed, server)
             print(
-                f"{n:7,} {server:12}{params.degree:7}{sum(cost.client_seconds.values()) / n:9.3f}"
-                f"{sum(cost.server_seconds.values()):9.1f}{up / n / 1e6:8.2f}"
-                f"{down / n / 1e3:9.1f}{up / 1e9:10.2f}"
+                f"{n:7,} {server:12}{found.degree:7}{found.client:10.3f}{found.at_server:10.2f}"
+                f"{found.up / 1e6:8.2f}{found.down / 1e3:9.1f}{found.all_up / 1e9:11.2f}"
             )
+
+
+def paper(n: int = 10_000, slices: int = 8, invited: int = 1000) -> None:
+    """Prints what decides a round of n clients: bandwidth, memory, slices, cohorts, Flower."""
+    for server in ("semi_honest", "malicious"):
+        for line in paper_lines(server, n, slices, invited):
+            print(line)
+        print()
+
+
+def paper_lines(server: str, n: int, slices: int, invited: int) -> Iterator[str]:
+    whole = predicted(n, bytes(32), server)
+    boxes = whole.cost.upload_bytes["share_keys"]
+    yield f"{n:,} clients, {_PARAMETERS:,} parameters of {_BITS} bits, server {server}"
+    yield (f"  client {whole.client:.2f} CPU s, {whole.up / 1e6:.2f} MB up, {whole.down / 1e3:.0f}"
+           f" kB down beside a model of {4 * _PARAMETERS / 1e6:.0f} MB")  # fmt: skip
+    yield (f"  server {whole.at_server:.0f} CPU s; memory {8 * _PARAMETERS / 1e6:.0f} MB of sum,"
+           f" {boxes / 1e6:.0f} MB of boxed shares, {boxes / n / 1e3:.0f} kB a client")  # fmt: skip
+    yield (f"  {whole.all_up / 1e9:.1f} GB arrive: {seconds(whole.all_up, 1):.0f} s at 1 Gb/s,"
+           f" {seconds(whole.all_up, 10):.0f} s at 10 Gb/s; models {4 * _PARAMETERS * n / 1e9:.0f}"
+           " GB leave")  # fmt: skip
+    part = predicted(n, bytes(32), server, _PARAMETERS // slices)
+    keys = predicted(n, bytes(32), server, 1)
+    vectors = part.cost.upload_bytes["mask_input"]
+    yield (f"  a slice of {slices}: {vectors / 1e9:.1f} GB arrive, {seconds(vectors, 1):.0f} s at"
+           f" 1 Gb/s; {part.at_server - keys.at_server:.0f} CPU s of masks and sums,"
+           f" {_PARAMETERS // slices * 8 / 1e6:.0f} MB of sum; keys and shares, once:"
+           f" {keys.at_server:.0f} CPU s")  # fmt: skip
+    cohort = predicted(invited, bytes(32), server)
+    yield (f"  cohorts of {invited:,}: {cohort.all_up / 1e9:.1f} GB and {cohort.at_server:.1f} CPU"
+           f" s of the server a round, every client in one round of {n // invited}")  # fmt: skip
+    rows = RESULTS.rows()
+    if rows:
+        row = max(rows.values(), key=lambda row: row["nodes"])
+        stages = len(whole.cost.upload_bytes)
+        yield (f"  Flower, as with {row['nodes']} nodes: {row['link_cpu'] * stages * n / 3600:.1f}"
+               f" core hours a round for {stages * n:,} messages (100 nodes:"
+               f" {row['link_cpu'] * stages * 100:.0f} s); {row['link_idle_cpu'] * n:.0f} cores"
+               " for nodes that wait")  # fmt: skip
+
+
+def seconds(size: float, gigabits: float) -> float:
+    """Seconds that bytes take on a line."""
+    return 8 * size / (gigabits * 1e9)
 
 
 def main() -> None:
@@ -167,16 +313,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--nodes", type=int, nargs="+", default=[2, 8, 16])
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--features", type=int, default=21, help="2 x (features + 1) parameters")
-    parser.add_argument("--timeout", type=float, default=240.0, help="seconds per stage")
-    parser.add_argument("--predict", action="store_true")
+    parser.add_argument("--timeout", type=float, default=400.0, help="seconds per stage")
+    for name in ("show", "predict", "paper"):
+        parser.add_argument(f"--{name}", action="store_true")
     given = parser.parse_args()
-    if given.predict:
-        predict()
+    if given.predict or given.paper:
+        (predict if given.predict else paper)()
         return
     for nodes in given.nodes:
-        measure(nodes, given.rounds, given.features, given.timeout)
+        if not given.show:
+            row = measure(nodes, given.rounds, given.features, given.timeout)
+            RESULTS.add(f"{nodes:02d}", row)
+        if f"{nodes:02d}" in RESULTS.rows():
+            show(RESULTS.rows()[f"{nodes:02d}"])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
     python -m fl resume RUN       continue a run that was interrupted [--processes N]
     python -m fl report RUN       write report.html again
     python -m fl datasets         list the data sets; --plot NAME draws who holds which labels
-    python -m fl privacy --job job.toml   the privacy statement, without training
+    python -m fl privacy --job job.toml   the privacy statement, without training [--plan FILE]
     python -m fl audit RUN|JOB.toml   attack the plan with canaries: what leaks at least
     python -m fl keygen | roster | deploy | client   across organisations: docs/deployment.md
 
@@ -299,6 +299,9 @@ def _datasets(words: list[str]) -> None:
 
 
 def _privacy(words: list[str]) -> None:
+    if any(word.partition("=")[0] == "--plan" for word in words):
+        commands.privacy(words)
+        return
     plan, model, data = _job(words, "privacy").build()
     print(privacy_table(resolve(plan, data, model=model).privacy, assumptions=True))
 

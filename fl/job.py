@@ -152,18 +152,9 @@ class Job:
             PlanError: with all faults of the strings and numbers.
             DataError, MissingExtraError: the data set cannot be loaded.
         """
-        cohort, cohort_faults = _cohort(self.cohort)
-        rates, rate_faults = _rates(self.simulate_dropout)
-        privacy, aggregation = self._privacy(), self._aggregation(rates)
-        found = [
-            *self._faults(),
-            *(choice_fault("dataset", self.dataset, datasets.DATASETS) if data is None else ()),
-            *cohort_faults,
-            *rate_faults,
-            *Batching(self.batch_size, self.local_epochs).faults(),
-            *self._recipe.faults(),
-            *settings_faults(self.rounds, self.eval_every, self.seed, privacy, aggregation),
-        ]
+        found = self.faults()
+        if data is None:
+            found += choice_fault("dataset", self.dataset, datasets.DATASETS)
         if found:
             raise PlanError(tuple(found))
         if data is None:
@@ -175,20 +166,36 @@ class Job:
                 seed=self.seed,
             )
         model = named(self.model, data)
+        cohort, _ = _cohort(self.cohort)
+        rates, _ = _rates(self.simulate_dropout)
         plan = Plan(
             rounds=self.rounds,
             cohort=cohort,
             algorithm=self._recipe.build(
                 model.loss, participation=cohort.count(data.num_clients) / data.num_clients
             ),
-            privacy=privacy,
-            aggregation=aggregation,
+            privacy=self._privacy(),
+            aggregation=self._aggregation(rates),
             seed=self.seed,
             eval_every=self.eval_every,
             client_metrics=self.client_metrics,
             seeded_secrets=self.seeded_secrets,
         )
         return plan, model, data
+
+    def faults(self) -> list[str]:
+        """Returns what is wrong with the strings and numbers, whatever the data are."""
+        _, cohort_faults = _cohort(self.cohort)
+        rates, rate_faults = _rates(self.simulate_dropout)
+        privacy, aggregation = self._privacy(), self._aggregation(rates)
+        return [
+            *self._faults(),
+            *cohort_faults,
+            *rate_faults,
+            *Batching(self.batch_size, self.local_epochs).faults(),
+            *self._recipe.faults(),
+            *settings_faults(self.rounds, self.eval_every, self.seed, privacy, aggregation),
+        ]
 
     @property
     def _recipe(self) -> Recipe:

@@ -26,7 +26,8 @@ class ClientStates:
         self._fresh = fresh
         self._structure = jax.tree.structure(fresh)
         self.keeps = bool(jax.tree.leaves(fresh))
-        self._db = sqlite3.connect("")
+        # One round at a time, from whichever thread.
+        self._db = sqlite3.connect("", check_same_thread=False)
         for table in ("kept", "pending"):
             self._db.execute(f"create table {table} (client integer primary key, state blob)")
         self._durable = durable

@@ -65,7 +65,6 @@ def open_organisation(
     data = own_only(data, member)
     ready = prepare(plan, model, data, execution, alone())
     terms = terms_of(ready, session, roster)
-    site = site_of(ready, data, ClientStates(ready.fresh))
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = state.stat().st_mode & 0o777
@@ -75,6 +74,7 @@ def open_organisation(
         takes = "a directory that its owner alone may write to"
         raise StoreError("state", f"{state}, mode {mode:04o}", takes)
     journal = Journal(state / JOURNAL, session, member, trace)
+    site = site_of(ready, data, ClientStates(ready.fresh, lambda _: journal.kept()))
     return Organisation(terms, member, identity, site, journal), journal
 
 

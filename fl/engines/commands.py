@@ -1,8 +1,9 @@
-"""The commands of a deployment: keygen, roster, deploy, client.
+"""The commands of a deployment: keygen, roster, deploy, client, and privacy of its plan.
 
     python -m fl keygen FILE                      an identity key; prints what goes into the roster
     python -m fl deploy init DIR --job FILE       a Flower app and the plan that all will sign
     python -m fl roster collect FILE NAME=KEY...  the list of who takes part, unsigned
+    python -m fl privacy --plan FILE --data-dir DIR   what a plan promises, before it is signed
     python -m fl roster sign --plan FILE          adds the signature of the plan's member
     python -m fl roster merge FILE COPY...        adds the signatures of other copies
     python -m fl roster verify --plan FILE        refuses a roster that not everybody signed
@@ -19,12 +20,15 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fl.console import privacy_table
 from fl.engines.appdir import write_app
 from fl.engines.client import serve_client
 from fl.engines.deployment import Deployment, read_deployment
+from fl.engines.owndata import own_data
 from fl.engines.roster import collect, make_identity, read_roster
 from fl.errors import PlanError, fault
 from fl.job import Job
+from fl.plan import resolve
 from fl.secure import STAGES
 
 ReadJob = Callable[[list[str], str], Job]
@@ -35,6 +39,18 @@ def keygen(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m fl keygen")
     parser.add_argument("file", type=Path, help="new file, kept by its owner alone (mode 0600)")
     print(make_identity(parser.parse_args(words).file).hex())
+
+
+def privacy(words: Sequence[str]) -> None:
+    """Prints the statement of a plan, signed or not, as whoever holds some of the data sees it."""
+    parser = argparse.ArgumentParser(prog="python -m fl privacy")
+    parser.add_argument("--plan", type=Path, required=True, help="a plan file, beside its roster")
+    parser.add_argument("--data-dir", help="holds own.npz, or a public data set's original files")
+    asked = parser.parse_args(words)
+    deployed = read_deployment(asked.plan)
+    data = own_data(deployed, len(deployed.read_unsigned()), asked.data_dir)
+    plan, model, data = deployed.job.build(data)
+    print(privacy_table(resolve(plan, data, model=model).privacy, assumptions=True))
 
 
 def client(words: Sequence[str]) -> None:

@@ -77,6 +77,8 @@ class Coordinator:
         self._node_of: dict[int, int] = {}
         self._silent: dict[int, int] = {}  # node -> rounds since its last answer to a greeting
         self._complete = False
+        self._released = _last_releases(store)
+        self._place = (0, 0)
         segments = terms.encoding.segments.values()
         vector = sum((length * bits + 7) // 8 for length, bits in segments)
         self._limits = Limits(_CONTROL + _PER_MEMBER * len(terms.roster), _CONTROL + vector)
@@ -93,13 +95,15 @@ class Coordinator:
             )  # fmt: skip
 
     def settle(self, survivors: Sequence[int]) -> None:
-        """See `Engine.settle`: clients keep nothing between rounds."""
+        """See `Engine.settle`: clients are told when they are asked next."""
+        self._released |= dict.fromkeys(survivors, self._place)
 
     def close(self) -> None:
         """See `Engine.close`: organisations end by themselves."""
 
     def attempt(self, order: Order, books: Books, clock: Clock) -> Attempted:
         """See `Engine.attempt`."""
+        self._place = (order.round_index, order.attempt)
         with clock("protocol"):
             self._meet(order.invited)
             try:
@@ -163,6 +167,10 @@ class Coordinator:
         """Returns what the log calls a member."""
         return f"member {member} ({self._names[member]})"
 
+    def opening(self, member: int) -> bytes:
+        """Returns what a member is told where an attempt begins: which of its states counts."""
+        return wire.settled(self._released.get(member)) if self._terms.keeps_state else b""
+
     def ask(
         self, order: Order, stage: str, messages: Mapping[int, bytes], broadcast: bytes
     ) -> list[tuple[int, Reply]]:
@@ -198,6 +206,19 @@ class Coordinator:
         return found
 
 
+def _last_releases(store: Store) -> dict[int, tuple[int, int]]:
+    """Member -> round and attempt of the last round, of those on record, that has its update."""
+    ended = {
+        (row["round"], row["attempt"]) for row in store.rounds() if row["status"] == "released"
+    }
+    return {
+        member: (index, attempt)
+        for index, attempt, survivors in store.releases()
+        if (index, attempt) in ended
+        for member in survivors
+    }
+
+
 class _Attempt:
     """One attempt at a round, from keys to the sum."""
 
@@ -215,7 +236,7 @@ class _Attempt:
     def run(self) -> Outcome:
         order, session = self._order, self._session
         place = (order.round_index, order.attempt)
-        outbound: Mapping[int, bytes] = dict.fromkeys(order.invited, b"")
+        outbound: Mapping[int, bytes] = {i: self._engine.opening(i) for i in order.invited}
         for stage in self._stages:
             masking = stage == "mask_input"
             if masking:  # on record before anybody can send a masked vector

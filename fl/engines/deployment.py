@@ -192,4 +192,4 @@ def _job_faults(job: Job) -> list[str]:
         found.append(fault("job.client_metrics", True, terms.CLIENT_METRICS))
     if job.processes != 1:
         found.append(fault("job.processes", job.processes, "1"))
-    return found
+    return found + [f"job.{text}" for text in job.faults()]

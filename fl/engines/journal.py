@@ -1,9 +1,10 @@
 """What an organisation must never forget: one SQLite file, mode 0600, on disk before each answer.
 
-It holds the keys of steps taken (`once`), the client's own ledger, the open session and the answer
-to the last request. Everything that one request changes commits together, before its answer leaves,
-or not at all. Copying an older file back undoes that: keep it where backups do not reach. A file of
-another member would too, so it takes no other.
+It holds the keys of steps taken (`once`), the client's own ledger, the open session, the answer to
+the last request, and what the algorithm has a client keep between rounds. Everything that one
+request changes commits together, before its answer leaves, or not at all. Copying an older file
+back undoes that: keep it where backups do not reach. A file of another member would too, so it
+takes no other.
 """
 
 import os
@@ -24,6 +25,9 @@ create table if not exists charges (
 create table if not exists attempt (
   id integer primary key check (id = 0), round integer not null, attempt integer not null,
   state blob not null, asked blob not null, answer blob not null);
+create table if not exists kept (
+  pending integer primary key check (pending in (0, 1)),
+  round integer not null, attempt integer not null, state blob not null);
 """
 
 
@@ -150,3 +154,21 @@ class Journal:
     def keep(self, attempt: Open) -> None:
         """Puts an attempt in the place of whatever was there."""
         self._db.execute("insert or replace into attempt values (0, ?, ?, ?, ?, ?)", attempt)
+
+    def hold(self, round_index: int, attempt: int, state: bytes) -> None:
+        """Puts aside what the client keeps if the vector of this attempt is in a released sum."""
+        row = (round_index, attempt, state)
+        self._db.execute("insert or replace into kept values (1, ?, ?, ?)", row)
+
+    def settle(self, released: tuple[int, int] | None) -> None:
+        """Keeps what was put aside in this round and attempt; what another left is dropped."""
+        found = self._db.execute("select round, attempt from kept where pending = 1").fetchone()
+        if found is not None and found == released:
+            self._db.execute("delete from kept where pending = 0")
+            self._db.execute("update kept set pending = 0")
+        self._db.execute("delete from kept where pending = 1")
+
+    def kept(self) -> bytes | None:
+        """Returns what the client keeps since its last released vector; None before the first."""
+        row = self._db.execute("select state from kept where pending = 0").fetchone()
+        return None if row is None else row[0]

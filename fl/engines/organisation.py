@@ -103,10 +103,8 @@ class Organisation:
         if before is not None and before.asked == mark:
             return before.answer  # the same bytes as before tell nothing new
         self._check_place(asked)
-        if asked.message:
-            answer, session = self._go_on(asked, before)
-        else:
-            answer, session = self._begin(asked, before)
+        step = self._begin if asked.stage == "advertise_keys" else self._go_on
+        answer, session = step(asked, before)
         reply = _reply(asked.stage, answer)
         session.acknowledge()  # what it sent is kept below
         state = session.to_bytes()
@@ -123,7 +121,8 @@ class Organisation:
         if (asked.broadcast != b"") != (asked.stage == "mask_input"):
             got = f"{len(asked.broadcast)} bytes at {asked.stage}"
             raise RefusedError("broadcast", got, "the model at mask_input, and only there")
-        if (asked.message == b"") != (asked.stage == "advertise_keys"):
+        opens = asked.stage == "advertise_keys"
+        if (asked.message == b"") != opens and not (opens and self._terms.keeps_state):
             got = f"{len(asked.message)} bytes at {asked.stage}"
             raise RefusedError("message", got, "none at advertise_keys, and one elsewhere")
 
@@ -132,6 +131,12 @@ class Organisation:
         if before is not None and place <= (before.round_index, before.attempt):
             takes = f"a later one than {(before.round_index, before.attempt)}"
             raise RefusedError("round and attempt", place, takes)
+        try:
+            self._journal.settle(wire.read_settled(asked.message))
+        except ValueError as error:
+            raise RefusedError(
+                "message", str(error), "where the last vector was released"
+            ) from error
         ledger = self._ledger()
         if ledger is not None and ledger.exhausted[0]:  # rather now than after others have shared
             raise dp.ReleaseLimitError([self._member], ledger.max_releases)
@@ -215,6 +220,9 @@ class Organisation:
             raise RefusedError("broadcast", str(error), "the model of this plan") from error
         order = Order(asked.round_index, asked.attempt, tuple(members), {}, broadcast)
         segments = self._train(order)
+        for _, state in self._site.states.pending():
+            self._journal.hold(asked.round_index, asked.attempt, state)
+        self._site.states.settle(())
         if self._site.report(with_states=False).zeroed:
             LOG.warning("%s: the update is not finite; zero was sent in its place", _place(asked))
         return segments
@@ -229,6 +237,7 @@ class Organisation:
         """Compiles the training step on a model of zeros, so that no stage has to wait for it."""
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._terms.broadcast)
         self._train(Order(0, 0, (self._member,), {}, zeros))
+        self._site.states.settle(())
         self._site.report(with_states=False)
 
 

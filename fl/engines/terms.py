@@ -45,6 +45,11 @@ class Terms:
         """The plan."""
         return self.resolved.plan
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the algorithm has clients keep something between rounds."""
+        return self.plan.algorithm.client_state is not None
+
     def members(self, round_index: int) -> list[int]:
         """Returns who takes part in a round, ascending, as everybody computes it."""
         return invited(self.resolved, len(self.roster), round_index)
@@ -93,7 +98,4 @@ def faults(plan: Plan) -> tuple[str, ...]:
         found.append(fault("cohort", str(plan.cohort), COHORTS))
     if plan.client_metrics:
         found.append(fault("client_metrics", True, CLIENT_METRICS))
-    if plan.algorithm.client_state is not None:
-        takes = "one whose clients keep nothing between rounds"
-        found.append(fault("algorithm", plan.algorithm.name, takes))
     return tuple(found)

@@ -88,7 +88,8 @@ class Step:
         stage: one of the protocol's.
         round_index: from 0.
         attempt: from 0.
-        message: of the ServerSession to this client; b"" opens the attempt.
+        message: of the ServerSession to this client; at advertise_keys, which opens the attempt,
+            b"", or where the client's vector was released last: `settled`.
         broadcast: what training starts from, at mask_input; else b"".
     """
 
@@ -124,6 +125,21 @@ def read_request(data: bytes, limits: Limits) -> Hello | Step:
         raise ValueError(f"kind {kind} of {len(body)} bytes; takes a stage, round and attempt")
     index, attempt = _STEP.unpack_from(body)
     return Step(session, secure.STAGES[kind - 1], index, attempt, body[_STEP.size :], bulk)
+
+
+def settled(place: tuple[int, int] | None) -> bytes:
+    """Returns the message of advertise_keys: round and attempt of a release, or b"" for none."""
+    return b"" if place is None else _STEP.pack(*place)
+
+
+def read_settled(message: bytes) -> tuple[int, int] | None:
+    """Undoes `settled`."""
+    if not message:
+        return None
+    if len(message) != _STEP.size:
+        raise ValueError(f"{len(message)} bytes; takes none, or {_STEP.size} of round and attempt")
+    index, attempt = _STEP.unpack(message)
+    return index, attempt
 
 
 class Status(IntEnum):

@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--host", action="append", required=True, help="name or address")
     parser.add_argument("--nodes", type=int, default=0, help="how many node keys")
     asked = parser.parse_args()
-    make_certificates(asked.folder, asked.host)
+    make_certificates(asked.folder, [*asked.host, "127.0.0.1"])  # where the SuperLink calls itself
     for i in range(asked.nodes):
         make_node_key(asked.folder / f"node-{i}.key")
 

@@ -36,6 +36,7 @@ class Organisations:
         data: what the members have; each gets its own rows alone, the server the test set.
         names: of the members.
         timeouts: stage -> seconds, or one number for all.
+        holdable: whose own processes `hold` can stop: `tests.deploy.held`.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class Organisations:
         data: FederatedDataset,
         names: Sequence[str],
         timeouts: Mapping[str, float] | float,
+        holdable: Sequence[str] = (),
     ) -> None:
-        self.federation, self.names = federation, tuple(names)
+        self.federation, self.names, self.holdable = federation, tuple(names), tuple(holdable)
         self.folder = federation.folder
         per_stage = dict.fromkeys(STAGES, timeouts) if isinstance(timeouts, float) else timeouts
         plan = Deployment(
@@ -120,10 +122,11 @@ class Organisations:
     def start_client(self, name: str) -> None:
         """Starts a member's own process."""
         own = self.folder / name
+        command = ["tests.deploy.held"] if name in self.holdable else ["fl", "client"]
         self.federation.start(
             f"client-{name}",
             [
-                sys.executable, "-m", "fl", "client", "--plan", own / "plan.toml",
+                sys.executable, "-m", *command, "--plan", own / "plan.toml",
                 "--data-dir", own, "--socket", self.socket(name),
             ],
         )  # fmt: skip
@@ -151,31 +154,42 @@ class Organisations:
         config = {"plan": str(server / "plan.toml"), "data-dir": str(server)}
         return self.federation.run(self.app, config)
 
-    def answered(self, name: str, round_index: int, stage: str, attempt: int = 0) -> bool:
-        """Whether a member's process says that it has answered a stage."""
-        text = f"answered: round {round_index}, attempt {attempt}, {stage}"
-        return text in self.federation.log(f"client-{name}")
+    def hold(self, name: str, stage: str, moment: str, round_index: int | None = None) -> None:
+        """Has a member's own process stop at its next request of a stage, or at that of one round.
+
+        Args:
+            name: of the member, which is holdable.
+            stage: of the protocol.
+            moment: "before" it looks at the request, or "after" all is on disk and before a byte
+                of the answer leaves.
+            round_index: None for any.
+        """
+        path, new = self.folder / name / "hold", self.folder / name / "hold.new"
+        new.write_text(f"{stage} {moment} {'' if round_index is None else round_index}")
+        new.rename(path)
+
+    def wait_until_held(self, name: str, seconds: float = 600.0) -> tuple[int, int]:
+        """Waits until a member's process has stopped; returns round and attempt."""
+        held = self.folder / name / "held"
+        self.federation.wait(held.exists, f"{name} to stop where it was told to", seconds)
+        index, attempt = held.read_text().split()
+        return int(index), int(attempt)
+
+    def let_go(self, name: str) -> None:
+        """Ends `hold`: the process goes on, or it will when it is started again."""
+        (self.folder / name / "held").unlink()
 
     def wait_for(self, name: str, round_index: int, stage: str, seconds: float = 240.0) -> None:
-        """Waits until a member's process has answered a stage."""
+        """Waits until a member's process says that it has answered a stage."""
+        said = f"answered: round {round_index}, attempt 0, {stage}"
         what = f"{name} to answer {stage} of round {round_index}"
-        self.federation.wait(lambda: self.answered(name, round_index, stage), what, seconds)
+        self.federation.wait(lambda: self.federation.says(f"client-{name}", said), what, seconds)
 
     def answered_rounds(self, name: str, stage: str) -> set[int]:
         """The rounds in which a member's process has answered a stage."""
         said = rf"answered: round (\d+), attempt 0, {stage}$"
         found = re.findall(said, self.federation.log(f"client-{name}"), re.MULTILINE)
         return {int(number) for number in found}
-
-    def wait_for_next(self, name: str, stage: str, *, after: int, seconds: float = 600.0) -> int:
-        """Waits until a member answers a stage of a later round than `after`; returns which."""
-
-        def later() -> set[int]:
-            return {index for index in self.answered_rounds(name, stage) if index > after}
-
-        what = f"{name} to answer {stage} of a round after {after}"
-        self.federation.wait(lambda: bool(later()), what, seconds)
-        return min(later())
 
     def asked(self, name: str) -> set[int]:
         """The rounds that a member took part in, were it only by its keys."""

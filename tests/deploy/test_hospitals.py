@@ -29,19 +29,22 @@ def test_hospitals_train_the_model_of_one_process(
     federation: Federation, hearts: FederatedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = dataclasses.replace(JOB, rounds=3)
-    run = Organisations(federation, job, hearts, HOSPITALS, 60.0)
+    run = Organisations(federation, job, hearts, HOSPITALS, 60.0, holdable=["hungarian"])
+    bad = nonsense(run)
     run.start()
     start_stranger(run)
+    # Round 0: everybody. While one is waited for, whoever can write to the socket of another, which
+    # has shared its keys, sends it what no server should.
+    run.hold("hungarian", "share_keys", "before")
     run_id = run.run()
-    # Round 0: everybody. While it goes on, whoever can write to a member's socket sends nonsense.
     run.wait_for("va", 0, "share_keys")
-    said = nonsense(run, "va")
+    said = [told(run.socket("va"), request) for request, _ in bad]
     # Round 1: a hospital's process dies and is started again: asked again, it answers the same.
-    run.wait_for("hungarian", 1, "share_keys")
+    go_on_and_stop(run, "share_keys", 1)
     federation.kill("client-hungarian")
     run.start_client("hungarian")
     # Round 2: its whole machine dies with its masked vector on the way.
-    run.wait_for("hungarian", 2, "mask_input")
+    go_on_and_stop(run, "mask_input", 2)
     run.kill("hungarian")
     run.finish(run_id)
 
@@ -51,13 +54,19 @@ def test_hospitals_train_the_model_of_one_process(
     assert run.released() == dict(zip(rounds, expected.survivors, strict=True))
     assert run.summary["model_sha256"] == expected.model
     assert run.charged() == {name: rounds for name in HOSPITALS}
-    for name in ("cleveland", "switzerland", "va"):
-        assert run.charges(name) == rounds
-    # Its vector of round 2 never left, whether or not the charge was on disk by then.
-    assert run.charges("hungarian") in (rounds, rounds[:2])
+    assert {name: run.charges(name) for name in HOSPITALS} == run.charged()
     assert "is refused: it does not hold the key that the roster lists for 0" in run.server_log()
-    for words in said:
-        assert words in federation.log("client-va")
+    log = federation.log("client-va")
+    for reason, (_, words) in zip(said, bad, strict=True):
+        assert words in reason
+        assert f": {reason}" in log
+
+
+def go_on_and_stop(run: Organisations, stage: str, round_index: int) -> None:
+    """Has Hungarian go on to where the answer of a later stage is on disk, and has not left."""
+    run.let_go("hungarian")
+    run.hold("hungarian", stage, "after", round_index)
+    assert run.wait_until_held("hungarian") == (round_index, 0)
 
 
 def start_stranger(run: Organisations) -> None:
@@ -68,31 +77,28 @@ def start_stranger(run: Organisations) -> None:
     run.federation.start_node("stranger", {"socket": str(path)})
 
 
-def nonsense(run: Organisations, name: str) -> list[str]:
-    """Sends a member what no server should; returns what its log must say of it."""
-    path = run.socket(name)
-    plan = read_deployment(run.folder / name / "plan.toml")
+def nonsense(run: Organisations) -> list[tuple[bytes, str]]:
+    """What no server should send member 3 once it has shared its keys, and why it is refused."""
+    plan = read_deployment(run.folder / "va" / "plan.toml")
     session = plan.session_id(plan.read_roster())
-    requests = [
-        struct.pack("<IQ", 40, 2**31),  # two gigabytes are announced
-        struct.pack("<IQ", 2**31, 0),
-        wire.frame(*Step(bytes(32), "advertise_keys", 0, 0, b"").parts()),  # another session
-        wire.frame(*Step(session, "advertise_keys", 0, 0, b"").parts()),  # played again
-        wire.frame(*Step(session, "share_keys", 0, 1, b"x").parts()),  # of another attempt
-        wire.frame(
-            *Step(session, "share_keys", 0, 0, weakened(run)).parts()
-        ),  # of weaker parameters
-        b"\0",
+    weak = Step(session, "mask_input", 0, 0, weakened(run), bytes(4))
+    return [
+        (struct.pack("<IQ", 40, 2**31), "takes at most"),  # two gigabytes are announced
+        (struct.pack("<IQ", 2**31, 0), "takes at most"),
+        (b"\0", "1 of 12 bytes, then the end"),
+        (framed(Step(bytes(32), "advertise_keys", 0, 0, b"")), "session: got 00000000"),
+        (framed(Step(session, "advertise_keys", 0, 0, b"")), "a later one than (0, 0)"),
+        (framed(Step(session, "share_keys", 0, 1, b"x")), "the attempt that this client began"),
+        (framed(weak), "belongs to another context (parameters"),
     ]
-    answers = [
-        wire.read_reply(*wire.parts(exchange(path, request), ANY), ANY) for request in requests
-    ]
-    assert [answer.status for answer in answers] == [wire.Status.REFUSED] * len(requests)
-    return [answer.reason for answer in answers]
+
+
+def framed(step: Step) -> bytes:
+    return wire.frame(*step.parts())
 
 
 def weakened(run: Organisations) -> bytes:
-    """What the server would send member 3 in round 0 under parameters that need two survivors."""
+    """The shares that a server hands member 3 under parameters that need two survivors."""
     plan = read_deployment(run.folder / "server" / "plan.toml")
     built, _, data = plan.job.build(own_data(plan, 4, run.folder / "server"))
     params = resolve(built, data).params
@@ -102,10 +108,24 @@ def weakened(run: Organisations) -> bytes:
     )
     nobody = dict.fromkeys(range(4), b"")
     server = secureagg.ServerSession(params, nobody)
-    for i in range(4):
-        client = secureagg.ClientSession(params, i, None, nobody, once=secureagg.MemoryOnce())
+    clients = {
+        i: secureagg.ClientSession(params, i, None, nobody, once=secureagg.MemoryOnce())
+        for i in range(4)
+    }
+    for i, client in clients.items():
         server.receive(i, client.start())
+    for i, bundles in server.close_stage().items():
+        shares = clients[i].receive(bundles)
+        assert shares is not None
+        server.receive(i, shares)
     return server.close_stage()[3]
+
+
+def told(path: Path, request: bytes) -> str:
+    """Why a member's process refuses a request."""
+    reply = wire.read_reply(*wire.parts(exchange(path, request), ANY), ANY)
+    assert reply.status == wire.Status.REFUSED
+    return reply.reason
 
 
 def exchange(path: Path, request: bytes) -> bytes:

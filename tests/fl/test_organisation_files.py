@@ -1,21 +1,26 @@
 """What an organisation's process keeps on disk, whom it lets near, and what it says of it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fl.engines.client import open_organisation
 from fl.engines.journal import Journal
-from fl.engines.wire import Status
+from fl.engines.wire import Status, Step
 from fl.errors import StoreError
+from fl.secure import ClientSession, ServerSession
+from secureagg._codec import unpack_bits
 from tests.fl import helpers
-from tests.fl.organisations import SESSION, World
+from tests.fl.organisations import SESSION, World, key_of
 from tests.fl.test_organisation_refusals import (
     DATA,
     MODEL,
     PLAN,
+    TERMS,
     ask,
     finish,
     lead,
@@ -122,3 +127,48 @@ def test_what_is_refused_trains_nothing(world: World, monkeypatch: pytest.Monkey
             assert refused(world, member, master.step("mask_input", bad, MODEL)) != "failed"
         assert refused(world, member, master.step("mask_input", message, MODEL)) == "failed"
     finish(master, "mask_input")
+
+
+SECRETS = ("secret", "enc_private_key", "mask_private_key", "self_mask_seed")
+
+
+def secrets_of(world: World, member: int) -> set[bytes]:
+    """What a member's open session keeps to itself."""
+    kept = world.journals[member].open_attempt()
+    assert kept is not None
+    session = ClientSession.from_bytes(
+        kept.state, TERMS.params_of(0, 0), member, None, TERMS.roster_of(TERMS.members(0)),
+        once=lambda key: True,
+    )  # fmt: skip
+    me = getattr(session._state, "me", session._state)
+    found = {getattr(me, name) for name in SECRETS if hasattr(me, name)}
+    return found | set(getattr(session._state, "opening_keys", {}).values())
+
+
+def test_nothing_secret_passes_over_the_socket(world: World) -> None:
+    members, plain = TERMS.members(0), dict[int, NDArray[np.uint64]]()
+
+    def tap(index: int, client: int, segments: Mapping[str, NDArray[np.uint64]]) -> None:
+        (plain[client],) = segments.values()
+
+    secrets = {rows.tobytes() for i in members for rows in DATA.client(i).values()}
+    secrets |= {bytes([i + 1]) * 32 for i in members}
+    assert all(key_of(i).public_key == world.roster[i] for i in members)  # made of these seeds
+    said, session = b"", ServerSession(TERMS.params_of(0, 0), TERMS.roster_of(members))
+    outbound = dict.fromkeys(members, b"")
+    for stage in TERMS.params.stages:
+        for member, message in outbound.items():
+            world.members[member]._site._tap = tap
+            broadcast = MODEL if stage == "mask_input" else b""
+            reply = ask(world, member, Step(SESSION, stage, 0, 0, message, broadcast))
+            session.receive(member, reply.message)
+            secrets |= secrets_of(world, member)
+            said += reply.to_bytes()
+            if stage == "mask_input":
+                ((length, bits),) = TERMS.encoding.segments.values()
+                packed = reply.bulk[-((length * bits + 7) // 8) :]
+                assert np.mean(unpack_bits(packed, length, bits) == plain[member]) < 0.1
+        outbound = session.close_stage()
+    assert session.result.survivors == tuple(members)
+    assert len(secrets) >= len(members) * (3 + len(SECRETS) + len(members) - 1)
+    assert not [secret for secret in secrets if secret in said]

@@ -26,14 +26,16 @@ class Served:
 
     def __init__(self, path: Path, group: str | None = None) -> None:
         self.path, self.stop, self.seen = path, threading.Event(), list[bytes]()
+        self.answer: bytes | None = None
         self.thread = threading.Thread(
             target=pipe.serve, args=(path, self.handle, LIMITS),
             kwargs={"read_timeout": 0.3, "stop": self.stop, "group": group},
         )  # fmt: skip
 
     def handle(self, frame: bytes) -> bytes:
+        answer = frame if self.answer is None else self.answer
         self.seen.append(frame)
-        return frame
+        return answer
 
     def __enter__(self) -> "Served":
         self.thread.start()
@@ -126,6 +128,18 @@ def test_whoever_stalls_or_ends_early_is_cut_off_and_others_are_served(
         early.shutdown(socket.SHUT_WR)
         assert b"then the end" in early.recv(4096)
     assert said(served.path, frame) == frame
+
+
+def test_whoever_takes_no_answer_is_cut_off_and_others_are_served(tmp_path: Path) -> None:
+    path = tmp_path / "client.sock"
+    with Served(path) as served, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as mute:
+        served.answer = bytes(2**24)  # more than the system keeps for whoever does not read
+        mute.connect(str(path))
+        mute.sendall(FIRST)
+        while not served.seen:
+            time.sleep(0.01)
+        served.answer = None
+        assert said(path, FIRST) == FIRST
 
 
 def test_a_socket_left_behind_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:
