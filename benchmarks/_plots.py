@@ -209,6 +209,27 @@ def sampling(rows: Rows) -> list[Plot]:
     return [bars("Noise", "million values per CPU second", values, caption, ours)]
 
 
+def federations(rows: Rows) -> list[Plot]:
+    """Wall-clock seconds of the stages across organisations."""
+    measured = list(rows.values())
+    title = "A round across organisations"
+
+    def draw(axes: "Axes") -> None:
+        names, left = [f"{row['nodes']} nodes" for row in measured], [0.0] * len(measured)
+        stages = dict.fromkeys(stage for row in measured for stage in row["stages"])
+        for stage, colour in zip(stages, COLOURS[1:], strict=False):
+            widths = [row["stages"].get(stage, {"wall": 0.0})["wall"] for row in measured]
+            label = stage.replace("_", " ")
+            axes.barh(names, widths, left=left, color=colour, height=0.62, label=label)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        axes.set_xlabel("wall-clock seconds")
+        axes.grid(visible=False)
+        legend_below(axes)
+
+    caption = "Flower's real processes on one machine, over TLS; medians over the rounds."
+    return [Plot(title, caption, svg(title, draw, (4.6, 1.7 + 0.34 * len(measured))))]
+
+
 def speed(rows: Rows) -> list[Plot]:
     """A round's CPU seconds beside the peers', and memory against cohort and chunk."""
     found = []
