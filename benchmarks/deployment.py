@@ -27,7 +27,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,19 +188,31 @@ def stage_rows(
     }
 
 
-def show(row: Row) -> None:
-    print(f"{row['nodes']} nodes, {row['parameters']} parameters; everything started after"
-          f" {row['started']:.0f} s; load of the machine {row['load']:.0f}")  # fmt: skip
-    print(f"    {'stage':16}" + "".join(f"{name + ' s':>10}" for name in _PARTS)
-          + f"{'up':>8}{'down':>8}")  # fmt: skip
-    for stage, cell in row["stages"].items():
-        print(f"    {stage:16}" + "".join(f"{cell[name]:10.1f}" for name in _PARTS)
-              + f"{cell['up']:8,.0f}{cell['down']:8,.0f}")  # fmt: skip
+def text(row: Row) -> str:
+    """A federation's lines."""
+    lines = [
+        f"{row['nodes']} nodes, {row['parameters']} parameters; everything started after"
+        f" {row['started']:.0f} s; load of the machine {row['load']:.0f}",
+        f"    {'stage':16}" + "".join(f"{name + ' s':>10}" for name in _PARTS)
+        + f"{'up':>8}{'down':>8}",
+    ]  # fmt: skip
+    lines += [
+        f"    {stage:16}" + "".join(f"{cell[name]:10.1f}" for name in _PARTS)
+        + f"{cell['up']:8,.0f}{cell['down']:8,.0f}"
+        for stage, cell in row["stages"].items()
+    ]  # fmt: skip
     walls = sum(cell["wall"] for cell in row["stages"].values())
-    print(f"    a round {walls:.0f} s; CPU s: an app process {row['app_cpu']:.2f}, the"
-          f" organisation's own per stage {row['own_cpu']:.3f}, the SuperLink per message"
-          f" {row['link_cpu']:.2f}, and per node and idle second {row['link_idle_cpu']:.4f}\n"
-          )  # fmt: skip
+    return "\n".join([
+        *lines,
+        f"    a round {walls:.0f} s; CPU s: an app process {row['app_cpu']:.2f}, the"
+        f" organisation's own per stage {row['own_cpu']:.3f}, the SuperLink per message"
+        f" {row['link_cpu']:.2f}, and per node and idle second {row['link_idle_cpu']:.4f}\n",
+    ])  # fmt: skip
+
+
+def table(rows: Mapping[str, Row]) -> str:
+    """All federations."""
+    return "\n".join(map(text, rows.values()))
 
 
 class Predicted(NamedTuple):
@@ -327,7 +339,7 @@ def main() -> None:
             row = measure(nodes, given.rounds, given.features, given.timeout)
             RESULTS.add(f"{nodes:02d}", row)
         if f"{nodes:02d}" in RESULTS.rows():
-            show(RESULTS.rows()[f"{nodes:02d}"])
+            print(text(RESULTS.rows()[f"{nodes:02d}"]))
 
 
 if __name__ == "__main__":
