@@ -59,7 +59,7 @@ def strategies(
     for size in bands:
         found[f"banded-{size}"] = partial(matrix.banded, told, size)
     if n <= general:
-        for size in sorted({min(16, b), min(64, b), *({b} if n <= 256 else set())}):
+        for size in sorted({min(16, b), min(64, b), b}):
             found[f"banded-{size}-general"] = partial(matrix.banded, told, size, toeplitz=False)
     for buffers in (1, 2, 4, 8):
         found[f"blt-{buffers}"] = partial(matrix.blt, told, buffers)
