@@ -13,7 +13,15 @@ import pytest
 import dp
 import fl
 import secureagg
-from benchmarks import accounting, attack, audit, dropout_privacy, privacy_utility, report
+from benchmarks import (
+    accounting,
+    attack,
+    audit,
+    deployment,
+    dropout_privacy,
+    privacy_utility,
+    report,
+)
 from benchmarks._results import RESULTS, Results, beside
 from benchmarks._timing import cpu_seconds
 from benchmarks.privacy_utility import MECHANISMS, PRIVATE, SETS, Cell
@@ -300,3 +308,15 @@ def test_an_attack_without_noise_succeeds_and_with_noise_stays_below_the_bound()
     )
     noised = rows["noised sum, others known, epsilon 1"]["advantage"]
     assert noised["low"] < attack.dp_bound(1.0, attack.DELTA)
+
+
+def test_every_size_is_predicted_or_says_why_it_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cost = secureagg.RoundCost(1, {}, {}, {"mask_input": 1}, {})
+    monkeypatch.setattr(secureagg, "predict_cost", lambda params, dropouts: cost)
+    deployment.predict()
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * len(deployment._PREDICTED)
+    (refused,) = [line for line in lines if "takes" in line]
+    assert re.search(r"4 malicious +dropout=0.25: takes c \+ 2 D \+ 3 <= n", refused)
