@@ -269,7 +269,11 @@ def predict() -> None:
           f"{'up MB':>8}{'down kB':>9}{'all up GB':>11}")  # fmt: skip
     for n, seed in _PREDICTED:
         for server in ("semi_honest", "malicious"):
-            found = predicted(n, seed, server)
+            try:
+                found = predicted(n, seed, server)
+            except secureagg.ParamsError as error:
+                print(f"{n:7,} {server:12}{error}")
+                continue
             print(
                 f"{n:7,} {server:12}{found.degree:7}{found.client:10.3f}{found.at_server:10.2f}"
                 f"{found.up / 1e6:8.2f}{found.down / 1e3:9.1f}{found.all_up / 1e9:11.2f}"
