@@ -14,8 +14,9 @@ a SuperNode and the organisation's own process. Medians over the rounds, of a st
     collect   from the end of the last one to the barrier: the server looks for answers
     up, down  bytes of a node, without TLS and Flower's envelopes
 
-and, over all of them, CPU seconds: of an app process, of the organisation's own process, of the
-SuperLink per message and per node and second while nothing happens. Rows are written to
+and, over all of them, CPU seconds: of an app process, of the organisation's own process until it
+listens (imports, compiling) and per stage, of the SuperLink per message and per node and second
+while nothing happens. Rows are written to
 results/deployment.json.
 """
 
@@ -160,7 +161,7 @@ def measure(nodes: int, rounds: int, features: int, timeout: float) -> Row:
             "nodes": nodes, "rounds": rounds, "parameters": 2 * (features + 1), "started": started,
             "stages": stage_rows(nodes, stages, watch),
             "app_cpu": statistics.median(cpu for _, _, cpu in watch.apps.values()),
-            "own_cpu": spent[0] / messages,
+            "own_cpu": spent[0] / messages, "own_start_cpu": before[0] / nodes,
             "link_cpu": (spent[1] - idle * nodes * spent[2]) / messages,
             "link_idle_cpu": idle, "load": os.getloadavg()[1],
         }  # fmt: skip
@@ -197,10 +198,10 @@ def show(row: Row) -> None:
         print(f"    {stage:16}" + "".join(f"{cell[name]:10.1f}" for name in _PARTS)
               + f"{cell['up']:8,.0f}{cell['down']:8,.0f}")  # fmt: skip
     walls = sum(cell["wall"] for cell in row["stages"].values())
-    print(f"    a round {walls:.0f} s; CPU s: an app process {row['app_cpu']:.2f}, the"
-          f" organisation's own per stage {row['own_cpu']:.3f}, the SuperLink per message"
-          f" {row['link_cpu']:.2f}, and per node and idle second {row['link_idle_cpu']:.4f}\n"
-          )  # fmt: skip
+    print(f"    a round {walls:.0f} s; CPU s: an app process {row['app_cpu']:.2f}; the"
+          f" organisation's own {row['own_start_cpu']:.1f} to start, {row['own_cpu']:.3f} a stage;"
+          f" the SuperLink {row['link_cpu']:.2f} a message, {row['link_idle_cpu']:.4f} a node and"
+          " idle second\n")  # fmt: skip
 
 
 class Predicted(NamedTuple):
@@ -322,12 +323,16 @@ def main() -> None:
     if given.predict or given.paper:
         (predict if given.predict else paper)()
         return
+    if given.show:
+        for row in sorted(
+            RESULTS.rows().values(), key=lambda row: (row["parameters"], row["nodes"])
+        ):
+            show(row)
+        return
     for nodes in given.nodes:
-        if not given.show:
-            row = measure(nodes, given.rounds, given.features, given.timeout)
-            RESULTS.add(f"{nodes:02d}", row)
-        if f"{nodes:02d}" in RESULTS.rows():
-            show(RESULTS.rows()[f"{nodes:02d}"])
+        row = measure(nodes, given.rounds, given.features, given.timeout)
+        RESULTS.add(f"{nodes} nodes, {row['parameters']} parameters", row)
+        show(row)
 
 
 if __name__ == "__main__":
