@@ -56,6 +56,13 @@ def _accuracy(rows: Rows, name: str) -> Plot:
     if not any(len(seeds) > 1 and epsilon is not None for (epsilon, _), seeds in groups.items()):
         return Plot(title, "", "")
 
+    central = [
+        100 * row["accuracy"]
+        for (_, mechanism), seeds in groups.items()
+        if mechanism == REFERENCE
+        for row in seeds.values()
+    ]
+
     def draw(axes: "Axes") -> None:
         for number, mechanism in enumerate(mechanisms):
             shown = []
@@ -75,11 +82,13 @@ def _accuracy(rows: Rows, name: str) -> Plot:
                 axes.axhline(mean, color=GREY, linestyle=style, linewidth=1.2, label=label)
         axes.set_xticks(range(len(epsilons)), [f"epsilon {epsilon:g}" for epsilon in epsilons])
         axes.set_xlim(-0.5, len(epsilons) - 0.5)
+        _cut(axes, min(central) - 8.0 if central else 0.0)
         axes.set_ylabel("test accuracy (%)")
         legend_below(axes)
 
     caption = "Seeds, means, 95 % intervals of three or more. Noise is sized for the worst case"
     caption += " against the server, central noise for the same epsilon against participants."
+    caption += " What is more than 8 points below central noise is in the table alone."
     return Plot(title, caption, svg(title, draw, (4.6, 3.6)))
 
 
@@ -125,12 +134,23 @@ def _bits(rows: Rows, name: str) -> Plot:
                 COLOURS[(number + 1) % len(COLOURS)], f"{FAMILIES[family]}, epsilon {epsilon:g}",
             )  # fmt: skip
         axes.set_xticks(sorted({bits for found in lines.values() for bits, _ in found}))
+        _cut(axes, -6.0)
         axes.set_xlabel("bits per coordinate")
         axes.set_ylabel("points of accuracy")
         legend_below(axes)
 
     caption = "Seed by seed at the same worst-case epsilon; means, 95 % intervals of three or more."
-    return Plot(title, caption + " Shaded: half a point.", svg(title, draw, (4.6, 3.4)))
+    return Plot(
+        title,
+        caption + " Shaded: half a point. Below -6: in the table.",
+        svg(title, draw, (4.6, 3.4)),
+    )
+
+
+def _cut(axes: "Axes", lowest: float) -> None:
+    """Leaves out what is so far below that nothing else could be told apart."""
+    if axes.get_ylim()[0] < lowest:
+        axes.set_ylim(bottom=lowest)
 
 
 def legend_below(axes: "Axes", columns: int = 2) -> None:
@@ -209,6 +229,30 @@ def sampling(rows: Rows) -> list[Plot]:
     return [bars("Noise", "million values per CPU second", values, caption, ours)]
 
 
+def federations(rows: Rows) -> list[Plot]:
+    """Wall-clock seconds of the stages across organisations."""
+    measured = list(rows.values())
+    title = "A round across organisations"
+
+    def draw(axes: "Axes") -> None:
+        names, left = (
+            [f"{row['nodes']} nodes,\n{row['parameters']:,} parameters" for row in measured],
+            [0.0] * len(measured),
+        )
+        stages = dict.fromkeys(stage for row in measured for stage in row["stages"])
+        for stage, colour in zip(stages, COLOURS[1:], strict=False):
+            widths = [row["stages"].get(stage, {"wall": 0.0})["wall"] for row in measured]
+            label = stage.replace("_", " ")
+            axes.barh(names, widths, left=left, color=colour, height=0.62, label=label)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        axes.set_xlabel("wall-clock seconds")
+        axes.grid(visible=False)
+        legend_below(axes)
+
+    caption = "Flower's real processes on one machine, over TLS; medians over the rounds."
+    return [Plot(title, caption, svg(title, draw, (4.6, 1.7 + 0.34 * len(measured))))]
+
+
 def speed(rows: Rows) -> list[Plot]:
     """A round's CPU seconds beside the peers', and memory against cohort and chunk."""
     found = []
@@ -270,7 +314,9 @@ def _sides(title: str, unit: str, rows: Rows, side: str, caption: str) -> Plot:
         axes.set_yticks(range(len(names)), names)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(lambda number, _: f"{number:g}")
+        axes.xaxis.set_major_formatter(
+            lambda number, _: f"{number:g}" if number < 1000 else f"{number / 1000:g}k"
+        )
         axes.xaxis.set_minor_formatter(lambda number, _: "")
         axes.margins(y=0.08)
         axes.set_xlabel(unit)

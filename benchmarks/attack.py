@@ -21,9 +21,10 @@ the clients that sent an update, correlation less the public mean image, which a
 update fits what is seen best: 1 % is chance.
 
 *Membership*: did the client send its update or zero? Scores are products with that update; the
-threshold comes from half of the cohorts and is tried on the others. The advantage is the true minus
-the false positive rate, 0 for guessing, with a 95 % interval (Clopper, Pearson, on the rate of
-right guesses at fair coins). Zero-out (epsilon, delta)-DP bounds it by (e^eps - 1 + 2 delta) /
+threshold comes from half of the cohorts and is tried on the others. The advantage is twice the rate
+of right guesses less 1: at fair coins the true minus the false positive rate, 0 for guessing. Its
+95 % interval (Clopper, Pearson) takes guesses for independent, which those of one cohort, of one
+sum, are not quite. Zero-out (epsilon, delta)-DP bounds it by (e^eps - 1 + 2 delta) /
 (e^eps + 1), printed beside.
 
 *Audit*: `fl.audit.audit`, ten rounds with canaries: what leaks at least, at 95 % confidence, beside

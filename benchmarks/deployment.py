@@ -28,7 +28,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,19 +185,33 @@ def stage_rows(
     }
 
 
-def show(row: Row) -> None:
-    print(f"{row['nodes']} nodes, {row['parameters']} parameters; everything started after"
-          f" {row['started']:.0f} s; load of the machine {row['load']:.0f}")  # fmt: skip
-    print(f"    {'stage':16}" + "".join(f"{name + ' s':>10}" for name in _PARTS)
-          + f"{'up':>8}{'down':>8}")  # fmt: skip
-    for stage, cell in row["stages"].items():
-        print(f"    {stage:16}" + "".join(f"{cell[name]:10.1f}" for name in _PARTS)
-              + f"{cell['up']:8,.0f}{cell['down']:8,.0f}")  # fmt: skip
+def text(row: Row) -> str:
+    """A federation's lines."""
+    lines = [
+        f"{row['nodes']} nodes, {row['parameters']:,} parameters; everything started after"
+        f" {row['started']:.0f} s; load of the machine {row['load']:.0f}",
+        f"    {'stage':16}" + "".join(f"{name + ' s':>10}" for name in _PARTS)
+        + f"{'up':>12}{'down':>12}",
+    ]  # fmt: skip
+    lines += [
+        f"    {stage:16}" + "".join(f"{cell[name]:10.1f}" for name in _PARTS)
+        + f"{cell['up']:12,.0f}{cell['down']:12,.0f}"
+        for stage, cell in row["stages"].items()
+    ]  # fmt: skip
     walls = sum(cell["wall"] for cell in row["stages"].values())
-    print(f"    a round {walls:.0f} s; CPU s: an app process {row['app_cpu']:.2f}; the"
-          f" organisation's own {row['own_start_cpu']:.1f} to start, {row['own_cpu']:.3f} a stage;"
-          f" the SuperLink {row['link_cpu']:.2f} a message, {row['link_idle_cpu']:.4f} a node and"
-          " idle second\n")  # fmt: skip
+    return "\n".join([
+        *lines,
+        f"    a round {walls:.0f} s; CPU s: an app process {row['app_cpu']:.2f}; the"
+        f" organisation's own {row['own_start_cpu']:.1f} to start, {row['own_cpu']:.3f} a stage;"
+        f" the SuperLink {row['link_cpu']:.2f} a message, {row['link_idle_cpu']:.4f} a node and"
+        " idle second\n",
+    ])  # fmt: skip
+
+
+def table(rows: Mapping[str, Row]) -> str:
+    """All federations, by parameters and nodes."""
+    found = sorted(rows.values(), key=lambda row: (row["parameters"], row["nodes"]))
+    return "\n".join(map(text, found))
 
 
 class Predicted(NamedTuple):
@@ -253,8 +267,12 @@ def predict() -> None:
     print(f"{'n':>7} {'server is':12}{'degree':>7}{'client s':>10}{'server s':>10}"
           f"{'up MB':>8}{'down kB':>9}{'all up GB':>11}")  # fmt: skip
     for n, seed in _PREDICTED:
-        for server in ("semi_honest", "malicious")[: 1 if n == 4 else 2]:  # that takes no loss of 4
-            found = predicted(n, seed, server)
+        for server in ("semi_honest", "malicious"):
+            try:
+                found = predicted(n, seed, server)
+            except secureagg.ParamsError as error:
+                print(f"{n:7,} {server:12}{error}")
+                continue
             print(
                 f"{n:7,} {server:12}{found.degree:7}{found.client:10.3f}{found.at_server:10.2f}"
                 f"{found.up / 1e6:8.2f}{found.down / 1e3:9.1f}{found.all_up / 1e9:11.2f}"
@@ -320,15 +338,12 @@ def main() -> None:
         (predict if given.predict else paper)()
         return
     if given.show:
-        for row in sorted(
-            RESULTS.rows().values(), key=lambda row: (row["parameters"], row["nodes"])
-        ):
-            show(row)
+        print(table(RESULTS.rows()))
         return
     for nodes in given.nodes:
         row = measure(nodes, given.rounds, given.features, given.timeout)
         RESULTS.add(f"{nodes} nodes, {row['parameters']} parameters", row)
-        show(row)
+        print(text(row))
 
 
 if __name__ == "__main__":

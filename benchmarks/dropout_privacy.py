@@ -19,10 +19,10 @@ participants' inputs (zero), and sees s of them with or without client u. Noise 
 `dp.distributed("skellam")`: the sum of k shares of variance v is drawn as one Skellam value of
 variance k v, which is the same law. "absent": u's data is in the data set or is not, and u joins
 by a secret coin of probability q. "zero-out": u joins alike and contributes its vector or zero.
-Bounds are by Clopper and Pearson at 95 %, all rates together. The textbook says log(1 + q (e^eps -
-1)) at q delta for the eps of one release; the library refuses it for noise shares, states nothing
-for "absent", and for "zero-out" sum_j P[j participations] delta_j (docs/privacy.md, "Limited
-participation").
+Bounds are by Clopper and Pearson, each at 95 % for all the rates in it. The textbook says
+log(1 + q (e^eps - 1)) at q delta for the eps of one release; the library refuses it for noise
+shares, states nothing for "absent", and for "zero-out" sum_j P[j participations] delta_j
+(docs/privacy.md, "Limited participation").
 """
 
 import argparse

@@ -18,6 +18,7 @@ from benchmarks import (
     attack,
     audit,
     correlated_noise,
+    deployment,
     dropout_privacy,
     privacy_utility,
     protocol_cost,
@@ -139,6 +140,13 @@ SECTIONS = (
         "Wall-clock seconds of a round by strategy and chunk, on a CPU and on an accelerator.",
         no_plots,
         strategies.table,
+    ),
+    Section(
+        "deployment",
+        "Across organisations",
+        "Stages of a round in Flower's real processes on one machine.",
+        _plots.federations,
+        deployment.table,
     ),
     Section(
         "rounds_to_target",

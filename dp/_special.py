@@ -43,34 +43,6 @@ _ERFCX = (
     5.068148904796111e-17,
     -2.2370566594359995e-18,
 )
-# zeta(k) - 1 for k = 2 .. 25: log Gamma(2 + e) = (1 - gamma) e + sum_k (zeta(k) - 1) (-e)^k / k.
-_ONE_MINUS_GAMMA = 0.42278433509846713
-_ZETA_MINUS_ONE = (
-    0.6449340668482264,
-    0.2020569031595943,
-    0.08232323371113819,
-    0.03692775514336993,
-    0.01734306198444914,
-    0.008349277381922827,
-    0.00407735619794434,
-    0.0020083928260822143,
-    0.0009945751278180853,
-    0.0004941886041194645,
-    0.0002460865533080483,
-    0.00012271334757848915,
-    6.124813505870483e-05,
-    3.058823630702049e-05,
-    1.528225940865187e-05,
-    7.637197637899763e-06,
-    3.81729326499984e-06,
-    1.908212716553939e-06,
-    9.539620338727962e-07,
-    4.769329867878064e-07,
-    2.38450502727733e-07,
-    1.1921992596531106e-07,
-    5.960818905125948e-08,
-    2.980350351465228e-08,
-)
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 _ROOT_HALF = math.sqrt(0.5)
 _TINY = 1e-300
@@ -179,28 +151,6 @@ def _ndtri_lower(p: FloatArray) -> FloatArray:
         slope = np.exp(-0.5 * y * y - _HALF_LOG_TWO_PI)
         y = y - (0.5 * erf_small(y * _ROOT_HALF) - offset) / slope
     return np.asarray(np.where(near, -y, x))
-
-
-def gammaln(x: ArrayLike) -> FloatArray:
-    """Log Gamma(x), 1e-300 <= x <= 1e300; the error is relative next to the zeros 1 and 2 too."""
-    values = np.asarray(x, dtype=np.float64)
-    # Gamma(x) = Gamma(2 + e) / ((1 + e) x) below 1/2, Gamma(2 + e) / (1 + e) around 1.
-    places = np.where(values < 0.5, values, np.where(values < 1.5, values - 1.0, values - 2.0))
-    near = _gammaln_from_two(np.minimum(places, 0.5))
-    near = near - np.where(values < 1.5, np.log1p(np.minimum(places, 0.5)), 0.0)
-    near = near - np.where(values < 0.5, np.log(values), 0.0)
-    large = np.maximum(values, 2.5)
-    far = (large - 0.5) * np.log(large) - large + (_HALF_LOG_TWO_PI + stirling_error(large))
-    return np.asarray(np.where(values <= 2.5, near, far))
-
-
-def _gammaln_from_two(e: FloatArray) -> FloatArray:
-    """Log Gamma(2 + e), abs(e) <= 1/2, by its Taylor series."""
-    total = 0.0 * e
-    for k in range(len(_ZETA_MINUS_ONE) + 1, 1, -1):
-        total = _ZETA_MINUS_ONE[k - 2] / k - e * total
-    result: FloatArray = e * (_ONE_MINUS_GAMMA + e * total)
-    return result
 
 
 def stirling_error(x: FloatArray) -> FloatArray:

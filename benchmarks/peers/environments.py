@@ -1,6 +1,7 @@
 """Makes an environment for each peer: their pins exclude each other, and ours.
 
-    python -m benchmarks.peers.environments [fedjax pfl flower accounting] [--folder build/peers]
+    python -m benchmarks.peers.environments [fedjax pfl flower factorizations accounting]
+        [--folder build/peers]
 
 FOLDER/NAME/bin/python is then what the benchmarks take. An environment that is there is left alone;
 one that was not finished is made again. Some take minutes and gigabytes: torch brings CUDA along.
@@ -21,6 +22,7 @@ NEEDS = {
     ),
     "pfl": ("pfl==0.6.0", "torch==2.14.1"),
     "flower": ("flwr[simulation]==1.41.0", "torch==2.14.1"),
+    "factorizations": ("jax-privacy==2.0.0", "jax==0.10.2", "numpy==2.4.6"),
     "accounting": ("dp-accounting==0.6.0", "opendp==0.16.0", "cryptography"),
 }  # fmt: skip
 

@@ -16,16 +16,18 @@ Objective = Callable[[FloatArray], tuple[float, FloatArray]]
 _KEPT = 12  # pairs of steps and gradient changes
 _DECREASE, _CURVATURE = 1e-4, 0.9
 _SEARCHES = 40
-_GAIN = 1e-11  # of the value; smaller relative gains end the search
 
 
-def minimize(objective: Objective, start: FloatArray, *, steps: int) -> tuple[FloatArray, float]:
-    """(point, value) at which no step gains more than a relative 1e-11, or after `steps`.
+def minimize(
+    objective: Objective, start: FloatArray, *, steps: int, gain: float = 1e-11
+) -> tuple[FloatArray, float]:
+    """(point, value) at which two steps in a row gain less than `gain`, or after `steps`.
 
     Args:
         objective: point -> (value, gradient); the gradient is not read where the value is infinite.
         start: float64[p], with a finite value.
         steps: at most.
+        gain: relative to the value.
     """
     point = np.array(start, dtype=np.float64)
     value, gradient = objective(point)
@@ -49,7 +51,7 @@ def minimize(objective: Objective, start: FloatArray, *, steps: int) -> tuple[Fl
         step, change = moved - point, steeper - gradient
         if float(step @ change) > 0.0:
             pairs = [*pairs[-_KEPT + 1 :], (step, change)]
-        stalled = stalled + 1 if value - lower <= _GAIN * abs(value) else 0
+        stalled = stalled + 1 if value - lower <= gain * abs(value) else 0
         point, value, gradient = moved, lower, steeper
         if stalled == 2:
             break

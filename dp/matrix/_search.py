@@ -15,6 +15,7 @@ FloatArray = NDArray[np.float64]
 Loss = Callable[[FloatArray], tuple[float, FloatArray]]
 
 _STEPS = 400
+_GENERAL_GAIN = 1e-7  # a step costs a second at 1,024 rounds, and rounding costs more
 
 
 def toeplitz_loss(column: FloatArray, participation: Participation) -> tuple[float, FloatArray]:
@@ -109,7 +110,8 @@ def general_rows(n: int, column: FloatArray) -> FloatArray:
         slope = (slope - unit * (slope * unit).sum(axis=1, keepdims=True)) / norms
         return value, np.where(mask, slope, 0.0).ravel()
 
-    best, _ = minimize(loss, np.where(mask, column, 0.0).ravel(), steps=_STEPS)
+    start = np.where(mask, column, 0.0).ravel()
+    best, _ = minimize(loss, start, steps=_STEPS, gain=_GENERAL_GAIN)
     columns = np.where(mask, best.reshape(n, bands), 0.0)
     columns /= np.sqrt((columns**2).sum(axis=1, keepdims=True))
     rows = np.zeros((n, bands))

@@ -24,6 +24,13 @@ EXACT: dict[str, Any] = {
     "plain": matrix.tree(TOLD, "plain"),
 }
 ALL: dict[str, Any] = {**EXACT, "blt": matrix.blt(TOLD, 3)}
+PATTERNS = {"single": matrix.single(N), "cyclic": matrix.cyclic(N, 7), "apart": TOLD}
+MAKES: dict[str, Any] = {
+    "toeplitz": lambda told: matrix.banded(told, told.separation),
+    "general": lambda told: matrix.banded(told, told.separation, toeplitz=False),
+    "honaker": matrix.tree,
+    "blt": lambda told: matrix.blt(told, 3),
+}
 each_exact = pytest.mark.parametrize("strategy", EXACT.values(), ids=EXACT)
 each = pytest.mark.parametrize("strategy", ALL.values(), ids=ALL)
 
@@ -61,6 +68,20 @@ def test_streaming_agrees_with_the_matrix_in_floats(strategy):
         units = 10**9 * np.eye(strategy.measurements, dtype=np.int64)
         decoder = np.cumsum(strategy.published(units), axis=0) / 1e9
     np.testing.assert_allclose(np.cumsum(errors, axis=0), decoder @ noise, atol=N + 1e-3)
+
+
+@pytest.mark.parametrize("told", PATTERNS.values(), ids=PATTERNS)
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+def test_streamed_noise_is_that_of_the_matrix_for_every_pattern(make, told):
+    """C e = z but for rounding; of a tree, the function of C x + z that is published."""
+    strategy = make(told)
+    noise = draws(strategy, 4)
+    errors, _ = streamed(strategy, noise)
+    if isinstance(strategy, matrix.TreeStrategy):
+        np.testing.assert_array_equal(strategy.published(noise), errors)
+        return
+    slack = strategy.whitening(errors).slack[:, None]
+    assert (np.abs(strategy.matrix() @ errors - noise) <= slack).all()
 
 
 @each

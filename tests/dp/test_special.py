@@ -25,7 +25,6 @@ LIMITS = {
     "ndtr": 3e-15,
     "log_ndtr": 3e-15,
     "ndtri": 3e-15,
-    "gammaln": 5e-15,
     "stirling_error": 1e-14,
     "deviance": 5e-15,
     "betainc": 1e-13,
@@ -61,10 +60,6 @@ def test_log_bessel():
 
 def test_every_table_is_read_and_reaches_its_ends():
     assert set(FUNCTIONS) == {*LIMITS, "log_bessel_i"}
-    gamma = np.array([row[0] for row in FUNCTIONS["gammaln"]])
-    for zero in (1.0, 2.0):
-        assert np.abs(gamma - zero).min() < 3e-16
-        assert np.sum(np.abs(gamma - zero) < 1e-3) > 15
     assert min(row[0] for row in FUNCTIONS["ndtri"]) == 1e-300
     assert max(row[1] for row in FUNCTIONS["binom_tail"]) == 1e6
 
@@ -72,7 +67,7 @@ def test_every_table_is_read_and_reaches_its_ends():
 def test_shapes_are_kept():
     grid = np.full((2, 3), 0.25)
     for function in (
-        _special.erfc, _special.erfcx, _special.log_ndtr, _special.ndtri, _special.gammaln,
+        _special.erfc, _special.erfcx, _special.log_ndtr, _special.ndtri,
     ):  # fmt: skip
         assert function(grid).shape == (2, 3)
     assert _special.betainc(grid, 2.0, np.full(3, 0.5)).shape == (2, 3)
@@ -80,7 +75,6 @@ def test_shapes_are_kept():
 
 
 def test_ends():
-    np.testing.assert_array_equal(_special.gammaln([1.0, 2.0]), [0.0, 0.0])
     np.testing.assert_array_equal(_special.betainc(2.0, 3.0, [0.0, 1.0]), [0.0, 1.0])
     np.testing.assert_array_equal(_special.binom_tail([0, 7], 6, 0.3), [1.0, 0.0])
     np.testing.assert_array_equal(_special.log_ndtr([-np.inf, np.inf]), [-np.inf, 0.0])

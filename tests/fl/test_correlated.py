@@ -26,6 +26,7 @@ from tests.fl import helpers
 
 MECHANISMS = ("tree", "banded", "blt")
 each = pytest.mark.parametrize("mechanism", MECHANISMS)
+BANDED_FIRST = ["banded", *(pytest.param(m, marks=pytest.mark.slow) for m in ("tree", "blt"))]
 STILL = helpers.algorithm(client_optimizer=optax.sgd(0.0), server_optimizer=optax.sgd(1.0))
 
 
@@ -86,11 +87,12 @@ def test_clients_that_send_nothing_leave_the_noise_of_all_rounds(
     assert np.abs(prefix).max() > 1e-3
 
 
-def test_ideal_and_secure_give_the_same_model() -> None:
+@pytest.mark.parametrize("mechanism", BANDED_FIRST)
+def test_ideal_and_secure_give_the_same_model(mechanism: str) -> None:
     data = helpers.small_data()
     settings = {"corrupt": 0.0, "dropout": 0.25}
     models = [
-        fl.train(plan(aggregation=a, seeded_secrets=True), helpers.MODEL, data).params
+        fl.train(plan(mechanism, aggregation=a, seeded_secrets=True), helpers.MODEL, data).params
         for a in (helpers.ideal(**settings), helpers.secure(graph="complete", **settings))
     ]
     assert helpers.params_bytes(models[0]) == helpers.params_bytes(models[1])

@@ -151,7 +151,6 @@ def main() -> None:
         *powers(60, -300, -0.4), *uniform(60, 0.2, 0.8), *around(0.5, 0.3), 1e-300,
         *(1 - 2.0**-k for k in range(2, 53, 3)),
     ]  # fmt: skip
-    gamma = [*powers(80, -12, 12), *uniform(120, 0.01, 12), *around(1.0, 2.0, 0.5, 1.5, 2.5, 10.0)]
     functions = {
         "erfcx": single(erfcx, zero_to + uniform(60, -25, 0)),
         "erfc": single(mpmath.erfc, [*uniform(160, -6, 26), *powers(30, -12, 0), *around(0.0)]),
@@ -162,7 +161,6 @@ def main() -> None:
             [*uniform(240, -40, 37), *(-x for x in powers(40, 0, 6)), *around(0.0)],
         ),
         "ndtri": single(ndtri, [p for p in probabilities if 0 < p < 1]),
-        "gammaln": single(mpmath.loggamma, [x for x in gamma if x not in (1.0, 2.0)]),
         "stirling_error": single(stirling_error, powers(100, -3, 10) + around(10.0, 1.0)),
         "deviance": rows(
             deviance,
