@@ -15,7 +15,7 @@ here or in test_MODULE.py.
     instability: tiny q or delta, huge epsilon > test_instability, pld.test_extreme_settings
     not monotone in an argument > pld.test_monotone, test_instability
     delta of failures forgotten > test_delta, fl/statement.test_protocol_failure_is_charged
-    delta of truncation forgotten > pld.test_window_and_noise, participation.test_what_lies_beyond
+    delta of truncation forgotten > grids.test_window_and_noise, participation.test_what_lies_beyond
     edge of the orders, orders near 1 > test_orders
     streams reused: rounds, clients > noise_bugs.test_streams_of_two, fl/train.test_noise_differs
     streams reused: update and bit > noise_bugs.test_streams_of_update
