@@ -14,8 +14,9 @@ a SuperNode and the organisation's own process. Medians over the rounds, of a st
     collect   from the end of the last one to the barrier: the server looks for answers
     up, down  bytes of a node, without TLS and Flower's envelopes
 
-and, over all of them, CPU seconds: of an app process, of the organisation's own process, of the
-SuperLink per message and per node and second while nothing happens. Rows are written to
+and, over all of them, CPU seconds: of an app process, of the organisation's own process until it
+listens (imports, compiling) and per stage, of the SuperLink per message and per node and second
+while nothing happens. Rows are written to
 results/deployment.json.
 """
 
@@ -81,7 +82,7 @@ class Watch(threading.Thread):
 
     Attributes:
         apps: (node, pid) -> [start, last seen, CPU seconds by then].
-        stages: (round, stage) -> [begin, end].
+        begun: (round, stage) -> when it was first seen in the server's store.
     """
 
     def __init__(self, link: Federation, run: Organisations) -> None:
@@ -89,7 +90,7 @@ class Watch(threading.Thread):
         self._roots = {name: link.pid(f"node-{name}") for name in run.names}
         self._run, self._over = run, threading.Event()
         self.apps: dict[tuple[str, int], list[float]] = {}
-        self.stages: dict[tuple[int, str], list[float]] = {}
+        self.begun: dict[tuple[int, str], float] = {}
 
     def run(self) -> None:
         """Looks until `stop`."""
@@ -98,20 +99,15 @@ class Watch(threading.Thread):
                 for pid in descendants(root):
                     with contextlib.suppress(OSError):  # it has ended
                         self._look(name, pid)
-            with contextlib.suppress(sqlite3.OperationalError):  # there is no store yet
-                self._look_at_stages()
+                with contextlib.suppress(sqlite3.OperationalError):  # there is no store yet
+                    for index, stage, *_ in self._run.server_rows(_STAGES):
+                        self.begun.setdefault((index, stage), clock())
 
     def _look(self, name: str, pid: int) -> None:
         found = process(pid)
         if found.name == "flwr-clientapp":
             seen = self.apps.setdefault((name, pid), [found.start, found.start, 0.0])
             seen[1:] = [seen[1] if found.ended else clock(), max(seen[2], found.cpu)]
-
-    def _look_at_stages(self) -> None:
-        for index, stage, seconds, *_ in self._run.server_rows(_STAGES):
-            times = self.stages.setdefault((index, stage), [clock()])
-            if seconds is not None and len(times) == 1:
-                times.append(clock())
 
     def stop(self) -> None:
         """Ends the thread."""
@@ -160,7 +156,7 @@ def measure(nodes: int, rounds: int, features: int, timeout: float) -> Row:
             "nodes": nodes, "rounds": rounds, "parameters": 2 * (features + 1), "started": started,
             "stages": stage_rows(nodes, stages, watch),
             "app_cpu": statistics.median(cpu for _, _, cpu in watch.apps.values()),
-            "own_cpu": spent[0] / messages,
+            "own_cpu": spent[0] / messages, "own_start_cpu": before[0] / nodes,
             "link_cpu": (spent[1] - idle * nodes * spent[2]) / messages,
             "link_idle_cpu": idle, "load": os.getloadavg()[1],
         }  # fmt: skip
@@ -172,7 +168,8 @@ def stage_rows(
     """Medians over the rounds, by stage."""
     found: dict[str, list[dict[str, float]]] = {}
     for index, stage, seconds, up, down in stages:
-        begin, end = watch.stages[index, stage]
+        begin = watch.begun[index, stage]
+        end = begin + seconds
         apps = [app for app in watch.apps.values() if begin - 0.1 <= app[0] <= end]
         row = {
             "wall": seconds,
@@ -191,28 +188,30 @@ def stage_rows(
 def text(row: Row) -> str:
     """A federation's lines."""
     lines = [
-        f"{row['nodes']} nodes, {row['parameters']} parameters; everything started after"
+        f"{row['nodes']} nodes, {row['parameters']:,} parameters; everything started after"
         f" {row['started']:.0f} s; load of the machine {row['load']:.0f}",
         f"    {'stage':16}" + "".join(f"{name + ' s':>10}" for name in _PARTS)
-        + f"{'up':>8}{'down':>8}",
+        + f"{'up':>12}{'down':>12}",
     ]  # fmt: skip
     lines += [
         f"    {stage:16}" + "".join(f"{cell[name]:10.1f}" for name in _PARTS)
-        + f"{cell['up']:8,.0f}{cell['down']:8,.0f}"
+        + f"{cell['up']:12,.0f}{cell['down']:12,.0f}"
         for stage, cell in row["stages"].items()
     ]  # fmt: skip
     walls = sum(cell["wall"] for cell in row["stages"].values())
     return "\n".join([
         *lines,
-        f"    a round {walls:.0f} s; CPU s: an app process {row['app_cpu']:.2f}, the"
-        f" organisation's own per stage {row['own_cpu']:.3f}, the SuperLink per message"
-        f" {row['link_cpu']:.2f}, and per node and idle second {row['link_idle_cpu']:.4f}\n",
+        f"    a round {walls:.0f} s; CPU s: an app process {row['app_cpu']:.2f}; the"
+        f" organisation's own {row['own_start_cpu']:.1f} to start, {row['own_cpu']:.3f} a stage;"
+        f" the SuperLink {row['link_cpu']:.2f} a message, {row['link_idle_cpu']:.4f} a node and"
+        " idle second\n",
     ])  # fmt: skip
 
 
 def table(rows: Mapping[str, Row]) -> str:
-    """All federations."""
-    return "\n".join(map(text, rows.values()))
+    """All federations, by parameters and nodes."""
+    found = sorted(rows.values(), key=lambda row: (row["parameters"], row["nodes"]))
+    return "\n".join(map(text, found))
 
 
 class Predicted(NamedTuple):
@@ -338,12 +337,13 @@ def main() -> None:
     if given.predict or given.paper:
         (predict if given.predict else paper)()
         return
+    if given.show:
+        print(table(RESULTS.rows()))
+        return
     for nodes in given.nodes:
-        if not given.show:
-            row = measure(nodes, given.rounds, given.features, given.timeout)
-            RESULTS.add(f"{nodes:02d}", row)
-        if f"{nodes:02d}" in RESULTS.rows():
-            print(text(RESULTS.rows()[f"{nodes:02d}"]))
+        row = measure(nodes, given.rounds, given.features, given.timeout)
+        RESULTS.add(f"{nodes} nodes, {row['parameters']} parameters", row)
+        print(text(row))
 
 
 if __name__ == "__main__":

@@ -54,8 +54,9 @@ _README = """\
 2. Anybody: `python -m fl roster collect roster.json NAME=KEY NAME=KEY ...`, and sends roster.json
    and plan.toml to everybody.
 3. Every organisation: checks whose keys these are, adds `member` and `identity` at the top of its
-   plan.toml, then `python -m fl roster sign --plan plan.toml`, compares the hash with the others,
-   and sends its roster.json back.
+   plan.toml, reads what `python -m fl privacy --plan plan.toml --data-dir DATA` says of it, then
+   `python -m fl roster sign --plan plan.toml`, compares the hash with the others, and sends its
+   roster.json back.
 4. Anybody: `python -m fl roster merge roster.json COPY COPY ...`, and sends it to everybody again.
 5. Every organisation: `python -m fl roster verify --plan plan.toml`, then
    `python -m fl client --plan plan.toml --data-dir DATA --socket client.sock`, and a SuperNode with

@@ -8,6 +8,7 @@ of them inherit; `stop` leaves none of them behind.
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -40,7 +41,8 @@ class Federation:
         self.folder, self.host = folder, host
         self.mark = uuid.uuid4().hex
         self._short = tempfile.TemporaryDirectory(prefix="fl-")
-        self.port = free_port()
+        self._ports: set[int] = set()
+        self.port = self.free_port()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         make_certificates(folder / "tls", [host])
         self._connect()
@@ -63,6 +65,16 @@ class Federation:
     def ca(self) -> Path:
         """The authority that nodes and commands trust."""
         return (self.folder / "tls" / "ca.pem").absolute()
+
+    def free_port(self) -> int:
+        """A port that nothing listens at, given once, from below those of outgoing connections."""
+        while True:
+            port = random.randrange(10_000, 32_000)
+            with contextlib.suppress(OSError), socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+                if port not in self._ports:
+                    self._ports.add(port)
+                    return port
 
     def socket_path(self, name: str) -> Path:
         """A short path: the address of a Unix socket takes about a hundred bytes."""
@@ -173,7 +185,7 @@ class Federation:
             f"node-{name}",
             [
                 BIN / "flower-supernode", "--superlink", f"{self.host}:{self.port}",
-                *(["--insecure"] if plain else secure), "--port", free_port(),
+                *(["--insecure"] if plain else secure), "--port", self.free_port(),
                 "--node-config", pairs,
             ],
             home=f"home-{name}", prefix=(*_AGAIN, *prefix),
@@ -351,13 +363,6 @@ def _ip(*words: str) -> None:
     if command is None:
         raise FileNotFoundError("ip")
     subprocess.run([command, *words], check=True, capture_output=True)
-
-
-def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def descendants(pid: int) -> Iterator[int]:

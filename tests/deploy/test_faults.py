@@ -205,7 +205,9 @@ def test_a_node_that_flower_does_not_know_is_not_let_in(federation: Federation) 
 def test_nothing_is_left_running(federation: Federation, patients: FederatedDataset) -> None:
     run = Organisations(federation, JOB, patients, NAMES, SECONDS)
     run.start(["north"])
-    assert len(federation.pids()) >= 5
+    run.run()
+    federation.wait(lambda: bool(run.server_log()), "the ServerApp to look for the others", 240.0)
+    assert len(federation.pids()) >= 6  # SuperLink, SuperNode, what starts apps of each, ServerApp
     federation.stop()
     assert federation.pids() == []
     with contextlib.suppress(ProcessLookupError):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.deploy.federation import ROOT, START_SECONDS, Federation, free_port
+from tests.deploy.federation import ROOT, START_SECONDS, Federation
 from tests.deploy.organisations import rows
 
 pytestmark = [pytest.mark.deploy, pytest.mark.slow]
@@ -70,7 +70,7 @@ class Walk:
         ):  # fmt: skip
             text = text.replace(old, str(new))
         if "flower-supernode" in text:  # "several on one host each need a --port"
-            text += f" --port {free_port()}"
+            text += f" --port {self.federation.free_port()}"
         return text
 
     def _run(self, party: str, command: str) -> str:

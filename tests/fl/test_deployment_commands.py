@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fl
@@ -79,6 +80,24 @@ def test_who_signs_is_told_that_a_plan_is_not_private(
     path.write_text(path.read_text().replace(before, after))
     shown = run(capsys, "roster", "sign", "--plan", "app/1.toml")
     assert f"NOT PRIVATE: {said}" in shown
+
+
+def test_everybody_reads_the_same_promise_before_it_signs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collected(capsys)
+    said = []
+    for file, count in (("0.toml", 202), ("plan.toml", 0)):
+        Path(f"app/{file}").write_text("classes = 2\n" + Path(f"app/{file}").read_text())
+        Path(f"{file}.data").mkdir()
+        x, y = np.zeros((count, 21), np.float32), np.zeros(count, np.int32)
+        np.savez(f"{file}.data/own.npz", x=x, y=y, offsets=np.array([0, count]))
+        words = ("privacy", "--plan", f"app/{file}", "--data-dir", f"{file}.data")
+        said.append(run(capsys, *words))
+    assert said[0] == said[1]
+    assert re.search(r"^server +1e-05 .*<= [12]\.", said[0], re.MULTILINE)
+    missing = refused(capsys, "privacy", "--plan=app/1.toml", "--data-dir", "plan.toml.data")
+    assert "1 clients with 0 examples; takes one client with 196 examples" in missing
 
 
 def test_copies_are_signed_apart_and_merged(
