@@ -149,7 +149,7 @@ def survey(count: int, most: int, peer: Peer | None) -> Row:
     return {"count": count, "wide": int(wide), "seconds": time.process_time() - begin}
 
 
-CASES: dict[str, Callable[[Peer | None], Row]] = {
+ROWS: dict[str, Callable[[Peer | None], Row]] = {
     **{
         f"q={q} sigma={sigma} T={count} delta={delta}": functools.partial(
             compare, [(q, sigma, count)], delta
@@ -195,7 +195,7 @@ def table(rows: Mapping[str, Row]) -> str:
 
 def main() -> None:
     parser = options_of(__doc__)
-    parser.add_argument("--rows", nargs="+", choices=[*CASES], default=[*CASES])
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=[*ROWS])
     parser.add_argument("--peer", action="store_true", help="run dp-accounting as well")
     given = parser.parse_args()
     results = Results("accounting")
@@ -204,7 +204,7 @@ def main() -> None:
         return
     peer = Peer() if given.peer else None
     for name in given.rows:
-        row, key = CASES[name](peer), beside(name, ["dp-accounting"] if given.peer else [])
+        row, key = ROWS[name](peer), beside(name, ["dp-accounting"] if given.peer else [])
         results.add(key, row)
         print(text(key, row), flush=True)
 

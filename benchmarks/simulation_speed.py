@@ -177,7 +177,7 @@ def encode_row(given: argparse.Namespace) -> Row:
 
 
 def secure_row(name: str, given: argparse.Namespace) -> Row:
-    """The two take turns, since the machine's speed drifts."""
+    """Ideal and Secure, which take turns since the machine's speed drifts, and the primitives."""
     model, data, clients = model_of(name), mnist_like(100, 10), 100
 
     def plan(kind: Callable[..., fl.Ideal | fl.Secure]) -> fl.Plan:
@@ -286,7 +286,7 @@ def text(name: str, row: Row) -> str:
     )
 
 
-RUN: dict[str, Callable[[argparse.Namespace], Row]] = {
+ROWS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "gemm": lambda _: {"gflops": gflops()},
     "2nn": functools.partial(epoch_row, "2nn"),
     "cnn": functools.partial(epoch_row, "cnn"),
@@ -306,7 +306,7 @@ def table(rows: Mapping[str, Row]) -> str:
 
 def main() -> None:
     parser = options_of(__doc__)
-    parser.add_argument("--rows", nargs="+", choices=[*RUN], default=[*RUN])
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=[*ROWS])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--peers", nargs="*", choices=["fedjax", "pfl", "flower"], default=[])
     parser.add_argument("--folder", type=Path, default=Path("build/peers"))
@@ -318,7 +318,7 @@ def main() -> None:
     workers.use_one_thread()
     for name in given.rows:
         pin()
-        row = RUN[name](given)
+        row = ROWS[name](given)
         key = beside(name, [*row.get("peers", ())])
         results.add(key, row)
         print(text(key, row), flush=True)
