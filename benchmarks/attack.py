@@ -31,7 +31,6 @@ sum, are not quite. Zero-out (epsilon, delta)-DP bounds it by (e^eps - 1 + 2 del
 what the statement claims at most.
 """
 
-import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +43,7 @@ from numpy.typing import NDArray
 import dp
 import fl
 from benchmarks._results import Results, Row
+from benchmarks._script import options_of
 from dp.auditing import binomial_lower
 from fl import workers
 from fl.audit import audit
@@ -371,12 +371,9 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--cohorts", type=int, default=12, help="of 100 clients; two or more")
     parser.add_argument("--canaries", type=int, default=300, help="of the audits")
-    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
     given = parser.parse_args(argv)
     if given.cohorts < 2:
         parser.error(f"--cohorts {given.cohorts}, takes 2 or more: thresholds come from half")
