@@ -231,7 +231,7 @@ def sampling(rows: Rows) -> list[Plot]:
 
 def federations(rows: Rows) -> list[Plot]:
     """Wall-clock seconds of the stages across organisations."""
-    measured = list(rows.values())
+    measured = sorted(rows.values(), key=lambda r: (r["parameters"], r["nodes"]), reverse=True)
     title = "A round across organisations"
 
     def draw(axes: "Axes") -> None:
@@ -250,7 +250,7 @@ def federations(rows: Rows) -> list[Plot]:
         legend_below(axes)
 
     caption = "Flower's real processes on one machine, over TLS; medians over the rounds."
-    return [Plot(title, caption, svg(title, draw, (4.6, 1.7 + 0.34 * len(measured))))]
+    return [Plot(title, caption, svg(title, draw, (4.6, 1.7 + 0.45 * len(measured))))]
 
 
 def speed(rows: Rows) -> list[Plot]:

@@ -42,20 +42,21 @@ def rates_of(params: secureagg.Params) -> Rates:
 def _mask(segment: secureagg.Segment) -> float:
     words = np.zeros(segment.length, dtype=word_dtype(segment.modulus_bits))
     streams = [(bytes([i] * 16), bytes(16), True) for i in range(8)]
-    times = min(100, max(1, 3_000_000 // segment.length // 8))
-    return cpu_seconds(lambda: prg.accumulate(words, streams), times=times) / 8
+    return cpu_seconds(lambda: prg.accumulate(words, streams), times=_times(segment)) / 8
+
+
+def _times(segment: secureagg.Segment) -> int:
+    """Calls within one timing: more of short segments."""
+    return min(100, max(1, 3_000_000 // segment.length // 8))
 
 
 def packing(params: secureagg.Params) -> float:
     """Seconds to pack a client's vector into bits and to unpack it: no primitive, but no choice."""
     total = 0.0
     for segment in params.segments:
-        bits, words = (
-            segment.modulus_bits,
-            np.zeros(segment.length, word_dtype(segment.modulus_bits)),
-        )
+        bits, times = segment.modulus_bits, _times(segment)
+        words = np.zeros(segment.length, word_dtype(bits))
         packed = pack_bits(words, bits)
-        times = min(100, max(1, 3_000_000 // segment.length // 8))
         total += cpu_seconds(functools.partial(pack_bits, words, bits), times=times)
         unpack = functools.partial(unpack_bits, packed, segment.length, bits)
         total += cpu_seconds(unpack, times=times)

@@ -14,19 +14,19 @@ on PYTHONPATH (numpy is all that `dp` needs). Finished rows are written to resul
 over older ones; `--show` prints those.
 """
 
-import argparse
 import functools
 import importlib
 import importlib.util
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import dp
 from benchmarks._results import Results, Row, beside
+from benchmarks._script import options_of
 from benchmarks._timing import cpu_seconds
 
 ADD_REMOVE = dp.NeighboringRelation.ADD_REMOVE
@@ -149,7 +149,7 @@ def survey(count: int, most: int, peer: Peer | None) -> Row:
     return {"count": count, "wide": int(wide), "seconds": time.process_time() - begin}
 
 
-CASES: dict[str, Callable[[Peer | None], Row]] = {
+ROWS: dict[str, Callable[[Peer | None], Row]] = {
     **{
         f"q={q} sigma={sigma} T={count} delta={delta}": functools.partial(
             compare, [(q, sigma, count)], delta
@@ -188,21 +188,23 @@ def text(name: str, row: Row) -> str:
     )
 
 
+def table(rows: Mapping[str, Row]) -> str:
+    """One line per row."""
+    return "\n".join(text(name, row) for name, row in rows.items())
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", nargs="+", choices=[*CASES], default=[*CASES])
+    parser = options_of(__doc__)
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=[*ROWS])
     parser.add_argument("--peer", action="store_true", help="run dp-accounting as well")
-    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
     given = parser.parse_args()
     results = Results("accounting")
     if given.show:
-        print("\n".join(text(name, row) for name, row in results.rows().items()))
+        print(table(results.rows()))
         return
     peer = Peer() if given.peer else None
     for name in given.rows:
-        row, key = CASES[name](peer), beside(name, ["dp-accounting"] if given.peer else [])
+        row, key = ROWS[name](peer), beside(name, ["dp-accounting"] if given.peer else [])
         results.add(key, row)
         print(text(key, row), flush=True)
 

@@ -31,7 +31,6 @@ sum, are not quite. Zero-out (epsilon, delta)-DP bounds it by (e^eps - 1 + 2 del
 what the statement claims at most.
 """
 
-import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +43,7 @@ from numpy.typing import NDArray
 import dp
 import fl
 from benchmarks._results import Results, Row
+from benchmarks._script import options_of
 from dp.auditing import binomial_lower
 from fl import workers
 from fl.audit import audit
@@ -88,10 +88,10 @@ def images() -> Images:
     return Images(data.fields["x"].astype(np.float32), data.fields["y"].astype(np.int32), mean)
 
 
-def cohort_of(found: Images, rng: np.random.Generator) -> fl.FederatedDataset:
+def cohort_of(digits: Images, rng: np.random.Generator) -> fl.FederatedDataset:
     """100 clients with an image each."""
-    chosen = rng.choice(len(found.y), CLIENTS, replace=False)
-    fields = {"x": found.x[chosen], "y": found.y[chosen]}
+    chosen = rng.choice(len(digits.y), CLIENTS, replace=False)
+    fields = {"x": digits.x[chosen], "y": digits.y[chosen]}
     return fl.FederatedDataset.from_arrays(fields, np.arange(CLIENTS), num_classes=10)
 
 
@@ -271,13 +271,13 @@ def views(round_: Round, sent: FloatArray) -> dict[str, FloatArray]:
 
 
 def attacked(name: str, cohorts: int) -> dict[str, Row]:
-    """All rows of a model."""
-    model, found, rng = MODELS[name](), images(), np.random.default_rng(0)
+    """Rows of a model by view: what each attack has of it, over all cohorts."""
+    model, digits, rng = MODELS[name](), images(), np.random.default_rng(0)
     plans = {epsilon: plan_of(model, epsilon) for epsilon in (None, *EPSILONS)}
-    results: dict[str, Found] = {}
+    by_view: dict[str, Found] = {}
     shown: list[str] = []
     for _ in range(cohorts):
-        data = cohort_of(found, rng)
+        data = cohort_of(digits, rng)
         coins = rng.random(CLIENTS) < 0.5
         shown += [as_digits(image) for image in data.fields["x"][coins][: PICTURES - len(shown)]]
         seen: dict[str, FloatArray] = {}
@@ -294,12 +294,12 @@ def attacked(name: str, cohorts: int) -> dict[str, Row]:
                     for view, values in views(round_, sent).items()
                 }
         for view, values in seen.items():
-            one = results.setdefault(view, Found())
-            one.invert([inverted(ready, value) for value in values], data, found.mean, coins)
+            one = by_view.setdefault(view, Found())
+            one.invert([inverted(ready, value) for value in values], data, digits.mean, coins)
             one.match(values, updates, coins)
-        guess = [(found.mean, 0)] * CLIENTS
-        results.setdefault("nothing", Found()).invert(guess, data, found.mean, coins)
-    return {view: one.row() for view, one in results.items()} | {"truth": {"pictures": shown}}
+        guess = [(digits.mean, 0)] * CLIENTS
+        by_view.setdefault("nothing", Found()).invert(guess, data, digits.mean, coins)
+    return {view: one.row() for view, one in by_view.items()} | {"truth": {"pictures": shown}}
 
 
 def dp_bound(epsilon: float, delta: float) -> float:
@@ -371,12 +371,9 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--cohorts", type=int, default=12, help="of 100 clients; two or more")
     parser.add_argument("--canaries", type=int, default=300, help="of the audits")
-    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
     given = parser.parse_args(argv)
     if given.cohorts < 2:
         parser.error(f"--cohorts {given.cohorts}, takes 2 or more: thresholds come from half")

@@ -36,6 +36,7 @@ import optax
 import dp
 import fl
 from benchmarks._results import Results, Row
+from benchmarks._script import options_of
 from dp import matrix
 from fl.datasets.text import NUM_SYMBOLS
 from fl.sweep import interval
@@ -275,9 +276,7 @@ def measure_accuracy(given: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("what", choices=("errors", "accuracy"))
     parser.add_argument("--rounds", type=int, nargs="+", default=[64, 256, 1024, 4096])
     parser.add_argument("--general", type=int, default=1024, metavar="ROUNDS",
@@ -288,7 +287,6 @@ def main() -> None:
     parser.add_argument("--epsilons", type=float, nargs="+", default=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--again", action="store_true")
-    parser.add_argument("--show", action="store_true")
     given = parser.parse_args()
     if given.what == "accuracy":
         if not given.show:

@@ -25,7 +25,6 @@ shares, states nothing for "absent", and for "zero-out" sum_j P[j participations
 (docs/privacy.md, "Limited participation").
 """
 
-import argparse
 import dataclasses
 import itertools
 import math
@@ -41,6 +40,7 @@ import dp
 import fl
 import secureagg
 from benchmarks._results import Results, Row
+from benchmarks._script import options_of
 from dp.auditing import binomial_lower
 from fl import workers
 
@@ -355,12 +355,9 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--what", nargs="+", choices=("sweep", "leak"), default=["sweep", "leak"])
     parser.add_argument("--trials", type=int, default=2000, help="releases of each kind")
-    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
     given = parser.parse_args(argv)
     if not given.show:
         workers.use_one_thread()

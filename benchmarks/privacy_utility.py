@@ -35,6 +35,7 @@ from typing import Any
 import dp
 import fl
 from benchmarks._results import Results, Row
+from benchmarks._script import options_of
 from fl import workers
 from fl.privacy import Privacy
 from fl.sweep import Figure, interval
@@ -250,7 +251,7 @@ def beside_reference(groups: Groups, group: Group) -> Figure | None:
     return percent([rows[seed]["accuracy"] - central[seed]["accuracy"] for seed in both])
 
 
-def table(rows: Mapping[str, Row], sets: Sequence[str]) -> str:
+def table(rows: Mapping[str, Row], sets: Sequence[str] = tuple(SETS)) -> str:
     """One line for each data set, epsilon and mechanism."""
     groups = grouped(rows)
     lines = [
@@ -288,9 +289,7 @@ def text(figure: Figure, *, sign: bool = False) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--sets", nargs="+", choices=[*SETS], default=["digits"])
     parser.add_argument("--mechanisms", nargs="+", choices=MECHANISMS, default=DEFAULT)
     parser.add_argument("--epsilons", nargs="+", type=float)
@@ -298,7 +297,6 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data-dir")
     parser.add_argument("--again", action="store_true", help="run finished cells once more")
-    parser.add_argument("--show", action="store_true", help="print what is there, train nothing")
     given = parser.parse_args()
     results = Results("privacy_utility")
     if not given.show:

@@ -29,11 +29,9 @@ its server semi-honest; other rows are refused.
 import argparse
 import dataclasses
 import gc
-import json
 import os
 import resource
 import statistics
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +41,7 @@ import numpy as np
 import secureagg
 from benchmarks._primitives import by_primitives, rates_of
 from benchmarks._results import Results, Row, beside
+from benchmarks._script import ask_peer, options_of, pin
 
 
 @dataclass(frozen=True)
@@ -140,8 +139,8 @@ def measure(name: str, row: Point, repeats: int) -> Row:
         **dataclasses.asdict(row),
         "client_ms": 1e3 * statistics.median(client) / row.n,
         "server_ms": 1e3 * statistics.median(server),
-        "client_ms_by_stage": per_client(result.cost.client_seconds, row.n),
-        "server_ms_by_stage": per_client(result.cost.server_seconds, 1),
+        "client_ms_by_stage": by_stage(result.cost.client_seconds, row.n),
+        "server_ms_by_stage": by_stage(result.cost.server_seconds, 1),
         "primitives_client_ms": 1e3 * floor[0] / row.n,
         "primitives_server_ms": 1e3 * floor[1],
         "predicted_client_ms": 1e3 * sum(predicted.client_seconds.values()) / row.n,
@@ -154,9 +153,9 @@ def measure(name: str, row: Point, repeats: int) -> Row:
     }
 
 
-def per_client(seconds: Mapping[str, float], clients: int) -> dict[str, float]:
-    """Milliseconds of each stage."""
-    return {stage: 1e3 * value / clients for stage, value in seconds.items()}
+def by_stage(seconds: Mapping[str, float], parties: int) -> dict[str, float]:
+    """Milliseconds of each stage, of one of so many parties."""
+    return {stage: 1e3 * value / parties for stage, value in seconds.items()}
 
 
 def text(name: str, row: Row) -> str:
@@ -203,9 +202,8 @@ def predicted(n: int, server: str) -> Row:
     }  # fmt: skip
 
 
-def measure_flower(row: Point, repeats: int, python: str) -> Row:
+def measure_flower(row: Point, repeats: int, python: Path) -> Row:
     """What Flower takes for the row."""
-    script = Path(__file__).parent / "peers" / "flower_secagg.py"
     asked = {
         "clients": row.n,
         "degree": row.degree,
@@ -214,11 +212,7 @@ def measure_flower(row: Point, repeats: int, python: str) -> Row:
         "drop": row.drop,
         "repeats": repeats,
     }
-    options = [f"--{name}={value}" for name, value in asked.items()]
-    run = subprocess.run(  # noqa: S603 - the user's own interpreter, on a file of this project
-        [python, str(script), *options], stdout=subprocess.PIPE, text=True, check=True
-    )
-    found = json.loads(run.stdout.splitlines()[-1])
+    found = ask_peer(python, "flower_secagg.py", asked)
     return {
         "flower_client_ms": 1e3 * float(found["clients"]) / row.n,
         "flower_server_ms": 1e3 * float(found["server"]),
@@ -226,15 +220,12 @@ def measure_flower(row: Point, repeats: int, python: str) -> Row:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--rows", nargs="*", choices=[*ROWS, COUNTED])
-    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--predict", action="store_true", help="predict large rounds, run nothing")
     parser.add_argument("--peer", choices=["flower"])
-    parser.add_argument("--peer-python", metavar="PATH")
+    parser.add_argument("--peer-python", type=Path)
     given = parser.parse_args()
     if (given.peer is None) != (given.peer_python is None):
         parser.error("--peer and --peer-python go together")
@@ -341,8 +332,6 @@ def counted_text(row: Row) -> str:
 def main() -> None:
     given = arguments()
     results = Results("protocol_cost")
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     if given.show:
         print(table(results.rows()))
         return
@@ -352,6 +341,7 @@ def main() -> None:
                 results.add(f"predicted/{server}-{n:07}", predicted(n, server))
         print(table(results.rows()))
         return
+    pin()
     print(header())
     for name in given.rows:
         if name == COUNTED:

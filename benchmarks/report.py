@@ -27,7 +27,7 @@ from benchmarks import (
     simulation_speed,
     strategies,
 )
-from benchmarks._results import Results, Row
+from benchmarks._results import Results
 from fl._plots import Plot
 
 HERE = Path(__file__).parent
@@ -71,11 +71,6 @@ def utility(rows: _plots.Rows) -> list[Plot]:
     return [plot for name in names for plot in _plots.utility(rows, name)]
 
 
-def lines(text: Callable[[str, Row], str]) -> Callable[[_plots.Rows], str]:
-    """One line per row."""
-    return lambda rows: "\n".join(text(name, row) for name, row in rows.items())
-
-
 SECTIONS = (
     Section(
         "privacy_utility",
@@ -83,7 +78,7 @@ SECTIONS = (
         "Noise shares that the clients add themselves, so that the server never sees a sum without"
         " noise, beside central noise that a trusted server adds, at the same worst-case epsilon.",
         utility,
-        lambda rows: privacy_utility.table(rows, [*privacy_utility.SETS]),
+        privacy_utility.table,
     ),
     Section(
         "dropout_privacy",
@@ -132,7 +127,7 @@ SECTIONS = (
         "Speed and memory of training",
         "CPU seconds of whole rounds on one pinned core; peers by their own federated averaging.",
         _plots.speed,
-        lines(simulation_speed.text),
+        simulation_speed.table,
     ),
     Section(
         "strategies",
@@ -160,9 +155,9 @@ SECTIONS = (
         "Accounting",
         "Certified intervals: lower <= truth <= upper.",
         no_plots,
-        lines(accounting.text),
+        accounting.table,
     ),
-    Section("samplers", "Samplers", "Exact to 2^-100.", _plots.sampling, lines(samplers.text)),
+    Section("samplers", "Samplers", "Exact to 2^-100.", _plots.sampling, samplers.table),
 )  # fmt: skip
 
 # Tables of docs/ that are written from results, between comments that name them: name, page.

@@ -21,7 +21,6 @@ the rate, and falls by more than half from 0.05 to 0.2 in the IID row, and where
 rate lay is not printed; start and scaling of the pixels move it as well.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ import optax
 
 import fl
 from benchmarks._results import Results, Row
+from benchmarks._script import options_of
 from fl import workers
 
 
@@ -115,15 +115,12 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=["2nn-iid"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--lrs", nargs="+", type=float, help="in place of each row's own")
     parser.add_argument("--data-dir")
     parser.add_argument("--again", action="store_true", help="run finished rows once more")
-    parser.add_argument("--show", action="store_true", help="print what is there, train nothing")
     given = parser.parse_args()
     results = Results("rounds_to_target")
     if not given.show:

@@ -9,12 +9,11 @@ the repository on PYTHONPATH (numpy and cryptography suffice). Finished rows are
 results/samplers.json, over older ones; `--show` prints those.
 """
 
-import argparse
 import functools
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
 import numpy as np
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import dp
 from benchmarks._results import Results, Row
+from benchmarks._script import options_of
 from benchmarks._timing import cpu_seconds
 
 VALUES = 1_000_000
@@ -131,14 +131,15 @@ def text(name: str, row: Row) -> str:
     return f"{name}: {row['seconds']:.3f} s; textbook numpy {row['textbook_seconds']:.2f} s"
 
 
+def table(rows: Mapping[str, Row]) -> str:
+    """One line per row."""
+    return "\n".join(text(name, row) for name, row in rows.items())
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
     results = Results("samplers")
-    if parser.parse_args().show:
-        print("\n".join(text(name, row) for name, row in results.rows().items()))
+    if options_of(__doc__).parse_args().show:
+        print(table(results.rows()))
         return
     rng = aes_stream()
     rows = chain(

@@ -46,6 +46,7 @@ import fl
 import secureagg
 from benchmarks._primitives import by_primitives, packing, rates_of
 from benchmarks._results import Results, Row, beside
+from benchmarks._script import ask_peer, options_of, pin
 from benchmarks._timing import cpu_seconds
 from fl import workers
 from fl.group import Group
@@ -121,14 +122,8 @@ def epoch_row(name: str, given: argparse.Namespace) -> Row:
 
 def peer_round(peer: str, model: str, given: argparse.Namespace) -> Row:
     """What the peer prints of itself."""
-    script = Path(__file__).parent / "peers" / f"{peer}_round.py"
-    python = given.folder / peer / "bin" / "python"
-    options = [f"--model={model}", "--clients=10", f"--rounds={given.repeats}"]
-    run = subprocess.run(  # noqa: S603 - the user's own interpreter, on a file of this project
-        [str(python), str(script), *options], stdout=subprocess.PIPE, text=True, check=True
-    )
-    found: Row = json.loads(run.stdout.splitlines()[-1])
-    return found
+    options = {"model": model, "clients": 10, "rounds": given.repeats}
+    return ask_peer(given.folder / peer / "bin" / "python", f"{peer}_round.py", options)
 
 
 def epoch_text(name: str, row: Row) -> str:
@@ -182,7 +177,7 @@ def encode_row(given: argparse.Namespace) -> Row:
 
 
 def secure_row(name: str, given: argparse.Namespace) -> Row:
-    """The two take turns, since the machine's speed drifts."""
+    """Ideal and Secure, which take turns since the machine's speed drifts, and the primitives."""
     model, data, clients = model_of(name), mnist_like(100, 10), 100
 
     def plan(kind: Callable[..., fl.Ideal | fl.Secure]) -> fl.Plan:
@@ -291,7 +286,7 @@ def text(name: str, row: Row) -> str:
     )
 
 
-RUN: dict[str, Callable[[argparse.Namespace], Row]] = {
+ROWS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "gemm": lambda _: {"gflops": gflops()},
     "2nn": functools.partial(epoch_row, "2nn"),
     "cnn": functools.partial(epoch_row, "cnn"),
@@ -304,24 +299,26 @@ RUN: dict[str, Callable[[argparse.Namespace], Row]] = {
 }
 
 
+def table(rows: Mapping[str, Row]) -> str:
+    """What all rows say."""
+    return "\n".join(text(name, row) for name, row in rows.items())
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", nargs="+", choices=[*RUN], default=[*RUN])
+    parser = options_of(__doc__)
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=[*ROWS])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--peers", nargs="*", choices=["fedjax", "pfl", "flower"], default=[])
     parser.add_argument("--folder", type=Path, default=Path("build/peers"))
-    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
     given = parser.parse_args()
     results = Results("simulation_speed")
     if given.show:
-        print("\n".join(text(name, row) for name, row in results.rows().items()))
+        print(table(results.rows()))
         return
     workers.use_one_thread()
     for name in given.rows:
-        os.sched_setaffinity(0, {max(range(os.cpu_count() or 1))})
-        row = RUN[name](given)
+        pin()
+        row = ROWS[name](given)
         key = beside(name, [*row.get("peers", ())])
         results.add(key, row)
         print(text(key, row), flush=True)

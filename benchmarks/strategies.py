@@ -15,7 +15,6 @@ of 100 clients with 2 examples each, taken in turn from that many. "auto" is wha
 Finished rows are written to results/strategies.json, over older ones; `--show` prints those.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ import numpy as np
 
 import fl
 from benchmarks._results import Results, Row
+from benchmarks._script import options_of
 from benchmarks.simulation_speed import mnist_like, model_of, plan_of
 from fl import workers
 from fl.datasets.text import NUM_SYMBOLS
@@ -86,15 +86,12 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--models", nargs="*", choices=MODELS, default=[*MODELS])
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS])
     parser.add_argument("--populations", type=int, nargs="*", default=[])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
     given = parser.parse_args(arguments)
     results = Results("strategies")
     if not given.show:

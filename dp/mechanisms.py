@@ -258,13 +258,7 @@ def distributed(
     discretizer = _discretizer(dim, clip_norm, granularity)
     variance = _sigma(discretizer, noise_multiplier) ** 2 / shares
     largest = samplers.MAX_VARIANCE if name == "skellam" else _MAX_SIGMA**2
-    if not 1e-6 <= variance <= largest:
-        raise ParameterError(
-            "noise_multiplier",
-            noise_multiplier,
-            f"a share variance in [1e-06, {largest:g}] grid units, got {variance:g}; "
-            "the granularity scales it",
-        )
+    _check_drawn(noise_multiplier, "a share variance", variance, 1e-6, largest)
     wrap = _wrap(wrap_probability)
     linf, noise_failure = _summand(discretizer, num_clients, wrap)
     tail = _noise_tail(name, num_clients * variance, noise_failure, discretizer.dim)
@@ -322,13 +316,7 @@ def central_gaussian(
         dim, clip_norm, num_clients, granularity, modulus_bits, wrap_probability
     )
     sigma = _sigma(discretizer, noise_multiplier)
-    if not 1e-3 <= sigma <= _MAX_SIGMA:
-        raise ParameterError(
-            "noise_multiplier",
-            noise_multiplier,
-            f"a sigma in [0.001, {_MAX_SIGMA:g}] grid units, got {sigma:g}; "
-            "the granularity scales it",
-        )
+    _check_drawn(noise_multiplier, "a sigma", sigma, 1e-3, _MAX_SIGMA)
     return CentralMechanism(discretizer, sigma, num_clients, bits)
 
 
@@ -363,6 +351,13 @@ def _discretizer(dim: int, clip_norm: float, granularity: float | None) -> Discr
 def _sigma(discretizer: Discretizer, noise_multiplier: float) -> float:
     multiplier = _validate.positive("noise_multiplier", noise_multiplier, 1e9)
     return multiplier * (discretizer.clip_norm / discretizer.granularity)
+
+
+def _check_drawn(multiplier: float, what: str, scale: float, least: float, most: float) -> None:
+    if not least <= scale <= most:
+        takes = f"{what} in [{least:g}, {most:g}] grid units, got {scale:g}"
+        takes = f"{takes}; the granularity scales it"
+        raise ParameterError("noise_multiplier", multiplier, takes)
 
 
 def _share(name: MechanismName, variance: float, size: int, rng: RandomBytes) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ import functools
 import math
 import re
 import shutil
+import sys
 import unittest.mock
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import dp
 import fl
 import secureagg
 from benchmarks import (
+    _script,
     accounting,
     attack,
     audit,
@@ -61,6 +63,16 @@ def test_results_are_kept_row_by_row(tmp_path: Path) -> None:
 def test_a_row_without_peers_leaves_one_beside_them() -> None:
     assert beside("2nn", []) == "2nn"
     assert beside("2nn", ["fedjax", "pfl"]) == "2nn, beside fedjax, pfl"
+
+
+def test_a_peer_answers_with_the_last_line_that_it_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_script, "_PEERS", tmp_path)
+    said = 'import json, sys\nprint("a warning")\nprint(json.dumps({"asked": sys.argv[1:]}))\n'
+    (tmp_path / "peer.py").write_text(said, "utf-8")
+    found = _script.ask_peer(Path(sys.executable), "peer.py", {"clients": 3, "drop": 0.1})
+    assert found == {"asked": ["--clients=3", "--drop=0.1"]}
 
 
 @pytest.fixture

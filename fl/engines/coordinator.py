@@ -24,7 +24,7 @@ from fl.store import Store
 
 LOG = logging.getLogger("fl.server")
 Parts = tuple[bytes, bytes]  # control, bulk
-_PER_MEMBER, _CONTROL = 512, 1024  # bytes of an answer's control message, at most
+_OVERHEAD = 1024  # bytes of a masked vector's message beside the vector, at most
 _LOOK_SECONDS = 1.0  # between looks at who is there
 _PATIENCE = 3  # greetings without an answer until a connected node is asked more rarely,
 _RARELY = 8  # in one round of so many: the organisation's process behind it may be down
@@ -81,7 +81,7 @@ class Coordinator:
         self._place = (0, 0)
         segments = terms.encoding.segments.values()
         vector = sum((length * bits + 7) // 8 for length, bits in segments)
-        self._limits = Limits(_CONTROL + _PER_MEMBER * len(terms.roster), _CONTROL + vector)
+        self._limits = Limits(wire.control_limit(len(terms.roster)), _OVERHEAD + vector)
         self._log_caught()
 
     def _log_caught(self) -> None:

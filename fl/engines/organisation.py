@@ -26,13 +26,11 @@ from fl.site import Order, Site
 
 LOG = logging.getLogger("fl.organisation")
 _REFUSALS = (RefusedError, secure.SecureAggError, dp.ReleaseLimitError)
-_PER_MEMBER = 512  # bytes of a stage's control message for each member, at most
-_CONTROL = 1024
 
 
 def limits_of(terms: Terms) -> Limits:
     """Returns the longest request that an organisation takes."""
-    return Limits(_CONTROL + _PER_MEMBER * len(terms.roster), tree_bytes(terms.broadcast))
+    return Limits(wire.control_limit(len(terms.roster)), tree_bytes(terms.broadcast))
 
 
 class Organisation:

@@ -22,6 +22,7 @@ _OPENING = struct.Struct("<BB32s")
 _STEP = struct.Struct("<II")
 _HELLO = 0  # kinds from 1 are the stages in their order
 _MEMBER = struct.Struct("<I")
+_CONTROL, _PER_MEMBER = 1024, 512  # bytes of a control message, at most: these, and per member
 
 
 class Limits(NamedTuple):
@@ -29,6 +30,11 @@ class Limits(NamedTuple):
 
     control: int
     bulk: int
+
+
+def control_limit(members: int) -> int:
+    """Returns the bytes of a stage's longest control message among so many members."""
+    return _CONTROL + _PER_MEMBER * members
 
 
 def frame(control: bytes, bulk: bytes = b"") -> bytes:

@@ -11,12 +11,7 @@ import pytest
 
 import dp
 from dp.poisson_binomial import _sum_of_squares
-
-UNIT = 2**-24
-
-
-def bias(theta):
-    return round(theta / UNIT)
+from tests.dp.coins import UNIT, bias
 
 
 def binomial_law(trials, k):

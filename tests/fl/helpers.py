@@ -7,6 +7,7 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
+import dp
 import fl
 from fl.types import PyTree
 
@@ -87,3 +88,15 @@ def leaves(params: PyTree) -> list[NDArray[Any]]:
 def params_bytes(params: PyTree) -> bytes:
     """The bytes of a tree of arrays, leaves in canonical order."""
     return b"".join(leaf.tobytes() for leaf in leaves(params))
+
+
+def upper(interval: dp.Interval | None) -> float:
+    """The upper end of a figure that there is."""
+    assert interval is not None
+    return interval.upper
+
+
+def mechanism_of(resolved: fl.Resolved) -> dp.DistributedMechanism:
+    """Of a plan with noise shares."""
+    assert isinstance(resolved.exposure.mechanism, dp.DistributedMechanism)
+    return resolved.exposure.mechanism

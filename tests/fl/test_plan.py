@@ -8,7 +8,6 @@ import jax
 import optax
 import pytest
 
-import dp
 import fl
 from fl.algorithms.fedavg import FedAvgStep
 from fl.types import Batch, MetricSums, PyTree
@@ -140,12 +139,6 @@ def test_a_client_state_of_another_shape_than_it_began_with_is_refused() -> None
     assert line.startswith("client_final")
 
 
-def mechanism_of(resolved: fl.Resolved) -> dp.DistributedMechanism:
-    mechanism = resolved.exposure.mechanism
-    assert isinstance(mechanism, dp.DistributedMechanism)
-    return mechanism
-
-
 def test_what_is_derived_fits_together() -> None:
     resolved = fl.resolve(helpers.plan(aggregation=helpers.secure()), DATA)
     bounds, params = resolved.exposure.bounds, resolved.params
@@ -153,7 +146,7 @@ def test_what_is_derived_fits_together() -> None:
     assert params.min_survivors == bounds.min_survivors == 9
     assert params.num_clients == resolved.invited == 12
     (segment,) = params.segments
-    mechanism = mechanism_of(resolved)
+    mechanism = helpers.mechanism_of(resolved)
     assert (segment.name, segment.length) == ("update", 15)
     assert segment.modulus_bits == mechanism.modulus_bits
     worst = 12 * mechanism.discretizer.linf
@@ -163,7 +156,7 @@ def test_what_is_derived_fits_together() -> None:
 
 def test_the_modulus_is_the_smallest_that_holds_the_cohort() -> None:
     few, many = (
-        mechanism_of(fl.resolve(helpers.plan(), helpers.small_data(n, examples=1)))
+        helpers.mechanism_of(fl.resolve(helpers.plan(), helpers.small_data(n, examples=1)))
         for n in (12, 200)
     )
     assert few.modulus_bits < many.modulus_bits

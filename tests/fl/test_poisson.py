@@ -34,11 +34,6 @@ def central(**overrides: Any) -> fl.Plan:
     )
 
 
-def upper(interval: dp.Interval | None) -> float:
-    assert interval is not None
-    return interval.upper
-
-
 def rows(statement: fl.Statement) -> dict[str, fl.Row]:
     return {row.adversary: row for row in statement.rows}
 
@@ -69,7 +64,9 @@ def test_the_server_and_participants_compose_every_release_without_amplification
         event, 1e-3, neighboring=dp.NeighboringRelation.ZERO_OUT, accountant="rdp"
     )
     for adversary in ("server", "participants"):
-        assert upper(table[adversary].worst_case) == pytest.approx(independent.upper, rel=1e-4)
+        assert helpers.upper(table[adversary].worst_case) == pytest.approx(
+            independent.upper, rel=1e-4
+        )
         assert table[adversary].max_releases == ROUNDS
 
 
@@ -89,7 +86,7 @@ def test_noise_shares_give_an_outsider_a_secret_number_of_participations() -> No
         dp.SelfComposedEvent(release, ROUNDS), 1e-3, neighboring=dp.NeighboringRelation.ZERO_OUT,
         accountant="rdp",
     )  # fmt: skip
-    got = upper(table["outsider"].worst_case)
+    got = helpers.upper(table["outsider"].worst_case)
     assert got == pytest.approx(independent.upper, rel=1e-6)
     assert got < everything.upper
     sampled = dp.epsilon(
@@ -101,7 +98,9 @@ def test_noise_shares_give_an_outsider_a_secret_number_of_participations() -> No
 
 def test_noise_is_sized_against_an_outsider_too() -> None:
     resolved = fl.resolve(poisson_plan(private={"against": "outsider"}), DATA)
-    assert upper(rows(resolved.privacy)["outsider"].worst_case) == pytest.approx(8.0, rel=1e-3)
+    assert helpers.upper(rows(resolved.privacy)["outsider"].worst_case) == pytest.approx(
+        8.0, rel=1e-3
+    )
 
 
 def test_central_noise_is_amplified_for_the_outsider_alone() -> None:
@@ -117,8 +116,12 @@ def test_central_noise_is_amplified_for_the_outsider_alone() -> None:
             event, 1e-3, neighboring=dp.NeighboringRelation.ZERO_OUT, accountant="rdp",
             failure_prob=failure, total_variation=ROUNDS * mechanism.total_variation(),
         )  # fmt: skip
-        assert upper(table[adversary].worst_case) == pytest.approx(independent.upper, rel=1e-9)
-    assert upper(table["outsider"].worst_case) < 0.7 * upper(table["participants"].worst_case)
+        assert helpers.upper(table[adversary].worst_case) == pytest.approx(
+            independent.upper, rel=1e-9
+        )
+    assert helpers.upper(table["outsider"].worst_case) < 0.7 * helpers.upper(
+        table["participants"].worst_case
+    )
     assert resolved.exposure.protocol_failure("outsider") == SIZE_FAILURE
     assert resolved.exposure.protocol_failure("participants") == 0.0
     assert any("secret coin" in note for note in resolved.privacy.assumptions)

@@ -38,11 +38,6 @@ def stream(seed: int) -> dp.RandomBytes:
     return np.random.default_rng(seed).bytes
 
 
-def upper(figure: dp.Interval | None) -> float:
-    assert figure is not None
-    return figure.upper
-
-
 def rows(resolved: fl.Resolved, ledger: dp.Ledger | None = None) -> dict[str, fl.Row]:
     return {row.adversary: row for row in statement(resolved.exposure, ledger).rows}
 
@@ -50,7 +45,7 @@ def rows(resolved: fl.Resolved, ledger: dp.Ledger | None = None) -> dict[str, fl
 @pytest.mark.parametrize("against", ADVERSARIES)
 def test_calibration_meets_the_target_from_below(against: str) -> None:
     resolved = resolve(privacy=coins(against=against))
-    assert 8.0 * (1 - 1e-3) < upper(rows(resolved)[against].worst_case) <= 8.0
+    assert 8.0 * (1 - 1e-3) < helpers.upper(rows(resolved)[against].worst_case) <= 8.0
 
 
 def test_worst_case_counts_the_honest_survivors_alone() -> None:
@@ -59,9 +54,9 @@ def test_worst_case_counts_the_honest_survivors_alone() -> None:
     assert mechanism.shares == 40 - 10 - 4
     for adversary, shares in [("server", 26), ("participants", 26), ("outsider", 30)]:
         independent = spent(dp.SelfComposedEvent(mechanism.event(shares), 3))
-        assert upper(table[adversary].worst_case) == pytest.approx(independent, rel=1e-6)
-        assert upper(table[adversary].worst_case) >= independent
-    assert upper(table["server"].worst_case) > upper(table["outsider"].worst_case)
+        assert helpers.upper(table[adversary].worst_case) == pytest.approx(independent, rel=1e-6)
+        assert helpers.upper(table[adversary].worst_case) >= independent
+    assert helpers.upper(table["server"].worst_case) > helpers.upper(table["outsider"].worst_case)
 
 
 def test_more_survivors_than_the_fewest_never_cost_more() -> None:
@@ -72,16 +67,16 @@ def test_more_survivors_than_the_fewest_never_cost_more() -> None:
         ledger.release(t, 0, range(last), resolved.exposure.event("server", last))
     row = rows(resolved, ledger)["server"]
     events = tuple(mechanism_of(resolved).event(last - 4) for last in (30, 35, 40))
-    assert upper(row.realised) == pytest.approx(spent(dp.ComposedEvent(events)), rel=1e-6)
-    assert upper(row.realised) < upper(row.worst_case)
-    assert upper(row.planned) <= upper(row.worst_case)
+    assert helpers.upper(row.realised) == pytest.approx(spent(dp.ComposedEvent(events)), rel=1e-6)
+    assert helpers.upper(row.realised) < helpers.upper(row.worst_case)
+    assert helpers.upper(row.planned) <= helpers.upper(row.worst_case)
 
 
 def test_the_figure_is_close_to_gaussian_noise_of_the_same_size() -> None:
     resolved = resolve(num_clients=200, privacy=coins(trials=4096))
     assert resolved.noise_multiplier is not None
     reference = spent(dp.SelfComposedEvent(dp.GaussianEvent(resolved.noise_multiplier), 3))
-    assert reference < upper(rows(resolved)["server"].worst_case) < 1.05 * reference
+    assert reference < helpers.upper(rows(resolved)["server"].worst_case) < 1.05 * reference
 
 
 def test_the_modulus_holds_all_coins_of_all_clients_and_no_more() -> None:
@@ -157,7 +152,7 @@ def test_a_secret_cohort_counts_participations_for_an_outsider() -> None:
     table, exposure = rows(resolved), resolved.exposure
     event = exposure.composed("outsider", exposure.bounds.min_survivors, exposure.max_releases)
     assert isinstance(event, dp.SecretParticipationEvent)
-    assert upper(table["outsider"].worst_case) < upper(table["server"].worst_case)
+    assert helpers.upper(table["outsider"].worst_case) < helpers.upper(table["server"].worst_case)
 
 
 @pytest.mark.parametrize(

@@ -49,16 +49,6 @@ def flat(params: Any) -> Floats:
     return np.concatenate([np.asarray(params["b"]), np.asarray(params["w"]).ravel()])
 
 
-def upper(interval: dp.Interval | None) -> float:
-    assert interval is not None
-    return interval.upper
-
-
-def mechanism_of(resolved: fl.Resolved) -> dp.DistributedMechanism:
-    assert isinstance(resolved.exposure.mechanism, dp.DistributedMechanism)
-    return resolved.exposure.mechanism
-
-
 @pytest.mark.parametrize("mechanism", ["skellam", "discrete_gaussian"])
 def test_secure_and_ideal_give_the_same_bits(mechanism: str) -> None:
     privacy = {"mechanism": mechanism}
@@ -86,14 +76,14 @@ def test_the_figure_is_that_of_sampled_records_under_honest_shares() -> None:
     resolved = fl.resolve(record_plan(rounds=10), DATA)
     for row in resolved.privacy.rows:
         shares = 4 if row.adversary == "outsider" else 3
-        event = dp.RecordSampledEvent(0.2, mechanism_of(resolved).event(shares))
+        event = dp.RecordSampledEvent(0.2, helpers.mechanism_of(resolved).event(shares))
         independent = dp.epsilon(
             dp.SelfComposedEvent(event, 10), 1e-3, neighboring=dp.NeighboringRelation.ZERO_OUT,
             accountant="rdp",
         )  # fmt: skip
-        assert upper(row.worst_case) == pytest.approx(independent.upper, rel=1e-6)
+        assert helpers.upper(row.worst_case) == pytest.approx(independent.upper, rel=1e-6)
     assert resolved.privacy.unit == "record"
-    assert 8.0 * (1 - 1e-4) < upper(resolved.privacy.rows[0].worst_case) <= 8.0
+    assert 8.0 * (1 - 1e-4) < helpers.upper(resolved.privacy.rows[0].worst_case) <= 8.0
     assert any("every record joins" in note for note in resolved.privacy.assumptions)
 
 
@@ -202,7 +192,7 @@ def test_an_attempt_that_is_repeated_draws_fresh_coins(monkeypatch: pytest.Monke
 def test_roundings_of_all_records_add_little_to_the_noise() -> None:
     """3,000 records of noise multiplier 1: their rounding is below 1 % of the noise's variance."""
     data = hospitals((2000, 1000, 0, 0))
-    mechanism = mechanism_of(fl.resolve(record_plan(), data))
+    mechanism = helpers.mechanism_of(fl.resolve(record_plan(), data))
     steps = mechanism.discretizer.clip_norm / mechanism.discretizer.granularity
     assert 0.01 * steps**2 * (1 + 1e-9) >= 3000 / 4
     rng, rotation = np.random.default_rng(0), fl.encoding.round_rotation(28, 0, 0)
@@ -215,7 +205,7 @@ def test_roundings_of_all_records_add_little_to_the_noise() -> None:
 def test_a_record_moves_the_integers_by_its_own_bound_at_most() -> None:
     """One record's message replaced by zero, all else alike: the difference of the segments."""
     resolved = fl.resolve(record_plan(), DATA)
-    mechanism, encoding = mechanism_of(resolved), resolved.encoding
+    mechanism, encoding = helpers.mechanism_of(resolved), resolved.encoding
     assert isinstance(encoding, fl.encoding.PrivateEncoding)
     rows = rows_of(DATA, 0, 1.0, 0)
     rotation = fl.encoding.round_rotation(28, 0, 0)
@@ -266,7 +256,7 @@ def test_the_public_denominator_is_the_records_expected() -> None:
 
 def test_the_modulus_holds_all_records_of_a_cohort() -> None:
     resolved = fl.resolve(record_plan(), DATA)
-    mechanism = mechanism_of(resolved)
+    mechanism = helpers.mechanism_of(resolved)
     assert 2 ** (mechanism.modulus_bits - 1) > sum(SIZES) * mechanism.discretizer.linf
 
 
@@ -274,11 +264,11 @@ def test_realised_counts_the_rounds_there_were() -> None:
     training = start(record_plan(rounds=4), MODEL, DATA)
     training.step()
     early = training.statement().rows[0]
-    assert upper(early.realised) < upper(early.worst_case)
+    assert helpers.upper(early.realised) < helpers.upper(early.worst_case)
     while training.step() is not None:
         pass
-    assert upper(training.statement().rows[0].realised) == pytest.approx(
-        upper(early.worst_case), rel=1e-6
+    assert helpers.upper(training.statement().rows[0].realised) == pytest.approx(
+        helpers.upper(early.worst_case), rel=1e-6
     )
 
 
@@ -289,7 +279,7 @@ def test_central_noise_protects_records_from_participants() -> None:
     )
     server, participants, _ = fl.train(plan, MODEL, DATA).privacy.rows
     assert server.worst_case is None
-    assert upper(participants.worst_case) == pytest.approx(8.0, rel=1e-4)
+    assert helpers.upper(participants.worst_case) == pytest.approx(8.0, rel=1e-4)
 
 
 @pytest.mark.parametrize(

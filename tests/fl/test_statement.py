@@ -24,17 +24,6 @@ def rows(resolved: fl.Resolved, ledger: dp.Ledger | None = None) -> dict[str, fl
     return {row.adversary: row for row in statement(resolved.exposure, ledger).rows}
 
 
-def upper(figure: dp.Interval | None) -> float:
-    assert figure is not None
-    return figure.upper
-
-
-def shares_of(resolved: fl.Resolved) -> dp.DistributedMechanism:
-    mechanism = resolved.exposure.mechanism
-    assert isinstance(mechanism, dp.DistributedMechanism)
-    return mechanism
-
-
 def sigma_of(resolved: fl.Resolved) -> float:
     assert resolved.noise_multiplier is not None
     return resolved.noise_multiplier
@@ -53,7 +42,7 @@ def test_fractions_are_exact_decimals() -> None:
 
 def test_noise_is_sized_for_the_honest_survivors() -> None:
     resolved = resolve()
-    mechanism, bounds = shares_of(resolved), resolved.exposure.bounds
+    mechanism, bounds = helpers.mechanism_of(resolved), resolved.exposure.bounds
     assert bounds.honest_shares == 40 - 10 - 4
     grid = mechanism.discretizer.clip_norm / mechanism.discretizer.granularity
     expected = (sigma_of(resolved) * grid) ** 2 / bounds.honest_shares
@@ -64,23 +53,25 @@ def test_noise_is_sized_for_the_honest_survivors() -> None:
 @pytest.mark.parametrize("against", ADVERSARIES)
 def test_calibration_meets_the_target_from_below(mechanism: str, against: str) -> None:
     resolved = resolve(privacy=helpers.privacy(mechanism=mechanism, against=against))
-    assert 8.0 * (1 - 1e-4) < upper(rows(resolved)[against].worst_case) <= 8.0
+    assert 8.0 * (1 - 1e-4) < helpers.upper(rows(resolved)[against].worst_case) <= 8.0
 
 
 def test_worst_case_counts_min_survivors_less_colluders_in_every_release() -> None:
     resolved = resolve()
     table = rows(resolved)
     for adversary, shares in [("server", 26), ("participants", 26), ("outsider", 30)]:
-        independent = spent(dp.SelfComposedEvent(shares_of(resolved).event(shares), 3), 1e-3)
-        assert upper(table[adversary].worst_case) == pytest.approx(independent, rel=1e-6)
-        assert upper(table[adversary].worst_case) >= independent
-    assert upper(table["server"].worst_case) > upper(table["outsider"].worst_case)
+        independent = spent(
+            dp.SelfComposedEvent(helpers.mechanism_of(resolved).event(shares), 3), 1e-3
+        )
+        assert helpers.upper(table[adversary].worst_case) == pytest.approx(independent, rel=1e-6)
+        assert helpers.upper(table[adversary].worst_case) >= independent
+    assert helpers.upper(table["server"].worst_case) > helpers.upper(table["outsider"].worst_case)
 
 
 def test_the_figure_is_that_of_a_gaussian_of_the_same_noise() -> None:
     resolved = resolve(num_clients=200)
     shares = resolved.exposure.bounds.honest_shares
-    ours = upper(rows(resolved)["server"].worst_case)
+    ours = helpers.upper(rows(resolved)["server"].worst_case)
     reference = spent(dp.SelfComposedEvent(dp.GaussianEvent(sigma_of(resolved)), 3), 1e-3)
     assert shares == 200 - 50 - 20
     assert reference < ours < 1.02 * reference  # rounding inflates the bound by at most 1 %
@@ -90,9 +81,9 @@ def test_planned_uses_expected_dropout_and_scheduled_rounds() -> None:
     spare = helpers.privacy(spare_releases=2)
     resolved = resolve(privacy=spare, aggregation=helpers.ideal(expected_dropout=0.05))
     table = rows(resolved)
-    event = dp.SelfComposedEvent(shares_of(resolved).event(40 - 2 - 4), 3)
-    assert upper(table["server"].planned) == pytest.approx(spent(event, 1e-3))
-    assert upper(table["server"].planned) < upper(table["server"].worst_case)
+    event = dp.SelfComposedEvent(helpers.mechanism_of(resolved).event(40 - 2 - 4), 3)
+    assert helpers.upper(table["server"].planned) == pytest.approx(spent(event, 1e-3))
+    assert helpers.upper(table["server"].planned) < helpers.upper(table["server"].worst_case)
     assert table["server"].max_releases == 5
 
 
@@ -110,14 +101,14 @@ def test_realised_is_the_worst_client_of_what_happened() -> None:
         by_client = []
         for client in range(40):
             sizes = [len(ids) for ids in survivors if client in ids]
-            events = tuple(shares_of(resolved).event(size - c) for size in sizes)
+            events = tuple(helpers.mechanism_of(resolved).event(size - c) for size in sizes)
             by_client.append(spent(dp.ComposedEvent(events), 1e-3) if events else 0)
-        got = upper(rows(resolved, ledger)[adversary].realised)
+        got = helpers.upper(rows(resolved, ledger)[adversary].realised)
         assert got == pytest.approx(max(by_client), rel=1e-6)
     happened, worst = so_far(exposure, ledger, 3)
     assert happened is not None
     assert worst is not None
-    assert happened < worst <= upper(rows(resolved)["server"].worst_case)
+    assert happened < worst <= helpers.upper(rows(resolved)["server"].worst_case)
 
 
 def test_a_malicious_servers_word_on_survivors_does_not_count() -> None:
@@ -130,8 +121,8 @@ def test_a_malicious_servers_word_on_survivors_does_not_count() -> None:
     ledger.release(0, 0, range(40), exposure.event("server", 40))
     realised = {row.adversary: row.realised for row in statement(exposure, ledger).rows}
     for adversary, shares in [("server", 30 - 4), ("participants", 40 - 4), ("outsider", 40)]:
-        expected = spent(shares_of(resolved).event(shares), 1e-3)
-        assert upper(realised[adversary]) == pytest.approx(expected, rel=1e-6)
+        expected = spent(helpers.mechanism_of(resolved).event(shares), 1e-3)
+        assert helpers.upper(realised[adversary]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_smaller_delta_is_a_row_of_its_own_and_calibrates_nothing() -> None:
@@ -140,17 +131,17 @@ def test_a_smaller_delta_is_a_row_of_its_own_and_calibrates_nothing() -> None:
     assert both.noise_multiplier == pytest.approx(plain.noise_multiplier)
     table = both.privacy.rows
     assert [row.delta for row in table] == [1e-3] * 3 + [1e-5] * 3
-    assert upper(table[3].worst_case) > upper(table[0].worst_case)
+    assert helpers.upper(table[3].worst_case) > helpers.upper(table[0].worst_case)
 
 
 def test_protocol_failure_is_charged_to_the_servers_delta_alone() -> None:
     near = helpers.secure(security_bits=12)
     resolved = resolve(aggregation=near, privacy=helpers.privacy(delta=2.0**-11))
     table = rows(resolved)
-    event = dp.SelfComposedEvent(shares_of(resolved).event(26), 3)
+    event = dp.SelfComposedEvent(helpers.mechanism_of(resolved).event(26), 3)
     server, participants = table["server"].worst_case, table["participants"].worst_case
-    assert upper(server) == pytest.approx(spent(event, 2.0**-12), rel=1e-6)
-    assert upper(participants) == pytest.approx(spent(event, 2.0**-11), rel=1e-6)
+    assert helpers.upper(server) == pytest.approx(spent(event, 2.0**-12), rel=1e-6)
+    assert helpers.upper(participants) == pytest.approx(spent(event, 2.0**-11), rel=1e-6)
 
 
 def test_a_protocol_that_fails_more_often_than_delta_gives_no_server_figure() -> None:
@@ -177,7 +168,7 @@ def test_central_noise_claims_nothing_against_the_server(
     assert table["server"].worst_case is None
     assert table["server"].reason is not None
     assert "central noise" in table["server"].reason
-    assert upper(table["participants"].worst_case) == pytest.approx(8.0, rel=1e-4)
+    assert helpers.upper(table["participants"].worst_case) == pytest.approx(8.0, rel=1e-4)
 
 
 def test_without_privacy_or_with_seeded_secrets_no_row_is_a_number() -> None:

@@ -23,7 +23,7 @@ def choose(n, corrupt, dropout, **changes) -> secureagg.Params:
     )
 
 
-def refused(play, client_id, message, error, match) -> Any:
+def refused_by_client(play, client_id, message, error, match) -> Any:
     """The client refuses the message, and still takes the honest one."""
     session_ = play.clients[client_id]
     before = vars(session_).copy()
@@ -32,6 +32,26 @@ def refused(play, client_id, message, error, match) -> Any:
         session_.receive(message)
     assert vars(session_) == before
     return caught.value
+
+
+def refused_by_server(play, client_id, message, error, match) -> Any:
+    """The server refuses the message; its state and sums are as before."""
+    session = play.server
+    sums = [array.copy() for array in session._sums]
+    before = session._state, dict(session._received), dict(session._taken), set(session._keys)
+    with pytest.raises(error, match=match) as caught:
+        session.receive(client_id, message)
+    assert (session._state, session._received, session._taken, session._keys) == before
+    assert all(np.array_equal(a, b) for a, b in zip(sums, session._sums, strict=True))
+    return caught.value
+
+
+def give(play) -> None:
+    """The honest messages of this stage, and the rest of the round."""
+    for client_id, message in play.sent.items():
+        play.server.receive(client_id, message)
+    play.inbound = play.server.close_stage()
+    play.finish()
 
 
 def shared_message(play, client_id, shared, senders) -> Any:

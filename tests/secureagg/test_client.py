@@ -10,7 +10,7 @@ import secureagg
 from secureagg import messages, primitives, sharing
 from secureagg._codec import u32
 from secureagg.messages import KeyBundle
-from tests.secureagg.helpers import refused, shared_message
+from tests.secureagg.helpers import refused_by_client, shared_message
 
 
 def bundles(play, client_id) -> dict[int, KeyBundle]:
@@ -38,7 +38,9 @@ def with_bundles(play, client_id, changed) -> Any:
 )
 def test_wrong_headers(make_play, stages, change, match):
     play = make_play(stages)
-    error = refused(play, 0, play.edit(play.inbound[0], **change), secureagg.MessageError, match)
+    error = refused_by_client(
+        play, 0, play.edit(play.inbound[0], **change), secureagg.MessageError, match
+    )
     assert (error.sender, error.round) == (None, 0)
     play.finish()
 
@@ -51,19 +53,19 @@ def test_wrong_headers(make_play, stages, change, match):
 )
 def test_wrong_lengths(make_play, stages, cut):
     play = make_play(stages)
-    refused(play, 0, cut(play.inbound[0]), secureagg.MessageError, "bytes")
+    refused_by_client(play, 0, cut(play.inbound[0]), secureagg.MessageError, "bytes")
     play.finish()
 
 
 def test_messages_are_bytes(make_play):
     play = make_play(1)
-    refused(play, 0, bytearray(play.inbound[0]), secureagg.MessageError, "not bytes")
+    refused_by_client(play, 0, bytearray(play.inbound[0]), secureagg.MessageError, "not bytes")
 
 
 @pytest.mark.parametrize("stages", [1, 2])
 def test_message_of_a_later_stage(make_play, stages):
     play, ahead = make_play(stages), make_play(stages + 1)
-    refused(play, 0, ahead.inbound[0], secureagg.MessageError, "at this stage")
+    refused_by_client(play, 0, ahead.inbound[0], secureagg.MessageError, "at this stage")
     play.finish()
 
 
@@ -72,7 +74,7 @@ def test_repeated_and_unordered_ids(make_play):
     entries = [u32(i) + b.to_bytes() for i, b in bundles(play, 0).items()]
     for order in ([0, 0, 1, 2], [1, 0, 2, 3]):
         message = play.edit(play.inbound[0], b"".join(entries[i] for i in order))
-        refused(play, 0, message, secureagg.MessageError, "ascending")
+        refused_by_client(play, 0, message, secureagg.MessageError, "ascending")
     play.finish()
 
 
@@ -80,7 +82,7 @@ def test_more_bundles_than_neighbours(make_play):
     play = make_play(1, n=9, degree=4, threshold=2)
     entry = next(iter(bundles(play, 0).values()))
     message = with_bundles(play, 0, dict.fromkeys(range(100, 105), entry))
-    refused(play, 0, message, secureagg.MessageError, "at most 4")
+    refused_by_client(play, 0, message, secureagg.MessageError, "at most 4")
 
 
 def test_keys_of_a_client_that_is_no_neighbour(make_play):
@@ -90,9 +92,13 @@ def test_keys_of_a_client_that_is_no_neighbour(make_play):
     changed = dict(
         sorted({**dict(list(honest.items())[1:]), stranger: honest[min(honest)]}.items())
     )
-    refused(play, 0, with_bundles(play, 0, changed), secureagg.FaultyServerError, "not a neighbour")
+    refused_by_client(
+        play, 0, with_bundles(play, 0, changed), secureagg.FaultyServerError, "not a neighbour"
+    )
     own = {0: honest[min(honest)], **dict(list(honest.items())[1:])}
-    refused(play, 0, with_bundles(play, 0, own), secureagg.FaultyServerError, "not a neighbour")
+    refused_by_client(
+        play, 0, with_bundles(play, 0, own), secureagg.FaultyServerError, "not a neighbour"
+    )
     play.finish()
 
 
@@ -119,7 +125,7 @@ def test_bad_public_keys_blame_the_server(make_play, case):
     play = make_play(1, rounds=4, round_index=3)
     bundle, match = bad_keys(play)[case]
     message = with_bundles(play, 0, bundles(play, 0) | {1: bundle})
-    error = refused(play, 0, message, secureagg.FaultyServerError, match)
+    error = refused_by_client(play, 0, message, secureagg.FaultyServerError, match)
     assert error.round == 3
     play.finish()
 
@@ -128,7 +134,7 @@ def test_fewer_than_threshold_neighbours_advertised(make_play):
     play = make_play(1, threshold=3)
     honest = bundles(play, 0)
     few = with_bundles(play, 0, {i: honest[i] for i in (1, 2)})
-    error = refused(play, 0, few, secureagg.TooFewClientsError, "advertised")
+    error = refused_by_client(play, 0, few, secureagg.TooFewClientsError, "advertised")
     assert (error.have, error.need) == (2, 3)
     play.finish()
 
@@ -144,7 +150,9 @@ def test_fewer_than_threshold_neighbours_advertised(make_play):
 )
 def test_shared_must_fit_the_boxes(make_play, shared, senders, match):
     play = make_play(2)
-    refused(play, 0, shared_message(play, 0, shared, senders), secureagg.FaultyServerError, match)
+    refused_by_client(
+        play, 0, shared_message(play, 0, shared, senders), secureagg.FaultyServerError, match
+    )
     play.finish()
 
 
@@ -157,13 +165,15 @@ def test_a_neighbour_without_accepted_bundle(make_play):
     play.clients[0].receive(play.inbound[0])
     play.server.receive(0, make_play(1).clients[0].receive(make_play(1).inbound[0]))
     play.inbound = play.server.close_stage()  # ... and named in shared
-    refused(play, 0, play.inbound[0], secureagg.FaultyServerError, "no accepted bundle")
+    refused_by_client(play, 0, play.inbound[0], secureagg.FaultyServerError, "no accepted bundle")
 
 
 def test_fewer_than_threshold_neighbours_shared(make_play):
     play = make_play(2, threshold=4)
     message = shared_message(play, 0, [0, 1, 2, 3], [1, 2, 3])
-    error = refused(play, 0, message, secureagg.TooFewClientsError, "neighbours that shared")
+    error = refused_by_client(
+        play, 0, message, secureagg.TooFewClientsError, "neighbours that shared"
+    )
     assert (error.have, error.need) == (3, 4)
     play.finish()
 
@@ -171,7 +181,7 @@ def test_fewer_than_threshold_neighbours_shared(make_play):
 def test_shared_below_min_survivors(make_play):
     play = make_play(2, threshold=2, min_survivors=5)
     message = shared_message(play, 0, [0, 1, 2, 3], [1, 2, 3])
-    error = refused(play, 0, message, secureagg.TooFewClientsError, "clients in shared")
+    error = refused_by_client(play, 0, message, secureagg.TooFewClientsError, "clients in shared")
     assert (error.have, error.need) == (4, 5)
     play.finish()
 
@@ -180,7 +190,9 @@ def test_shared_padding_must_be_zero(make_play):
     play = make_play(2)
     body = bytearray(play.inbound[0][38:])
     body[0] |= 1 << 6
-    refused(play, 0, play.edit(play.inbound[0], bytes(body)), secureagg.MessageError, "padding")
+    refused_by_client(
+        play, 0, play.edit(play.inbound[0], bytes(body)), secureagg.MessageError, "padding"
+    )
     play.finish()
 
 
@@ -258,7 +270,7 @@ def test_unmask_requests_that_ask_too_much(make_play, statuses, match, reason):
     play = make_play(2, **reason)
     play.step(but=[5])
     message = statuses_message(play, 0, statuses)
-    error = refused(play, 0, message, secureagg.FaultyServerError, match)
+    error = refused_by_client(play, 0, message, secureagg.FaultyServerError, match)
     assert error.round == 0
     play.finish()
 
@@ -268,7 +280,7 @@ def test_shared_may_not_grow_after_masking(make_play):
     play.step(but=[5])
     play.step()
     message = statuses_message(play, 0, [2, 2, 2, 2, 2, 1])
-    refused(play, 0, message, secureagg.FaultyServerError, "not the set that was masked")
+    refused_by_client(play, 0, message, secureagg.FaultyServerError, "not the set that was masked")
     play.finish()
 
 

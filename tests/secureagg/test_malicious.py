@@ -11,6 +11,7 @@ from secureagg import messages
 from secureagg._codec import u32
 from secureagg.context import sets_to_sign
 from secureagg.messages import KeyBundle
+from tests.secureagg.helpers import give, refused_by_client, refused_by_server
 
 
 @pytest.fixture(name="play_on")
@@ -21,16 +22,6 @@ def _play_on(make_play):
     return build
 
 
-def refused_by_client(play, client_id, message, error, match) -> Any:
-    session = play.clients[client_id]
-    before = vars(session).copy()
-    before["_taken"] = dict(before["_taken"])
-    with pytest.raises(error, match=match) as caught:
-        session.receive(message)
-    assert vars(session) == before
-    return caught.value
-
-
 @pytest.mark.parametrize("server", ["semi_honest", "malicious"])
 def test_both_sessions_say_which_stage_is_next(make_play, server):
     play = make_play(server=server, threshold=4)
@@ -39,22 +30,6 @@ def test_both_sessions_say_which_stage_is_next(make_play, server):
         assert play.server.stage == stage
         if stage is not None:
             play.step()
-
-
-def refused_by_server(play, client_id, message, error, match) -> Any:
-    session = play.server
-    before = session._state, dict(session._received), dict(session._taken), set(session._keys)
-    with pytest.raises(error, match=match) as caught:
-        session.receive(client_id, message)
-    assert (session._state, session._received, session._taken, session._keys) == before
-    return caught.value
-
-
-def give(play) -> None:
-    for client_id, message in play.sent.items():
-        play.server.receive(client_id, message)
-    play.inbound = play.server.close_stage()
-    play.finish()
 
 
 def test_five_stages_and_a_quorum(play_on):

@@ -8,18 +8,7 @@ import secureagg
 from secureagg import messages, recovery
 from secureagg._codec import u32
 from secureagg.messages import KeyBundle
-
-
-def refused(play, client_id, message, error, match) -> Any:
-    """The server refuses the message; its state and sums are as before."""
-    session = play.server
-    sums = [array.copy() for array in session._sums]
-    before = session._state, dict(session._received), dict(session._taken), set(session._keys)
-    with pytest.raises(error, match=match) as caught:
-        session.receive(client_id, message)
-    assert (session._state, session._received, session._taken, session._keys) == before
-    assert all(np.array_equal(a, b) for a, b in zip(sums, session._sums, strict=True))
-    return caught.value
+from tests.secureagg.helpers import give, refused_by_server
 
 
 @pytest.mark.parametrize("stages", range(4))
@@ -36,17 +25,11 @@ def refused(play, client_id, message, error, match) -> Any:
 def test_wrong_headers(make_play, stages, change, match):
     play = make_play(stages)
     play.answers()
-    error = refused(play, 0, play.edit(play.sent[0], **change), secureagg.MessageError, match)
+    error = refused_by_server(
+        play, 0, play.edit(play.sent[0], **change), secureagg.MessageError, match
+    )
     assert (error.sender, error.round) == (0, 0)
     give(play)
-
-
-def give(play) -> None:
-    """The honest messages of this stage, and the rest of the round."""
-    for client_id, message in play.sent.items():
-        play.server.receive(client_id, message)
-    play.inbound = play.server.close_stage()
-    play.finish()
 
 
 @pytest.mark.parametrize("stages", range(4))
@@ -58,7 +41,7 @@ def give(play) -> None:
 def test_wrong_lengths(make_play, stages, cut):
     play = make_play(stages)
     play.answers()
-    refused(play, 0, cut(play.sent[0]), secureagg.MessageError, "bytes")
+    refused_by_server(play, 0, cut(play.sent[0]), secureagg.MessageError, "bytes")
     give(play)
 
 
@@ -71,7 +54,7 @@ def test_repeats_are_ignored_and_second_messages_refused(make_play, stages):
     play.server.receive(0, play.sent[0])
     assert all(np.array_equal(a, b) for a, b in zip(sums, play.server._sums, strict=True))
     other = play.sent[0][:-1] + bytes([play.sent[0][-1] ^ 1])
-    error = refused(play, 0, other, secureagg.FaultyClientError, "second")
+    error = refused_by_server(play, 0, other, secureagg.FaultyClientError, "second")
     assert error.client_id == 0
     give(play)
 
@@ -82,7 +65,7 @@ def test_earlier_messages_repeated_in_a_later_stage(make_play, stages):
     play.step()
     old = play.sent[0]
     play.server.receive(0, old)
-    refused(play, 0, old + b"\0", secureagg.FaultyClientError, "second")
+    refused_by_server(play, 0, old + b"\0", secureagg.FaultyClientError, "second")
     play.finish()
     play.server.receive(0, old)
 
@@ -90,7 +73,7 @@ def test_earlier_messages_repeated_in_a_later_stage(make_play, stages):
 def test_strangers(make_play):
     play = make_play(0)
     play.answers()
-    error = refused(play, 77, play.sent[0], secureagg.MessageError, "roster")
+    error = refused_by_server(play, 77, play.sent[0], secureagg.MessageError, "roster")
     assert error.sender == 77
     give(play)
 
@@ -98,7 +81,7 @@ def test_strangers(make_play):
 def test_a_client_cannot_speak_for_another(make_play):
     play = make_play(0)
     play.answers()
-    refused(play, 1, play.sent[0], secureagg.MessageError, "another client")
+    refused_by_server(play, 1, play.sent[0], secureagg.MessageError, "another client")
     give(play)
 
 
@@ -121,10 +104,10 @@ def test_bad_public_keys(make_play, case):
     play.server.receive(1, play.sent[1])
     message = play.edit(play.sent[0], bundle.to_bytes())
     if match == "sent before":  # by whom is not known: the keys may have been seen on their way
-        error = refused(play, 0, message, secureagg.MessageError, match)
+        error = refused_by_server(play, 0, message, secureagg.MessageError, match)
         assert error.sender == 0
     else:
-        error = refused(play, 0, message, secureagg.FaultyClientError, match)
+        error = refused_by_server(play, 0, message, secureagg.FaultyClientError, match)
         assert error.client_id == 0
     give(play)
 
@@ -137,7 +120,7 @@ def test_boxes_go_to_exactly_the_holders(make_play, receivers):
         dict.fromkeys(receivers, messages.SealedShares(bytes(90), bytes(32), bytes(32)))
     )
     message = play.edit(play.sent[0], body)
-    refused(play, 0, message, secureagg.FaultyClientError, "exactly its holders")
+    refused_by_server(play, 0, message, secureagg.FaultyClientError, "exactly its holders")
     give(play)
 
 
@@ -148,7 +131,7 @@ def test_boxes_go_to_no_client_that_never_advertised(make_play):
     play.step(but=[5])
     play.answers()
     message = play.edit(play.sent[0], whole.sent[0][38:])  # with a box for client 5
-    refused(play, 0, message, secureagg.FaultyClientError, "exactly its holders")
+    refused_by_server(play, 0, message, secureagg.FaultyClientError, "exactly its holders")
     give(play)
 
 
@@ -156,7 +139,7 @@ def test_masked_vectors_with_set_padding(make_play):
     play = make_play(2)
     play.answers()
     message = play.sent[0][:-1] + bytes([play.sent[0][-1] | 0x80])  # 5 x 20 bits leave 4 spare
-    refused(play, 0, message, secureagg.MessageError, "padding")
+    refused_by_server(play, 0, message, secureagg.MessageError, "padding")
     give(play)
 
 
@@ -176,7 +159,7 @@ def test_a_bad_second_segment_leaves_the_first_sum_alone(make_play):
     play.step()
     play.answers()
     message = play.sent[0][:-1] + bytes([play.sent[0][-1] | 0x80])
-    refused(play, 0, message, secureagg.MessageError, "padding")
+    refused_by_server(play, 0, message, secureagg.MessageError, "padding")
     give(play)
     assert play.server.result.sums["y"].tolist() == [0, 0, 0]
 
@@ -206,14 +189,18 @@ def test_malformed_unmask_shares(make_play):
     held, shares = unmask_body(play, 0)
     shares[0, 0] = 2**31 - 1
     body = messages.UnmaskShares(held, shares).to_bytes()
-    refused(play, 0, play.edit(play.sent[0], body), secureagg.MessageError, "below the prime")
+    refused_by_server(
+        play, 0, play.edit(play.sent[0], body), secureagg.MessageError, "below the prime"
+    )
     held, shares = unmask_body(play, 0)
     held[2] = False
     body = messages.UnmaskShares(held, shares).to_bytes()
-    refused(play, 0, play.edit(play.sent[0], body), secureagg.MessageError, "not held")
+    refused_by_server(play, 0, play.edit(play.sent[0], body), secureagg.MessageError, "not held")
     padded = bytearray(play.sent[0][38:])
     padded[0] |= 0x80
-    refused(play, 0, play.edit(play.sent[0], bytes(padded)), secureagg.MessageError, "padding")
+    refused_by_server(
+        play, 0, play.edit(play.sent[0], bytes(padded)), secureagg.MessageError, "padding"
+    )
     give(play)
 
 
@@ -228,7 +215,9 @@ def test_a_wrong_share_names_its_holder_and_the_round_goes_on(make_play, dropped
     shares[dealer - 1, 4] ^= 1
     body = messages.UnmaskShares(held, shares).to_bytes()
     lie = play.edit(play.sent[0], body)
-    error = refused(play, 0, lie, secureagg.FaultyClientError, f"share of client {dealer}")
+    error = refused_by_server(
+        play, 0, lie, secureagg.FaultyClientError, f"share of client {dealer}"
+    )
     assert error.client_id == 0
     del play.sent[0]
     give(play)
