@@ -28,12 +28,24 @@ FAMILIES = {
     REFERENCE: "central Gaussian", "skellam": "Skellam", "discrete_gaussian": "discrete Gaussian",
     "poisson_binomial": "Poisson binomial",
 }  # fmt: skip
+# As many as there are widths or epsilons of a family.
+SHADES = {
+    REFERENCE: ("#33393f",),
+    "skellam": ("#a3c6df", "#6a9fc6", "#3d7fb1", "#235f92", "#123f66"),
+    "discrete_gaussian": ("#ecc48f", "#d9974a", "#b96f1c", "#8a4d0c", "#5f3405"),
+    "poisson_binomial": ("#a9be7c", "#7d9649", "#566f26", "#33470f"),
+}
 
 
 def utility(rows: Rows, name: str) -> list[Plot]:
     """Accuracy against epsilon, and what bits cost beside central noise."""
     found = [_accuracy(rows, name), _bits(rows, name)]
     return [plot for plot in found if plot.svg]
+
+
+def shades(families: Sequence[str]) -> list[str]:
+    """A colour for each: its family's, darker from one to the next."""
+    return [SHADES[family][families[:k].count(family)] for k, family in enumerate(families)]
 
 
 def points(axes: "Axes", found: Sequence[tuple[float, Figure]], colour: str, label: str) -> None:
@@ -64,6 +76,7 @@ def _accuracy(rows: Rows, name: str) -> Plot:
     ]
 
     def draw(axes: "Axes") -> None:
+        colours = shades([mechanism.partition("-")[0] for mechanism in mechanisms])
         for number, mechanism in enumerate(mechanisms):
             shown = []
             for place, epsilon in enumerate(epsilons):
@@ -73,7 +86,7 @@ def _accuracy(rows: Rows, name: str) -> Plot:
                     shift = 0.6 * ((number + 0.5) / len(mechanisms) - 0.5)
                     shown.append((place + shift, figure))
             if shown:
-                points(axes, shown, COLOURS[number % len(COLOURS)], words(mechanism))
+                points(axes, shown, colours[number], words(mechanism))
         for mechanism, style in zip(OPEN, ("-", "--"), strict=True):
             seeds = groups.get((None, mechanism), {})
             if seeds:
@@ -127,11 +140,12 @@ def _bits(rows: Rows, name: str) -> Plot:
     def draw(axes: "Axes") -> None:
         axes.axhspan(-0.5, 0.5, color="#eff4f7")
         axes.axhline(0, color=GREY, linewidth=1)
+        colours = shades([family for family, _ in sorted(lines)])
         for number, ((family, epsilon), found) in enumerate(sorted(lines.items())):
             shift = 0.35 * (number - (len(lines) - 1) / 2)
             points(
                 axes, [(bits + shift, figure) for bits, figure in found],
-                COLOURS[(number + 1) % len(COLOURS)], f"{FAMILIES[family]}, epsilon {epsilon:g}",
+                colours[number], f"{FAMILIES[family]}, epsilon {epsilon:g}",
             )  # fmt: skip
         axes.set_xticks(sorted({bits for found in lines.values() for bits, _ in found}))
         _cut(axes, -6.0)
