@@ -38,6 +38,7 @@ import fl
 from benchmarks._results import Results, Row
 from benchmarks._script import options_of
 from dp import matrix
+from fl import workers
 from fl.datasets.text import NUM_SYMBOLS
 from fl.sweep import interval
 
@@ -288,6 +289,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--again", action="store_true")
     given = parser.parse_args()
+    workers.use_one_thread()
     if given.what == "accuracy":
         if not given.show:
             measure_accuracy(given)

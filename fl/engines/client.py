@@ -121,7 +121,7 @@ def serve_client(
     session = deployment.session_id(roster)
     organisation, journal = open_organisation(
         plan, model, data, session=session, roster=roster.identities,
-        member=deployment.member or 0, identity=identity, state=deployment.state,
+        member=roster.keys.index(identity.public_key), identity=identity, state=deployment.state,
         execution=deployment.job.execution, trace=_trace(deployment, session),
     )  # fmt: skip
     organisation.warm_up()
