@@ -67,6 +67,7 @@ class Process(NamedTuple):
 
 
 def process(pid: int) -> Process:
+    """Reads the state of a process from /proc."""
     before, _, after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
     fields = after.split()
     cpu = (int(fields[11]) + int(fields[12])) / _TICK
@@ -74,6 +75,7 @@ def process(pid: int) -> Process:
 
 
 def clock() -> float:
+    """Seconds since the machine started, as /proc counts them."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -116,6 +118,7 @@ class Watch(threading.Thread):
 
 
 def data_of(nodes: int, features: int) -> FederatedDataset:
+    """Eight random examples for each node."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(8 * nodes, features)).astype(np.float32)
     y = rng.integers(0, 2, len(x)).astype(np.int32)
@@ -124,6 +127,7 @@ def data_of(nodes: int, features: int) -> FederatedDataset:
 
 
 def job_of(rounds: int) -> Job:
+    """An open job on the complete graph in which nobody may leave."""
     return Job(
         dataset="noise", rounds=rounds, graph="complete", server="semi_honest", corrupt=0.0,
         dropout=0.0, no_dp=True, max_norm=1.0,
@@ -251,6 +255,7 @@ class Predicted(NamedTuple):
 
 
 def predicted(n: int, seed: bytes | None, server: str, length: int = _PARAMETERS) -> Predicted:
+    """What one round of n clients takes, a tenth of them gone before they mask."""
     gone = max(1, n // 10)
     rates = {4: (0.0, 0.25), 16: (0.07, 0.07)}.get(n, (0.05, 0.1))
     params = secureagg.choose_params(
@@ -288,6 +293,7 @@ def paper(n: int = 10_000, slices: int = 8, invited: int = 1000) -> None:
 
 
 def paper_lines(server: str, n: int, slices: int, invited: int) -> Iterator[str]:
+    """The lines of `paper` for one kind of server."""
     whole = predicted(n, bytes(32), server)
     boxes = whole.cost.upload_bytes["share_keys"]
     yield f"{n:,} clients, {_PARAMETERS:,} parameters of {_BITS} bits, server {server}"

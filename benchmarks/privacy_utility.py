@@ -232,6 +232,7 @@ def grouped(rows: Mapping[str, Row]) -> Groups:
 
 
 def group_of(row: Row) -> Group:
+    """The line of the table that a row belongs to."""
     return (row["dataset"], row["epsilon"], row["adversary"], row["mechanism"])
 
 

@@ -220,6 +220,7 @@ def measure_flower(row: Point, repeats: int, python: Path) -> Row:
 
 
 def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = options_of(__doc__)
     parser.add_argument("--rows", nargs="*", choices=[*ROWS, COUNTED])
     parser.add_argument("--repeats", type=int, default=3)
@@ -237,6 +238,7 @@ def arguments() -> argparse.Namespace:
 
 
 def header() -> str:
+    """The head of the table of what was measured."""
     return (
         f"{'':22}{'client':>10}{'server':>12}{'upload':>9}{'over primitives':>18}"
         f"{'predicted':>17}\n{'row':22}{'ms each':>10}{'ms':>12}{'x plain':>9}{'client':>10}"
@@ -269,6 +271,7 @@ def predicted_rows(rows: Mapping[str, Row]) -> list[Row]:
 
 
 def predicted_header() -> str:
+    """The head of the table of what was predicted."""
     return (
         f"{'predicted: server':18}{'n':>10}{'degree, threshold':>19}{'client, ms':>12}{'up, kB':>8}"
         f"{'down, kB':>10}{'server, s':>11}"
