@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -262,6 +263,14 @@ class Federation:
     def says(self, name: str, words: str) -> bool:
         """Whether a process has said these words."""
         return words in self.log(name)
+
+    def nodes_online(self) -> int:
+        """How many nodes the SuperLink has heard of lately enough to ask them."""
+        path = self.folder / "superlink.sqlite"
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            query = "select count(*) from node where online_until > ?"
+            found: int = database.execute(query, (time.time(),)).fetchone()[0]
+            return found
 
     def pid(self, name: str) -> int:
         """The process id."""

@@ -94,15 +94,19 @@ def test_a_member_that_the_network_cuts_off_is_gone_until_it_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     job = dataclasses.replace(JOB, rounds=2)
-    run = Organisations(federation, job, patients, NAMES, SECONDS, holdable=["south"])
+    run = Organisations(federation, job, patients, NAMES, SECONDS, holdable=["north", "south"])
     run.start(prefixes={"south": network.prefix})
     run.hold("south", "mask_input", "before")
+    run.hold("north", "unmask", "before")  # so that south is back before the next round begins
     run_id = run.run()
     assert run.wait_until_held("south") == (0, 0)
     network.cut()
     run.let_go("south")  # it masks, and nobody hears of it
     federation.wait(lambda: run.stage_is_over(0, "mask_input"), "the barrier", 120.0)
+    assert run.wait_until_held("north") == (0, 0)
     network.mend()
+    federation.wait(lambda: federation.nodes_online() == len(NAMES), "south to be back", SECONDS)
+    run.let_go("north")
     run.finish(run_id)
 
     expected = reference(job, patients, {0: {"mask_input": [2]}}, monkeypatch)
