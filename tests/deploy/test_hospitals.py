@@ -37,6 +37,7 @@ def test_hospitals_train_the_model_of_one_process(
     # has shared its keys, sends it what no server should.
     run.hold("hungarian", "share_keys", "before")
     run_id = run.run()
+    assert run.wait_until_held("hungarian") == (0, 0)
     run.wait_for("va", 0, "share_keys")
     said = [told(run.socket("va"), request) for request, _ in bad]
     # Round 1: a hospital's process dies and is started again: asked again, it answers the same.
