@@ -99,7 +99,7 @@ def test_noise_that_rounding_could_hide_is_not_held_against_it():
     told = detectors.too_little_noise(noise, variances, whitening.slack.tolist())
     assert told.p_value == 1.0
     assert detectors.too_little_noise(noise, variances).p_value < 1e-9
-    rounds = detectors.repeated_noise(noise, variances, "rounds", whitening.slack.tolist())
+    rounds = detectors.dependent_noise(noise, variances, "rounds", whitening.slack.tolist())
     assert rounds.p_value == 1.0
 
 
