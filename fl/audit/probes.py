@@ -28,7 +28,6 @@ from fl.runners import Execution
 from fl.site import Order
 from fl.types import FloatVector, PyTree
 
-_AUTO = Execution()
 _SHARES, _PER_ROUND = 48, 12  # noise shares compared with one another, at most
 FloatArray = NDArray[np.float64]
 
@@ -155,7 +154,7 @@ def probe(
     data: FederatedDataset,
     *,
     significance: float,
-    execution: Execution = _AUTO,
+    execution: Execution = Execution(),
 ) -> Probe:
     """Runs the plan with clients of the auditor alone, and looks for bugs in noise and cohorts.
 
