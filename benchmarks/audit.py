@@ -1,7 +1,7 @@
 """Planted bugs: how often probe and attack find them, and how often they alarm without one.
 
-    python -m benchmarks.audit [--mechanisms NAME ...] [--seeds 60] [--honest 1000] [--attacks 5]
-        [--again | --show]
+    python -m benchmarks.audit [--mechanisms NAME ...] [--seeds 60] [--runs 300] [--honest 1000]
+        [--attacks 5] [--again | --show]
 
 Every row is a bug in a plan that claims epsilon 1 at delta 1e-3, planted as the tests plant it
 (tests/fl/planted.py), at a significance of 0.01 in all of a run. *power*: runs in which the
@@ -29,7 +29,7 @@ import dp
 import fl
 from benchmarks._results import Results, Row
 from dp.auditing import binomial_lower
-from dp.detectors import Detection, repeated_noise
+from dp.detectors import Detection, dependent_noise
 from dp.matrix import CorrelatedMechanism
 from fl.audit import Probe, audit, probe
 from fl.audit.noise import Independent, Release, probe_correlated, probe_independent
@@ -102,7 +102,7 @@ def _independent(claimed: Independent, rng: np.random.Generator) -> list[Detecti
     found = probe_independent(claimed, releases, lambda _: _DIRECTION)
     if shares:
         rows = np.concatenate(shares)
-        found.append(repeated_noise(rows, [claimed.noise_variance(1)] * len(rows), "clients"))
+        found.append(dependent_noise(rows, [claimed.noise_variance(1)] * len(rows), "clients"))
     return found
 
 
@@ -184,7 +184,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=60, help="of the probes of whole runs")
+    parser.add_argument("--seeds", type=int, default=60, help="of the probes of planted bugs")
+    parser.add_argument("--runs", type=int, default=300, help="seeds of whole honest runs")
     parser.add_argument("--honest", type=int, default=1000, help="seeds of noise alone")
     parser.add_argument("--attacks", type=int, default=5, help="seeds of the attacks")
     parser.add_argument("--mechanisms", nargs="+", choices=MECHANISMS, default=list(MECHANISMS))
@@ -196,7 +197,8 @@ def main() -> None:
             key = f"{mechanism}/{bug}"
             if planted.no_such(bug, mechanism) or (key in RESULTS.rows() and not asked.again):
                 continue
-            probes = asked.honest if bug == ALONE else asked.seeds
+            honest = asked.honest if bug == ALONE else asked.runs
+            probes = honest if bug in HONEST else asked.seeds
             row = measure(bug, mechanism, probes, asked.attacks)
             RESULTS.add(key, row)
             print(key, row, flush=True)

@@ -25,7 +25,7 @@ from fl.train import begin, conclude
 from fl.training import Training
 
 LOG = logging.getLogger("fl.server")
-_AUTO = Execution()
+
 RUN = "run"  # directory of the run, in the plan's state directory
 
 
@@ -68,7 +68,7 @@ def start_server(
         PlanError: with every fault of the plan.
         StoreError: `out` holds a run already, or, to resume, none or another.
     """
-    ready = prepare(plan, model, data, _AUTO, alone())
+    ready = prepare(plan, model, data, Execution(), alone())
     terms = terms_of(ready, session, roster)
     identity = hashlib.sha256(session + ready.identity.encode()).hexdigest()
     ready = ready._replace(identity=identity)
