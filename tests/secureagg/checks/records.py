@@ -1,6 +1,6 @@
 """Refusals of rosters that not everybody signed, and of records that nobody signed."""
 
-from tests.secureagg.checks.case import Check, check
+from tests.checks import Check, check
 
 ROSTER = "1: a key is its organisation's"
 RECORD = "4, for an auditor"
