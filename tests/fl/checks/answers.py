@@ -219,9 +219,7 @@ CHECKS: tuple[Check, ...] = (
           "        piece", "        piece",
           "test_client_app.py::test_nobody_waits_longer_than_the_stage"),
     check("an organisation's process that ends early", READING, "client_app.py",
-          "        if not piece:\n"
-          '            raise ConnectionResetError(f"{len(found)} of {size} bytes, '
-          'then the end")\n', "",
+          "            raise ConnectionResetError(f", "            break\n            str(f",
           "test_client_app.py::test_a_process_that_dies_in_the_middle_is_asked_again"),
     check("control that is not bytes through the pipe", READING, "client_app.py",
           "    if not isinstance(control, bytes):\n"
