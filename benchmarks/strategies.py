@@ -25,7 +25,7 @@ import numpy as np
 import fl
 from benchmarks._results import Results, Row
 from benchmarks._script import options_of
-from benchmarks.simulation_speed import mnist_like, model_of, plan_of
+from benchmarks._training import mnist_like, model_of, plan_of
 from fl import workers
 from fl.datasets.text import NUM_SYMBOLS
 
