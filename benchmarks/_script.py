@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks._results import Row
@@ -17,13 +17,26 @@ PEERS = {
 }  # fmt: skip
 
 
-def options_of(doc: str | None) -> argparse.ArgumentParser:
-    """A parser that prints a script's docstring as its help, and takes `--show`."""
+def options_of(doc: str | None, *, shows: bool = True) -> argparse.ArgumentParser:
+    """A parser whose help is a script's docstring, with `--show` where it `shows`."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
+    if shows:
+        parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
     return parser
+
+
+def integer_from(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number, from `least` on."""
+
+    def number(text: str) -> int:
+        found = int(text)
+        if found < least:
+            raise argparse.ArgumentTypeError(f"got {text}, takes {least} or more")
+        return found
+
+    return number
 
 
 def take_peers(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ import numpy as np
 
 import dp
 from benchmarks._results import Results, Row, beside
-from benchmarks._script import ask_peer, beside_us, options_of, pin, take_peers
+from benchmarks._script import ask_peer, beside_us, integer_from, options_of, pin, take_peers
 from benchmarks._timing import cpu_seconds
 
 ADD_REMOVE = dp.NeighboringRelation.ADD_REMOVE
@@ -201,7 +201,9 @@ def main() -> None:
     """Measures the rows asked for, or prints what is there."""
     parser = options_of(__doc__)
     parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=[*ROWS])
-    parser.add_argument("--limit", type=int, default=120, help="seconds of one figure of a peer")
+    parser.add_argument(
+        "--limit", type=integer_from(1), default=120, help="seconds of one figure of a peer"
+    )
     take_peers(parser)
     given = parser.parse_args()
     results = Results("accounting")

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks._results import Results, Row
-from benchmarks._script import options_of
+from benchmarks._script import integer_from, options_of
 from dp import matrix
 from fl import workers
 
@@ -116,7 +116,7 @@ def table(rows: Mapping[str, Row]) -> str:
 def main() -> None:
     """Measures the rounds that are not finished, and prints the table."""
     parser = options_of(__doc__)
-    parser.add_argument("--rounds", type=int, nargs="+", default=[64, 256, 1024, 4096])
+    parser.add_argument("--rounds", type=integer_from(8), nargs="+", default=[64, 256, 1024, 4096])
     parser.add_argument("--general", type=int, default=1024, metavar="ROUNDS",
                         help="up to which all entries of the bands are free too")  # fmt: skip
     parser.add_argument("--again", action="store_true", help="measure finished rounds once more")

@@ -41,7 +41,7 @@ import numpy as np
 import secureagg
 from benchmarks._primitives import by_primitives, rates_of
 from benchmarks._results import Results, Row, beside
-from benchmarks._script import ask_peer, beside_us, options_of, pin, take_peers
+from benchmarks._script import ask_peer, beside_us, integer_from, options_of, pin, take_peers
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = options_of(__doc__)
     parser.add_argument("--rows", nargs="*", choices=[*ROWS, COUNTED])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=integer_from(1), default=3)
     parser.add_argument("--predict", action="store_true", help="predict large rounds, run nothing")
     take_peers(parser)
     given = parser.parse_args()

@@ -30,6 +30,7 @@ from benchmarks import (
     strategies,
 )
 from benchmarks._results import Results
+from benchmarks._script import options_of
 from fl._plots import Plot
 
 HERE = Path(__file__).parent
@@ -240,7 +241,9 @@ def runs_html(runs: Sequence[tuple[str, dict[str, dict[str, object]]]]) -> str:
     return f"<section>\n<h2>Machines and versions</h2>\n<ul>\n{found}</ul>\n</section>\n"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws the page, the pictures and the tables of docs/."""
+    options_of(__doc__, shows=False).parse_args(argv)
     body, runs = "", []
     drawn: dict[tuple[str, str], Plot] = {}
     for section in SECTIONS:

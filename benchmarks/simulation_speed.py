@@ -48,7 +48,7 @@ import secureagg
 from benchmarks import _dpsgd
 from benchmarks._primitives import by_primitives, packing, rates_of
 from benchmarks._results import Results, Row, beside
-from benchmarks._script import ask_peer, beside_us, options_of, pin, take_peers
+from benchmarks._script import ask_peer, beside_us, integer_from, options_of, pin, take_peers
 from benchmarks._timing import cpu_seconds
 from benchmarks._training import WORK, mnist_like, model_of, plan_of
 from fl import workers
@@ -280,7 +280,7 @@ def main() -> None:
     """Measures the rows asked for, or prints what is there."""
     parser = options_of(__doc__)
     parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=[*ROWS])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=integer_from(1), default=7)
     take_peers(parser)
     given = parser.parse_args()
     results = Results("simulation_speed")

@@ -1,6 +1,7 @@
 """What the benchmarks compute besides times: crossings, differences, results that survive."""
 
 import functools
+import importlib
 import math
 import re
 import shutil
@@ -105,6 +106,39 @@ def test_a_peers_epsilon_is_placed_beside_our_interval(value: float, says: str) 
     assert "no figure: not done after 1 s" in accounting.text("a", lost)
 
 
+# Each with wrong input that its own code, not its parser's choices, has to refuse, if it has any.
+SCRIPTS = {
+    "accounting": ["--rows", "none"],
+    "attack": ["--cohorts", "1"],
+    "audit": ["--mechanisms", "none"],
+    "correlated_noise": ["--rounds", "1"],
+    "deployment": ["--nodes", "1"],
+    "dropout_privacy": ["--trials", "0"],
+    "privacy_utility": ["--sets", "mnist-writers"],
+    "protocol_cost": ["--peers", "flower", "--rows", "n100-malicious"],
+    "rounds_to_target": [],
+    "samplers": ["--peers", "none"],
+    "simulation_speed": ["--repeats", "0"],
+    "strategies": ["--clients", "0"],
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_shows_its_help_and_its_results_and_refuses_wrong_input(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = importlib.import_module(f"benchmarks.{name}")
+    for words, code in ((["--help"], 0), (SCRIPTS[name], 2)):
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        with pytest.raises(SystemExit) as ended:
+            script.main()
+        assert ended.value.code == code
+    assert "error: " in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [name, "--show"])
+    script.main()
+    assert (RESULTS / f"{name}.json").exists() <= bool(capsys.readouterr().out.strip())
+
+
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the report writes: the page, the pictures, and copies of the pages with tables."""
@@ -120,7 +154,7 @@ def test_a_section_without_results_names_the_command_that_makes_them(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "Results", functools.partial(Results, folder=written))
-    report.main()
+    report.main([])
     page = (written / "report.html").read_text("utf-8")
     for section in report.SECTIONS:
         assert f"(python -m benchmarks.{section.name})" in page
@@ -164,7 +198,7 @@ def test_planted_bugs_and_honest_runs_are_in_tables_of_their_own() -> None:
 
 @pytest.mark.slow
 def test_the_page_is_drawn_from_the_committed_results(written: Path) -> None:
-    report.main()
+    report.main([])
     page = (written / "report.html").read_text("utf-8")
     assert not re.search(r'(src|href)="(?!#|data:)', page)  # refers to nothing outside itself
     for section in report.SECTIONS:

@@ -49,6 +49,7 @@ def make(name: str, folder: Path) -> None:
 
 
 def main() -> None:
+    """Makes the environments asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
