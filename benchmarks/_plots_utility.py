@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks._cells import ADVERSARIES, IN_TURN, PRIVATE, reference_of
 from benchmarks._plots import COLOURS, GREY, Rows, legend_below
@@ -33,12 +33,14 @@ OPEN_LINES = {
     "none": ("no privacy", "-"), "clipped": ("clipped, no noise", "--"),
     "clipped-cyclic": ("in turn: clipped, no noise", ":"),
 }  # fmt: skip
-# Of many widths one is drawn where the adversaries are compared.
-_COMPARED = (
-    "gaussian", "skellam-16", "discrete_gaussian-16", "poisson_binomial-16", "gaussian-cyclic",
-    "tree", "banded", "blt",
-)  # fmt: skip
-_MARKS = {"server": "o", "participants": "s", "outsider": "^"}
+# Of many widths, and of correlated noise, one is drawn where the adversaries are compared.
+_COMPARED = ("gaussian", "skellam-16", "poisson_binomial-16", "gaussian-cyclic", "blt")
+# Large and hollow below small and filled: two at one place show both.
+_MARKS: dict[str, dict[str, Any]] = {
+    "server": {"marker": "o", "markersize": 9, "fillstyle": "none", "color": COLOURS[1]},
+    "participants": {"marker": "s", "markersize": 4, "color": COLOURS[2]},
+    "outsider": {"marker": "^", "markersize": 5, "color": COLOURS[4]},
+}
 
 
 def utility(rows: Rows, name: str) -> list[Plot]:
@@ -180,6 +182,7 @@ def _promised(rows: Rows, name: str) -> Plot:
         (group, seeds)
         for group, seeds in grouped(rows).items()
         if group[0] == name and group[3] in _COMPARED and "promises" in next(iter(seeds.values()))
+        if group[1] is not None
     ]
     title = f"{name}: epsilon against each adversary"
     if not any(len(seeds) > 1 for _, seeds in shown):
@@ -188,37 +191,27 @@ def _promised(rows: Rows, name: str) -> Plot:
 
     def draw(axes: "Axes") -> None:
         names = []
-        for place, ((_, _, adversary, mechanism), seeds) in enumerate(shown):
+        for place, ((_, epsilon, adversary, mechanism), seeds) in enumerate(shown):
             row = next(iter(seeds.values()))
             mean = 100 * statistics.fmean(one["accuracy"] for one in seeds.values())
-            sized = " (sized for outsider)" if adversary != ADVERSARIES[0] else ""
-            names.append(f"{words(mechanism)}{sized}: {mean:.1f} %")
-            found = {
-                watching: told["upper"]
-                for watching, told in row["promises"].items()
-                if "upper" in told
-            }
-            axes.plot([min(found.values()), max(found.values())], [place] * 2, color=GREY)
-            for watching, epsilon in found.items():
-                axes.plot(
-                    [epsilon], [place], _MARKS[watching], markersize=5,
-                    color=COLOURS[1 + [*_MARKS].index(watching)],
-                    label=watching if place == len(shown) - 1 or watching == "server" else None,
-                )  # fmt: skip
+            sized = "" if adversary == ADVERSARIES[0] else ", for outsiders"
+            names.append(f"{epsilon:g}: {words(mechanism)}{sized}: {mean:.1f} %")
+            for watching, told in row["promises"].items():
+                if "upper" in told:
+                    reached = [100 * told["upper"] / epsilon]
+                    axes.plot(reached, [place], linestyle="none", **_MARKS[watching])
         axes.set_yticks(range(len(names)), names, fontsize=8)
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda number, _: f"{number:g}")
-        axes.set_xlabel("epsilon, worst case")
-        axes.grid(visible=True, axis="x")
-        axes.grid(visible=False, axis="y")
-        handles, labels = axes.get_legend_handles_labels()
-        kept = dict(zip(labels, handles, strict=True))
-        axes.get_figure(root=True).legend(  # type: ignore[union-attr]  # it is drawn on one
-            kept.values(), kept.keys(), loc="outside lower left", ncols=3
-        )
+        axes.set_xlabel("worst-case epsilon, % of the one asked for")
+        axes.grid(visible=True, axis="both")
+        for watching, mark in _MARKS.items():  # without a place: for the legend alone
+            axes.plot([], [], linestyle="none", label=watching, **mark)
+        legend_below(axes, 3)
 
-    caption = "Mean accuracy beside the name. No mark for the server: central noise, which it adds,"
-    caption += " promises nothing against it."
+    caption = (
+        "What the same runs promise against each adversary: epsilon asked for, mechanism, mean"
+    )
+    caption += " accuracy. No circle: central noise, which the server adds, promises nothing"
+    caption += " against it."
     return Plot(title, caption, svg(title, draw, (4.6, 1.3 + 0.2 * len(shown))))
 
 

@@ -210,7 +210,7 @@ def promised_lines(groups: Groups) -> list[str]:
             f"{'-' if 'reason' in found else format(found['upper'], '.2f'):>14}" for found in told
         )
         lines.append(
-            f"{name:26}{asked(epsilon):>8} {one['against']:13}{mechanism:21}"
+            f"{name:26}{asked(epsilon):>8} {one['against']:14}{mechanism:21}"
             f"{accuracy(by_seed):>24}{figures}"
         )
     if not lines:
@@ -218,7 +218,7 @@ def promised_lines(groups: Groups) -> list[str]:
     watching = "".join(f"{adversary:>14}" for adversary in WATCHING)
     return [
         "", "What the same runs promise: epsilon at worst, against each adversary",
-        f"{'data set':26}{'epsilon':>8} {'sized against':13}{'mechanism':21}"
+        f"{'data set':26}{'epsilon':>8} {'sized against':14}{'mechanism':21}"
         f"{'accuracy, % [95 %]':>24}{watching}",
         *lines, *(f"-: {reason}" for reason in reasons),
     ]  # fmt: skip
