@@ -1,7 +1,7 @@
 """Planted bugs: how often probe and attack find them, and how often they alarm without one.
 
-    python -m benchmarks.audit [--mechanisms NAME ...] [--seeds 60] [--honest 1000] [--attacks 5]
-        [--again | --show]
+    python -m benchmarks.audit [--mechanisms NAME ...] [--seeds 60] [--runs 300] [--honest 1000]
+        [--attacks 5] [--again | --show]
 
 Every row is a bug in a plan that claims epsilon 1 at delta 1e-3, planted as the tests plant it
 (tests/fl/planted.py), at a significance of 0.01 in all of a run. *power*: runs in which the
@@ -29,7 +29,7 @@ import fl
 from benchmarks._results import Results, Row
 from benchmarks._script import integer_from, options_of
 from dp.auditing import binomial_lower
-from dp.detectors import Detection, repeated_noise
+from dp.detectors import Detection, dependent_noise
 from dp.matrix import CorrelatedMechanism
 from fl.audit import Probe, audit, probe
 from fl.audit.noise import Independent, Release, probe_correlated, probe_independent
@@ -101,7 +101,7 @@ def _independent(claimed: Independent, rng: np.random.Generator) -> list[Detecti
     found = probe_independent(claimed, releases, lambda _: _DIRECTION)
     if shares:
         rows = np.concatenate(shares)
-        found.append(repeated_noise(rows, [claimed.noise_variance(1)] * len(rows), "clients"))
+        found.append(dependent_noise(rows, [claimed.noise_variance(1)] * len(rows), "clients"))
     return found
 
 
@@ -181,12 +181,11 @@ def table(rows: Mapping[str, Row]) -> str:
 
 def main() -> None:
     """Runs the rows that are not finished, and prints the table."""
-    parser = options_of(__doc__)
-    parser.add_argument(
-        "--seeds", type=integer_from(1), default=60, help="of the probes of whole runs"
-    )
-    parser.add_argument("--honest", type=integer_from(1), default=1000, help="seeds of noise alone")
-    parser.add_argument("--attacks", type=integer_from(1), default=5, help="seeds of the attacks")
+    parser, number = options_of(__doc__), integer_from(1)
+    parser.add_argument("--seeds", type=number, default=60, help="of the probes of planted bugs")
+    parser.add_argument("--runs", type=number, default=300, help="seeds of whole honest runs")
+    parser.add_argument("--honest", type=number, default=1000, help="seeds of noise alone")
+    parser.add_argument("--attacks", type=number, default=5, help="seeds of the attacks")
     parser.add_argument("--mechanisms", nargs="+", choices=MECHANISMS, default=list(MECHANISMS))
     parser.add_argument("--again", action="store_true", help="run finished rows once more")
     given, results = parser.parse_args(), Results("audit")
@@ -195,7 +194,8 @@ def main() -> None:
             key = f"{mechanism}/{bug}"
             if planted.no_such(bug, mechanism) or (key in results.rows() and not given.again):
                 continue
-            probes = given.honest if bug == ALONE else given.seeds
+            honest = given.honest if bug == ALONE else given.runs
+            probes = honest if bug in HONEST else given.seeds
             row = measure(bug, mechanism, probes, given.attacks)
             results.add(key, row)
             print(key, row, flush=True)

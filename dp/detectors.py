@@ -9,19 +9,20 @@ log E exp(s X) <= V (cosh(s) - 1): Skellam, discrete Gaussians, fair coins, thei
 combinations of them with coefficients within [-1, 1].
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dp import _validate
 from dp._special import binom_tail
 from dp.errors import ParameterError
 
 FloatArray = NDArray[np.float64]
+
+_BLOCK = 4096  # coordinates multiplied at a time
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,18 @@ def too_little_noise(
     )  # fmt: skip
 
 
-def repeated_noise(
-    shares: FloatArray,
+def dependent_noise(
+    noise: FloatArray,
     variances: Sequence[float],
     name: str,
     slack: Sequence[float] | None = None,
 ) -> Detection:
-    """Whether two of k vectors share noise: their difference then has too little variance.
+    """Whether two of k noise vectors are correlated: used twice, negated, copied in part, mixed in.
+
+    A correlation of rho alarms about where d rho^2 / 2 exceeds log(k (k - 1) / significance).
 
     Args:
-        shares: float64[k, d], claimed to be independent; k >= 2.
+        noise: float64[k, d], claimed to be independent; k >= 2.
         variances: k claimed variances of one coordinate.
         name: whose vectors they are.
         slack: as `too_little_noise`.
@@ -76,18 +79,44 @@ def repeated_noise(
     Raises:
         ParameterError: as `too_little_noise`, or fewer than two vectors.
     """
-    rows, claimed, moved = _rows("shares", shares, variances, slack)
+    rows, claimed, moved = _rows("noise", noise, variances, slack)
     if len(rows) < 2:
-        raise ParameterError("shares", f"{len(rows)} vectors", "two or more")
-    least = min(
-        _lower_tail(rows[[i]] - rows[[j]], claimed[[i]] + claimed[[j]], moved[[i]] + moved[[j]])
-        for i, j in itertools.combinations(range(len(rows)), 2)
-    )
-    pairs = math.comb(len(rows), 2)
+        raise ParameterError("noise", f"{len(rows)} vectors", "two or more")
+    exponent = float(np.triu(_product_exponents(rows, claimed, moved), 1).max())
+    tails = len(rows) * (len(rows) - 1)  # two of each pair
     return Detection(
-        f"noise shared between {name}", min(1.0, pairs * least),
-        "differences of two, the sum of their squares as under too little noise, all pairs",
+        f"dependent noise of {name}", min(1.0, tails * math.exp(-exponent)),
+        "inner product given one of two, Chernoff's bound with V (cosh(s) - 1), all pairs",
     )  # fmt: skip
+
+
+def _product_exponents(rows: FloatArray, variances: FloatArray, slack: FloatArray) -> FloatArray:
+    """float64[k, k]: [i, j] bounds -log P[|<f_i, f_j>| >= the observed one | f_i] + log 2.
+
+    Given f_i = g the log moment is sum_c V_j (cosh(s g_c) - 1), at most V_j (|g| / m)^2
+    (cosh(s m) - 1) with m = max |g_c|. Slack is resolved for the smallest product and the largest
+    |g| and m that rows before rounding can have had.
+    """
+    products, sizes, largest = _products(rows)
+    hidden = np.outer(sizes, slack)
+    hidden += hidden.T + rows.shape[1] * np.outer(slack, slack)
+    norms = np.sqrt(np.diag(products)) + slack * math.sqrt(rows.shape[1])
+    most = np.maximum(largest + slack, np.finfo(np.float64).tiny)  # a row of zeros has no product
+    excess = (np.abs(products) - hidden) / most[:, None]
+    return _upper_exponent(excess, np.outer((norms / most) ** 2, variances))
+
+
+def _products(rows: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """(inner products of all pairs, l1 norms, linf norms); no copy of all rows is made."""
+    count = len(rows)
+    products, sizes, largest = np.zeros((count, count)), np.zeros(count), np.zeros(count)
+    for start in range(0, rows.shape[1], _BLOCK):
+        part = rows[:, start : start + _BLOCK]
+        products += part @ part.T
+        size = np.abs(part)
+        sizes += size.sum(axis=1)
+        np.maximum(largest, size.max(axis=1), out=largest)
+    return products, sizes, largest
 
 
 def _lower_tail(rows: FloatArray, variances: FloatArray, slack: FloatArray) -> float:
@@ -119,17 +148,20 @@ def beyond_bound(projection: float, bound: float, variance: float) -> Detection:
         raise ParameterError("projection", projection, "finite numbers")
     excess = float(projection) - float(bound)
     return Detection(
-        "inputs beyond the clip", math.exp(-_upper_exponent(excess, variance)),
+        "inputs beyond the clip", math.exp(-float(_upper_exponent(excess, variance))),
         "projection onto a unit vector, Chernoff's bound with V (cosh(s) - 1)",
     )  # fmt: skip
 
 
-def _upper_exponent(excess: float, variance: float) -> float:
-    """sup_s s x - V (cosh(s) - 1), at sinh(s) = x / V; weights of a unit vector only lower it."""
-    if excess <= 0.0:
-        return 0.0
-    u = excess / variance
-    return variance * (u * math.asinh(u) - u * u / (1.0 + math.sqrt(1.0 + u * u)))
+def _upper_exponent(excess: ArrayLike, variance: ArrayLike) -> FloatArray:
+    """sup_s s x - V (cosh(s) - 1), at sinh(s) = x / V, for each x; 0 for x <= 0.
+
+    Weights of a unit vector in place of one X only raise it.
+    """
+    x, v = np.broadcast_arrays(np.asarray(excess), np.asarray(variance))
+    u = np.divide(x, v, out=np.zeros(x.shape), where=x > 0.0)
+    result: FloatArray = v * (u * np.arcsinh(u) - u * u / (1.0 + np.sqrt(1.0 + u * u)))
+    return result
 
 
 def regular_sizes(sizes: Sequence[int], num_clients: int, prob: float) -> Detection:

@@ -143,6 +143,11 @@ class Discretizer:
         return math.floor(rounded_l2_sq(c, self.dim, self.rounding_bias))
 
     @property
+    def reach(self) -> float:
+        """Bound on the l2 norm of an encoded vector, which is what it moves a sum by."""
+        return math.sqrt(self.l2_sq)
+
+    @property
     def linf(self) -> int:
         """Bound on every coordinate of an encoded vector."""
         return math.isqrt(self.l2_sq)
@@ -233,6 +238,32 @@ class Discretizer:
     def _check_rotation(self, rotation: Rotation) -> None:
         if rotation.dim != self.dim:
             raise ParameterError("rotation.dim", rotation.dim, f"dim={self.dim}")
+
+
+class Discretized:
+    """What mechanisms have in common whose clients send encoded vectors, and no noise with them.
+
+    Attributes:
+        discretizer: encodes one client's vector; its integer bounds are the event's.
+    """
+
+    discretizer: Discretizer
+
+    @property
+    def granularity(self) -> float:
+        """What 1 in a sum of what is sent stands for, in the unit of `clip_norm`."""
+        return self.discretizer.granularity
+
+    @property
+    def reach(self) -> float:
+        """The l2 norm of what one client moves the sum of a round by at most, grid units."""
+        return self.discretizer.reach
+
+    def encode(
+        self, x: ArrayLike, rotation: Rotation, rng: RandomBytes, *, scale: float = 1.0
+    ) -> IntArray:
+        """`discretizer.encode(x, scale=scale)`, int64[dim]; no noise leaves the client."""
+        return self.discretizer.encode(x, rotation, rng, scale=scale)
 
 
 def rounded_l2_sq(c: float, dim: int, rounding_bias: float) -> float:

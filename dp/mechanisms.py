@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dp import _laws, _validate, samplers
 from dp.discretize import (
+    Discretized,
     Discretizer,
     Rotation,
     choose_modulus_bits,
@@ -71,7 +72,7 @@ class DistributedMechanism:
     @property
     def reach(self) -> float:
         """The l2 norm of what one client moves the sum by at most, grid units."""
-        return math.sqrt(self.discretizer.l2_sq)
+        return self.discretizer.reach
 
     def noise_variance(self, clients: int) -> float:
         """Variance of the noise in a coordinate of a sum over `clients`, grid units squared."""
@@ -160,7 +161,7 @@ class BitMechanism:
 
 
 @dataclass(frozen=True)
-class CentralMechanism:
+class CentralMechanism(Discretized):
     """Bounded integer vectors, and exact noise that the server adds to their sum.
 
     Attributes:
@@ -175,16 +176,6 @@ class CentralMechanism:
     num_clients: int
     modulus_bits: int
 
-    @property
-    def granularity(self) -> float:
-        """As in DistributedMechanism."""
-        return self.discretizer.granularity
-
-    @property
-    def reach(self) -> float:
-        """As in DistributedMechanism."""
-        return math.sqrt(self.discretizer.l2_sq)
-
     def noise_variance(self, clients: int) -> float:
         """As in DistributedMechanism; whoever is in the sum, the server adds all of it."""
         del clients
@@ -194,12 +185,6 @@ class CentralMechanism:
         """What the noised sum releases to whoever does not see the sum itself."""
         size = self.discretizer
         return DiscreteGaussianEvent(self.sigma, size.l2_sq, size.l1, size.linf, size.dim)
-
-    def encode(
-        self, x: ArrayLike, rotation: Rotation, rng: RandomBytes, *, scale: float = 1.0
-    ) -> NDArray[np.int64]:
-        """`discretizer.encode(x, scale=scale)`, int64[dim]; no noise leaves the client."""
-        return self.discretizer.encode(x, rotation, rng, scale=scale)
 
     def sample_noise(self, rng: RandomBytes) -> NDArray[np.int64]:
         """The server's noise, int64[dim]. `rng` must be secret and used for nothing else."""

@@ -13,8 +13,6 @@ from fl.runners import Execution
 from fl.site import OVER, Order
 from fl.states import ClientStates
 
-_AUTO = Execution()
-
 
 def serve(
     plan: Plan,
@@ -22,7 +20,7 @@ def serve(
     data: FederatedDataset,
     *,
     group: Group,
-    execution: Execution = _AUTO,
+    execution: Execution = Execution(),
 ) -> None:
     """Runs the part of a process other than 0, until process 0 ends the run.
 

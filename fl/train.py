@@ -27,8 +27,6 @@ from fl.tensorboard import EventWriter
 from fl.training import Training
 from fl.tree import sha256
 
-_AUTO = Execution()
-
 
 def start(
     plan: Plan,
@@ -38,7 +36,7 @@ def start(
     out: str | Path | None = None,
     resume: bool = False,
     job: Mapping[str, Any] | None = None,
-    execution: Execution = _AUTO,
+    execution: Execution = Execution(),
     group: Group | None = None,
     tensorboard: bool = False,
 ) -> Training:
@@ -153,7 +151,7 @@ def rounds(
     *,
     out: str | Path | None = None,
     resume: bool = False,
-    execution: Execution = _AUTO,
+    execution: Execution = Execution(),
     group: Group | None = None,
     tensorboard: bool = False,
 ) -> Iterator[Round]:
@@ -214,7 +212,7 @@ def train(
     data: FederatedDataset,
     *,
     out: str | Path | None = None,
-    execution: Execution = _AUTO,
+    execution: Execution = Execution(),
     group: Group | None = None,
     tensorboard: bool = False,
 ) -> Run:

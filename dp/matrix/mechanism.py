@@ -8,11 +8,8 @@ subtract its share.
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
 from dp import _laws, _validate, samplers
-from dp.discretize import Discretizer, Rotation
+from dp.discretize import Discretized, Discretizer
 from dp.errors import ParameterError
 from dp.events import MatrixEvent
 from dp.matrix.participation import Participation
@@ -25,7 +22,7 @@ _MAX_SIGMA = 2.0**40  # beyond, sums of a strategy's products could leave int64
 
 
 @dataclass(frozen=True)
-class CorrelatedMechanism:
+class CorrelatedMechanism(Discretized):
     """Bounded integer vectors, and noise that the server adds to their sums round after round.
 
     Attributes:
@@ -41,16 +38,6 @@ class CorrelatedMechanism:
     sigma: float
     num_clients: int
     modulus_bits: int
-
-    @property
-    def granularity(self) -> float:
-        """What 1 in a sum of what is sent stands for, in the unit of `clip_norm`."""
-        return self.discretizer.granularity
-
-    @property
-    def reach(self) -> float:
-        """The l2 norm of what one client moves the sum of a round by at most, grid units."""
-        return math.sqrt(self.discretizer.l2_sq)
 
     @property
     def noise_variance(self) -> float:
@@ -76,12 +63,6 @@ class CorrelatedMechanism:
             norm = math.sqrt(l2_sq) + slack * math.sqrt(size.dim * strategy.rounds)
             l2_sq = math.ceil(norm**2 * (1.0 + 2.0**-40))
         return MatrixEvent(self.sigma, l2_sq)
-
-    def encode(
-        self, x: ArrayLike, rotation: Rotation, rng: RandomBytes, *, scale: float = 1.0
-    ) -> NDArray[np.int64]:
-        """`discretizer.encode(x, scale=scale)`, int64[dim]; no noise leaves the client."""
-        return self.discretizer.encode(x, rotation, rng, scale=scale)
 
     def stream(self) -> NoiseStream:
         """The noise of a run, before its first round."""

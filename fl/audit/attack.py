@@ -35,7 +35,6 @@ from fl.statement import Statement
 from fl.tree import ravel
 from fl.types import FloatVector, PyTree, RandomBytes
 
-_AUTO = Execution()
 FloatArray = NDArray[np.float64]
 
 
@@ -195,7 +194,7 @@ def audit(
     directions: str = "orthogonal",
     knows_inputs: bool = True,
     rand: RandomBytes = os.urandom,
-    execution: Execution = _AUTO,
+    execution: Execution = Execution(),
     out: Path | None = None,
     job: Mapping[str, Any] | None = None,
 ) -> Audit:

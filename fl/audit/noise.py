@@ -53,7 +53,7 @@ def probe_independent(
         variances = [mechanism.noise_variance(release.clients) for release in silent]
         found.append(detectors.too_little_noise(noise, variances))
         if len(noise) > 1:
-            found.append(detectors.repeated_noise(noise, variances, "rounds"))
+            found.append(detectors.dependent_noise(noise, variances, "rounds"))
     if loud:
         projection = sum(float(release.total @ direction(release.index)) for release in loud)
         bound = mechanism.reach * sum(release.loud for release in loud)
@@ -85,7 +85,7 @@ def probe_correlated(
     claimed, moved = variances.tolist(), slack.tolist()
     found = [detectors.too_little_noise(noise, claimed, moved)]
     if len(rows) > 1:
-        found.append(detectors.repeated_noise(noise, claimed, "rounds", moved))
+        found.append(detectors.dependent_noise(noise, claimed, "rounds", moved))
     reach = mechanism.reach * np.array([float(release.loud) for release in rows])
     if reach.any():
         weights = matrix @ reach / variances

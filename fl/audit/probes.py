@@ -1,4 +1,4 @@
-"""Looks for bugs that an attack cannot see: noise too small or used twice, inputs beyond the clip.
+"""Looks for bugs that an attack cannot see: noise too small or dependent, inputs beyond the clip.
 
 A probe runs a plan in which every client is the auditor's: in even rounds all send zero, in odd
 rounds the first half sends one common vector, too long, and the pipeline has to clip it. What is
@@ -28,7 +28,6 @@ from fl.runners import Execution
 from fl.site import Order
 from fl.types import FloatVector, PyTree
 
-_AUTO = Execution()
 _SHARES, _PER_ROUND = 48, 12  # noise shares compared with one another, at most
 FloatArray = NDArray[np.float64]
 
@@ -122,7 +121,7 @@ class Probing:
         if share_variance and len(self._shares) > 1:
             shares = np.stack([share for _, share in self._shares])
             variances = [share_variance] * len(shares)
-            found.append(detectors.repeated_noise(shares, variances, "clients"))
+            found.append(detectors.dependent_noise(shares, variances, "clients"))
         return (*found, *self._cohorts())
 
     def _cohorts(self) -> Sequence[detectors.Detection]:
@@ -155,7 +154,7 @@ def probe(
     data: FederatedDataset,
     *,
     significance: float,
-    execution: Execution = _AUTO,
+    execution: Execution = Execution(),
 ) -> Probe:
     """Runs the plan with clients of the auditor alone, and looks for bugs in noise and cohorts.
 

@@ -27,7 +27,6 @@ from fl.states import ClientStates
 LOG = logging.getLogger("fl.client")
 JOURNAL = "journal.sqlite"
 _READ_SECONDS = 60.0  # for a request to arrive, and for its answer to be taken
-_AUTO = Execution()
 
 
 def open_organisation(
@@ -40,7 +39,7 @@ def open_organisation(
     member: int,
     identity: secure.IdentityKey,
     state: Path,
-    execution: Execution = _AUTO,
+    execution: Execution = Execution(),
     trace: Path | None = None,
 ) -> tuple[Organisation, Journal]:
     """Opens the journal and compiles what is needed before the first request.

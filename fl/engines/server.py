@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fl.console import round_line
 from fl.datasets.dataset import FederatedDataset
 from fl.engines.client import own_only
 from fl.engines.coordinator import Coordinator, Transport
@@ -24,7 +25,7 @@ from fl.train import begin, conclude
 from fl.training import Training
 
 LOG = logging.getLogger("fl.server")
-_AUTO = Execution()
+
 RUN = "run"  # directory of the run, in the plan's state directory
 
 
@@ -67,10 +68,10 @@ def start_server(
         PlanError: with every fault of the plan.
         StoreError: `out` holds a run already, or, to resume, none or another.
     """
-    ready = prepare(plan, model, data, _AUTO, alone())
+    ready = prepare(plan, model, data, Execution(), alone())
     terms = terms_of(ready, session, roster)
     identity = hashlib.sha256(session + ready.identity.encode()).hexdigest()
-    ready = ready._replace(resolved=terms.resolved, identity=identity)
+    ready = ready._replace(identity=identity)
     return begin(
         ready, model, data,
         lambda store: Coordinator(terms, names, transport, store, timeouts, join_timeout),
@@ -117,7 +118,7 @@ def run_server(
     )  # fmt: skip
     try:
         while (finished := training.step()) is not None:
-            LOG.info("round %d: %s", finished.index, finished.reason or "released")
+            LOG.info("%s", round_line(finished.index, finished.reason or "released"))
     except BaseException:
         training.store.close()
         raise

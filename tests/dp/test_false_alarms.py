@@ -85,29 +85,69 @@ def test_sums_of_squares_alarm_no_more_often_than_they_say(
     assert mass[: last(alarms, int(count * variance) + 1) + 1].sum() <= level
 
 
-def test_an_honest_probe_alarms_with_less_than_3_in_10000() -> None:
-    """What `tests/fl/test_probes.py` counts: the clip's test alone is near its significance.
+def product_law(row: Floats, variance: float) -> tuple[NDArray[np.int64], Floats]:
+    """(integers, their probabilities): of the inner product of integers and Skellam variables."""
+    deviation = math.sqrt(variance * float(row @ row))
+    size = 1 << math.ceil(math.log2(64 * max(1.0, float(np.abs(row).max())) + 40 * deviation))
+    angles = 2 * np.pi * np.arange(size // 2 + 1) / size
+    exponent = sum((np.cos(value * angles) - 1.0 for value in row), np.zeros(len(angles)))
+    mass = np.fft.fftshift(np.fft.irfft(np.exp(variance * exponent), size))
+    return np.arange(size) - size // 2, np.maximum(mass, 0.0)
+
+
+@pytest.mark.parametrize("variance", [0.05, 0.5, 3.0, 100.0])
+@pytest.mark.parametrize("dim", [3, 40])
+@pytest.mark.parametrize("level", [0.05, LEVEL])
+def test_products_alarm_no_more_often_than_they_say(
+    variance: float, dim: int, level: float
+) -> None:
+    """For every first row by itself: the second one's law, both tails."""
+    rng, chances = np.random.default_rng(14), []
+    for _ in range(8):
+        counts = rng.poisson(variance / 2, (2, dim))
+        row = (counts[0] - counts[1]).astype(np.float64)
+        row[0] = row[0] or 1.0
+        x, mass = product_law(row, variance)
+        assert mass.sum() == pytest.approx(1.0)
+
+        def silent(total: int, row: Floats = row) -> bool:
+            rows = np.stack([row, total * row / (row @ row)])
+            return detectors.dependent_noise(rows, [variance] * 2, "rounds").p_value > level
+
+        chances.append(2.0 * float(mass[x > last(silent, int(x[-1]))].sum()))
+    assert max(chances) <= level
+    if variance >= 100:
+        assert min(chances) >= level / 30  # and the bound is not idle
+
+
+def test_an_honest_probe_alarms_with_less_than_8_in_10000() -> None:
+    """What `tests/fl/test_probes.py` counts.
 
     Squares of that variance are those of normal variables; with 2 m of them the chance of a sum
-    below x is that of m Poisson(x / 2) events or more.
+    below x is that of m Poisson(x / 2) events or more. Products given one row are normal.
     """
     clip = projection_chance(ROUNDS * VARIANCE, DIM, LEVEL)
     assert LEVEL / 12 <= clip <= LEVEL / 8  # docs/privacy.md: about 10
-    others = 0.0
-    for count, level, pairs in [
-        (ROUNDS * DIM, LEVEL, 1),  # too little noise
-        (DIM, LEVEL, 1),  # shared between rounds
-        (DIM, LEVEL / math.comb(48, 2), math.comb(48, 2)),  # between clients
-    ]:
 
-        def alarms(percent: int, count: int = count, level: float = level) -> bool:
-            noise = np.full((1, count), math.sqrt(percent / 1000 * VARIANCE))
-            return detectors.too_little_noise(noise, [VARIANCE]).p_value <= level
+    def much(percent: int) -> bool:
+        noise = np.full((ROUNDS, DIM), math.sqrt(percent / 1000 * VARIANCE))
+        return detectors.too_little_noise(noise, [VARIANCE] * ROUNDS).p_value <= LEVEL
 
-        edge = (last(alarms, 1000) + 1) / 1000 * count
-        term = math.exp(-edge / 2 + (count // 2) * math.log(edge / 2) - math.lgamma(count // 2 + 1))
-        chance = pairs * term / (1 - edge / count)  # a geometric series above the tail
-        assert chance <= pairs * level / 1000  # docs/privacy.md: by more than
-        others += chance
-    assert clip + others <= 2.7e-4
-    assert others <= clip / 100
+    edge = (last(much, 1000) + 1) / 1000 * ROUNDS * DIM
+    count = ROUNDS * DIM // 2
+    term = math.exp(-edge / 2 + count * math.log(edge / 2) - math.lgamma(count + 1))
+    little = term / (1 - edge / (2 * count))  # a geometric series above the tail
+    assert little <= LEVEL / 1000  # docs/privacy.md: by more than
+    dependent = 0.0
+    for rows in (ROUNDS, 48):  # rounds, clients
+
+        def silent(percent: int, rows: int = rows) -> bool:
+            noise = np.zeros((rows, DIM))
+            noise[:2] = math.sqrt(VARIANCE)
+            noise[1] *= percent / 1000 / math.sqrt(DIM)
+            return detectors.dependent_noise(noise, [VARIANCE] * rows, "x").p_value > LEVEL
+
+        chance = math.comb(rows, 2) * math.erfc(last(silent, 10_000) / 1000 / math.sqrt(2))
+        assert LEVEL / 15 <= chance <= LEVEL / 8  # docs/privacy.md: about 10
+        dependent += chance
+    assert clip + little + dependent <= 8e-4

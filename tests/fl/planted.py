@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -17,6 +18,7 @@ from dp.matrix.strategy import Draw
 from fl import correlated, round, secure, training
 from fl.audit import canaries
 from fl.plan import Plan, Resolved
+from fl.streams import streams as _streams
 from fl.types import Purpose, RandomBytes
 from tests.fl import helpers
 
@@ -118,6 +120,53 @@ def _shared_seed(stack: ExitStack, seed: int, forgets: str) -> None:
     stack.enter_context(mock.patch.object(correlated, "streams", streams))
 
 
+@dataclass
+class _Told:
+    """Bytes that tell whose they are."""
+
+    party: int
+    rand: RandomBytes
+
+    def __call__(self, count: int) -> bytes:
+        return self.rand(count)
+
+
+def _mixed_noise(stack: ExitStack) -> None:
+    """Whatever a party draws has a correlation of -0.6 with the first that it drew."""
+    first: dict[int, NDArray[np.int64]] = {}
+
+    def mixed(rng: Any, fresh: NDArray[np.int64]) -> NDArray[np.int64]:
+        if rng.party not in first:
+            first[rng.party] = fresh
+            return fresh
+        return np.rint(0.8 * fresh - 0.6 * first[rng.party]).astype(np.int64)
+
+    def told(plan: Plan, index: int, party: int) -> Callable[[Purpose], RandomBytes]:
+        given = _streams(plan, index, party)
+        return lambda purpose: _Told(party, given(purpose))
+
+    def share(name: Any, variance: float, size: int, rng: RandomBytes) -> NDArray[np.int64]:
+        return mixed(rng, _share(name, variance, size, rng))
+
+    def noise(
+        self: dp.CentralMechanism | dp.matrix.CorrelatedMechanism, rng: RandomBytes
+    ) -> NDArray[np.int64]:
+        return mixed(rng, dp.discrete_gaussian(rng, self.sigma, self.discretizer.dim))
+
+    def draw(self: dp.matrix.CorrelatedMechanism, rng: RandomBytes) -> Draw:
+        return lambda: noise(self, rng)
+
+    def coins(rng: RandomBytes, trials: int, biases: NDArray[np.int64]) -> NDArray[np.int64]:
+        return mixed(rng, _binomial(rng, trials, biases) - trials // 2) + trials // 2
+
+    for where in (round, correlated):
+        stack.enter_context(mock.patch.object(where, "streams", told))
+    stack.enter_context(mock.patch.object(samplers, "binomial", coins))
+    stack.enter_context(mock.patch.object(dp.matrix.CorrelatedMechanism, "draw", draw))
+    stack.enter_context(mock.patch.object(mechanisms, "_share", share))
+    stack.enter_context(mock.patch.object(mechanisms.CentralMechanism, "sample_noise", noise))
+
+
 def _fixed_batches(stack: ExitStack, seed: int, again: bool) -> None:
     """Cohorts of one size, drawn anew or once, where coins are claimed."""
 
@@ -136,6 +185,7 @@ BUGS: dict[str, Callable[[ExitStack, int], None]] = {
     "clip doubled": lambda stack, seed: _doubled_clip(stack),
     "seed shared between rounds": lambda stack, seed: _shared_seed(stack, seed, "round"),
     "seed shared between clients": lambda stack, seed: _shared_seed(stack, seed, "client"),
+    "noise mixed into later noise": lambda stack, seed: _mixed_noise(stack),
     "fixed batches as Poisson": lambda stack, seed: _fixed_batches(stack, seed, again=False),
     "one batch as Poisson": lambda stack, seed: _fixed_batches(stack, seed, again=True),
 }
@@ -144,8 +194,9 @@ DETECTORS = {  # bug -> the detector that is made for it
     "noise missing": "too little noise",
     "noise halved": "too little noise",
     "clip doubled": "inputs beyond the clip",
-    "seed shared between rounds": "noise shared between rounds",
-    "seed shared between clients": "noise shared between clients",
+    "seed shared between rounds": "dependent noise of rounds",
+    "seed shared between clients": "dependent noise of clients",
+    "noise mixed into later noise": "dependent noise of rounds",
     "fixed batches as Poisson": "cohorts of fixed size",
     "one batch as Poisson": "cohorts that repeat or avoid each other",
 }
