@@ -35,11 +35,16 @@ OPEN_LINES = {
 }  # fmt: skip
 # Of many widths, and of correlated noise, one is drawn where the adversaries are compared.
 _COMPARED = ("gaussian", "skellam-16", "poisson_binomial-16", "gaussian-cyclic", "blt")
-# Large and hollow below small and filled: two at one place show both.
+# Large and hollow around small and filled: at one place all of them show.
 _MARKS: dict[str, dict[str, Any]] = {
-    "server": {"marker": "o", "markersize": 9, "fillstyle": "none", "color": COLOURS[1]},
-    "participants": {"marker": "s", "markersize": 4, "color": COLOURS[2]},
-    "outsider": {"marker": "^", "markersize": 5, "color": COLOURS[4]},
+    "server": {"marker": "o", "markersize": 11, "fillstyle": "none", "color": COLOURS[1]},
+    "participants": {
+        "marker": "s",
+        "markersize": 7,
+        "fillstyle": "none",
+        "color": COLOURS[2],
+    },
+    "outsider": {"marker": "^", "markersize": 4, "color": COLOURS[4]},
 }
 
 
@@ -201,7 +206,7 @@ def _promised(rows: Rows, name: str) -> Plot:
                     reached = [100 * told["upper"] / epsilon]
                     axes.plot(reached, [place], linestyle="none", **_MARKS[watching])
         axes.set_yticks(range(len(names)), names, fontsize=8)
-        axes.set_xlabel("worst-case epsilon, % of the one asked for")
+        axes.set_xlabel("worst case, % of the epsilon asked for")
         axes.grid(visible=True, axis="both")
         for watching, mark in _MARKS.items():  # without a place: for the legend alone
             axes.plot([], [], linestyle="none", label=watching, **mark)
