@@ -95,7 +95,9 @@ def published():
     """Rows of the papers' own optimisers; see vectors/generate_factorizations.py."""
     place = pathlib.Path(__file__).parent / "vectors" / "factorizations.json"
     for row in json.loads(place.read_text())["rows"]:
-        seconds = row["rounds"] >= 256 and row["kind"] in ("banded", "dense")
+        seconds = row["rounds"] >= {"banded": 256, "dense": 256, "blt": 1024}.get(
+            row["kind"], 10**4
+        )
         name = "-".join(str(row[key]) for key in ("kind", "size", "rounds", "most"))
         yield pytest.param(row, marks=[pytest.mark.slow] if seconds else [], id=name)
 
