@@ -9,7 +9,7 @@ import numpy as np
 import secureagg
 from benchmarks._timing import cpu_seconds
 from secureagg import prg
-from secureagg._codec import pack_bits, unpack_bits, word_dtype
+from secureagg._packing import pack_bits, unpack_bits, word_dtype
 from secureagg.primitives import agreement, is_signed, public_key
 
 

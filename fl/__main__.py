@@ -35,7 +35,7 @@ import dp
 from fl import datasets, workers
 from fl.audit.canaries import DIRECTIONS
 from fl.audit.command import audit_target
-from fl.console import audit_table, cost_table, metrics_text, privacy_table, round_note
+from fl.console import audit_table, cost_table, metrics_text, privacy_table, round_line, round_note
 from fl.datasets import FederatedDataset
 from fl.engines import commands
 from fl.errors import FlError, MissingExtraError, PlanError, fault
@@ -251,7 +251,7 @@ def _rounds(training: Training) -> None:
             bar.set_postfix_str(note)
             bar.update()
             if finished.reason is not None or (quiet and (finished.index + 1) % 10 == 0):
-                bar.write(f"round {finished.index}: {finished.reason or note}")
+                bar.write(round_line(finished.index, finished.reason or note))
 
 
 def _write_report(out: Path) -> None:

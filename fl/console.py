@@ -108,6 +108,12 @@ def metrics_text(metrics: Mapping[str, float | None], *, digits: int) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in errors.items() if value is not None)
 
 
+def round_line(index: int, what: str) -> str:
+    """Returns what came of a round behind its number, which a reason may begin with already."""
+    named = what.startswith((f"round {index}:", f"round {index},"))
+    return what if named else f"round {index}: {what}"
+
+
 def round_note(finished: Round) -> str:
     """Returns the metrics, epsilon so far and survivors in one line."""
     parts = [metrics_text(finished.metrics, digits=1)]

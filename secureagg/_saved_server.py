@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from secureagg import messages
-from secureagg._codec import Reader, Words, blob, blobs, pack_flags, unpack_flags, word_dtype
+from secureagg._codec import Reader, blob, blobs, pack_flags, unpack_flags
+from secureagg._packing import Words, word_dtype
 from secureagg.context import Round
 from secureagg.messages import KeyBundle, UnmaskShares
 from secureagg.primitives import KEY_BYTES

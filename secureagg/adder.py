@@ -10,7 +10,8 @@ from collections.abc import Collection
 import numpy as np
 
 from secureagg import masking, messages
-from secureagg._codec import Reader, Words, blobs
+from secureagg._codec import Reader, blobs
+from secureagg._packing import Words
 from secureagg.context import Round
 from secureagg.errors import FaultyClientError, MessageError
 from secureagg.masking import pack_vector, unpack_vector
@@ -72,7 +73,7 @@ class Adder:
 
     def to_bytes(self) -> bytes:
         """Returns ctx, who is in the sum, and the sum mod 2^b."""
-        return self.ctx + blobs(self.marks) + pack_vector(self._round.params, self.sums)
+        return pack_vector(self._round.params, self.sums, self.ctx + blobs(self.marks))
 
     @classmethod
     def from_bytes(cls, data: bytes, round_: Round) -> "Adder":

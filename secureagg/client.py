@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secureagg import masking, messages, prg, shamir, sharing
-from secureagg._codec import Words, u32
+from secureagg._codec import u32
+from secureagg._packing import Words
 from secureagg.context import Round, keys_to_sign, sets_to_sign
 from secureagg.errors import FaultyClientOrServerError, FaultyServerError, TooFewClientsError
 from secureagg.messages import KeyBundle, Kind, NeighbourShares, Status, UnmaskShares
@@ -147,8 +148,8 @@ def mask_input(
             suspicions.append(FaultyClientOrServerError(v, found))
     masked = tuple(array.copy() for array in words)
     masking.add_masks(masked, _masks(state, neighbours))
-    message = messages.header(Kind.MASKED_VECTOR, me.client_id, round_.ctx)
-    message += masking.pack_vector(round_.params, masked)
+    header = messages.header(Kind.MASKED_VECTOR, me.client_id, round_.ctx)
+    message = masking.pack_vector(round_.params, masked, header)
     after = Masked(round_, me.client_id, me.identity, inbound.shared, shares, tuple(suspicions))
     return after, message
 

@@ -13,17 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secureagg import prg
-from secureagg._codec import (
-    Words,
-    low_bits,
-    pack_bits,
-    packed_bytes,
-    prefixed,
-    u16,
-    u32,
-    unpack_bits,
-    word_dtype,
-)
+from secureagg._codec import prefixed, u16, u32
+from secureagg._packing import Words, pack_bits, packed_bytes, unpack_bits, word_dtype
 from secureagg.errors import MisuseError
 from secureagg.params import Params, Segment
 from secureagg.primitives import CIPHER_BYTES, Usage, hkdf, label
@@ -86,10 +77,10 @@ def zero_words(params: HasSegments) -> tuple[Words, ...]:
     return tuple(np.zeros(s.length, dtype=word_dtype(s.modulus_bits)) for s in params.segments)
 
 
-def pack_vector(params: HasSegments, words: tuple[Words, ...]) -> bytes:
-    """Reduces each segment mod 2^b and packs it; segments start on whole bytes."""
+def pack_vector(params: HasSegments, words: tuple[Words, ...], opening: bytes = b"") -> bytes:
+    """Reduces each segment mod 2^b and packs it behind `opening`; each starts on a whole byte."""
     parts = zip(params.segments, words, strict=True)
-    return b"".join(pack_bits(low_bits(w, s.modulus_bits), s.modulus_bits) for s, w in parts)
+    return b"".join([opening, *(pack_bits(w, s.modulus_bits) for s, w in parts)])
 
 
 def vector_bytes(params: HasSegments) -> int:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from secureagg._codec import Words, low_bits, word_dtype
+from secureagg._packing import Words, low_bits, word_dtype
 from secureagg.primitives import CIPHER_BYTES, KEY_BYTES, Usage, hkdf, key_stream, label
 
 RandomBytes = Callable[[int], bytes]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secureagg import masking, shamir
-from secureagg._codec import Words, low_bits
+from secureagg._packing import Words, low_bits
 from secureagg.client import self_seed_commitment
 from secureagg.context import Round
 from secureagg.errors import FaultyClientError, TooFewClientsError

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secureagg import masking, messages
-from secureagg._codec import Words, pack_flags
+from secureagg._codec import pack_flags
+from secureagg._packing import Words
 from secureagg.client import is_bundle_signed
 from secureagg.context import Round, sets_to_sign, statuses_of
 from secureagg.errors import FaultyClientError, TooFewClientsError

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from secureagg import _saved, _saved_client, client, masking, messages, states
-from secureagg._codec import Words, blobs, u32
+from secureagg._codec import blobs, u32
+from secureagg._packing import Words
 from secureagg.context import Round, open_round
 from secureagg.errors import (
     FaultyClientOrServerError,

@@ -44,7 +44,7 @@ def keygen(words: Sequence[str]) -> None:
 def privacy(words: Sequence[str]) -> None:
     """Prints the statement of a plan, signed or not, as whoever holds some of the data sees it."""
     parser = argparse.ArgumentParser(prog="python -m fl privacy")
-    parser.add_argument("--plan", type=Path, required=True, help="a plan file, beside its roster")
+    parser.add_argument("--plan", type=Path, help="a plan file, beside its roster")
     parser.add_argument("--data-dir", help="holds own.npz, or a public data set's original files")
     asked = parser.parse_args(words)
     deployed = read_deployment(asked.plan)
@@ -103,7 +103,7 @@ def _integers(field: str, text: str) -> tuple[int, ...]:
 
 def roster(words: Sequence[str]) -> None:
     """Collects, signs, merges or verifies a roster."""
-    parser = argparse.ArgumentParser(prog="python -m fl roster", allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="python -m fl roster")
     actions = parser.add_subparsers(dest="action", required=True)
     collecting = actions.add_parser("collect", help="write an unsigned roster")
     collecting.add_argument("file", type=Path)

@@ -14,6 +14,7 @@ from typing import Protocol
 from fl import secure
 from fl.arrays import tree_to_bytes
 from fl.books import Books
+from fl.console import round_line
 from fl.engine import Attempted
 from fl.engines import wire
 from fl.engines.terms import Terms
@@ -109,7 +110,7 @@ class Coordinator:
             try:
                 outcome = _Attempt(self, order, books).run()
             except (secure.TooFewClientsError, secure.ProtocolError) as error:
-                LOG.warning("round %d: %s", order.round_index, error)
+                LOG.warning("%s", round_line(order.round_index, str(error)))
                 outcome = Outcome(None, (), None, str(error))
         return Attempted(outcome, (), ())
 

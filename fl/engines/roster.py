@@ -69,7 +69,7 @@ class Roster:
             secure.verify_roster(session_id, self.identities, self.signatures)
         except secure.RosterError as error:
             missing = [self.names[i] for i in error.missing]
-            wrong = [self.names[i] if i < len(self) else str(i) for i in error.wrong]
+            wrong = [self.names[i] for i in error.wrong]
             parts = (("no signature by", missing), ("no valid signature by", wrong))
             got = [f"{what} {', '.join(who)}" for what, who in parts if who]
             takes = "one by everybody listed, over this plan (`python -m fl roster sign`)"

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fl.console import round_line
 from fl.datasets.dataset import FederatedDataset
 from fl.engines.client import own_only
 from fl.engines.coordinator import Coordinator, Transport
@@ -70,7 +71,7 @@ def start_server(
     ready = prepare(plan, model, data, Execution(), alone())
     terms = terms_of(ready, session, roster)
     identity = hashlib.sha256(session + ready.identity.encode()).hexdigest()
-    ready = ready._replace(resolved=terms.resolved, identity=identity)
+    ready = ready._replace(identity=identity)
     return begin(
         ready, model, data,
         lambda store: Coordinator(terms, names, transport, store, timeouts, join_timeout),
@@ -117,7 +118,7 @@ def run_server(
     )  # fmt: skip
     try:
         while (finished := training.step()) is not None:
-            LOG.info("round %d: %s", finished.index, finished.reason or "released")
+            LOG.info("%s", round_line(finished.index, finished.reason or "released"))
     except BaseException:
         training.store.close()
         raise

@@ -1,7 +1,7 @@
 """What every party of a deployment derives from its own plan and roster, never from the wire."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 
@@ -26,8 +26,8 @@ class Terms:
 
     Attributes:
         session: 32 bytes that stand for run, plan and members.
-        resolved: the plan with everything derived; its parameters are bound to the session.
-        params: of the protocol, for round 0, attempt 0.
+        resolved: the plan with everything derived; its parameters are of no session.
+        params: of the protocol, bound to the session, for round 0, attempt 0.
         encoding: what travels.
         roster: member -> identity key, of all members.
         broadcast: shapes and dtypes of what the server sends.
@@ -81,7 +81,6 @@ def terms_of(ready: Prepared, session: bytes, roster: Mapping[int, bytes]) -> Te
         raise PlanError(found)
     params = secure.bind(resolved.params, session)
     broadcast = jax.eval_shape(resolved.plan.algorithm.broadcast, ready.state)
-    resolved = replace(resolved, params=params)
     return Terms(session, resolved, params, encoding, dict(roster), broadcast)
 
 

@@ -1,7 +1,10 @@
 """keygen, roster and deploy on the command line, from nothing to a roster that all signed."""
 
 import re
+import signal
+import threading
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +170,50 @@ def test_a_client_without_a_plan_says_so(folder: Path, capsys: pytest.CaptureFix
     run(capsys, *INIT)
     said = refused(capsys, "client", "--plan", "app/plan.toml", "--socket", "s")
     assert said.startswith("error: roster: got ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("deploy go app", "invalid choice: 'go'"),
+        ("roster", "the following arguments are required: action"),
+        ("roster sign", "the following arguments are required: --plan"),
+        ("client --socket s", "the following arguments are required: --plan"),
+        ("client --plan p.toml", "the following arguments are required: --socket"),
+    ],
+)
+def test_what_a_command_needs_is_asked_for(
+    capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_word_is_no_short_for_another(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main((*INIT, "--class", "2"))
+    assert "--class" in capsys.readouterr().err
+    assert not Path("app").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_client_ends_when_it_is_told_to(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:  # fmt: skip
+    handlers: dict[int, Callable[..., None]] = {}
+
+    def told(*_: object, stop: threading.Event, **__: object) -> None:
+        assert not stop.is_set()
+        handlers[number]()
+        assert stop.is_set()
+
+    monkeypatch.setattr("signal.signal", handlers.__setitem__)
+    monkeypatch.setattr("fl.engines.commands.serve_client", told)
+    run(capsys, *INIT)
+    run(capsys, "client", "--plan", "app/plan.toml", "--socket", "s")
 
 
 def test_a_session_is_new_unless_given(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -105,15 +106,22 @@ def test_all_faults_are_listed_at_once(folder: Path) -> None:
     ("old", "new", "named"),
     [
         ('session = "hearts, spring"', 'session = ""', "session"),
+        ('session = "hearts, spring"', 'session = "hearts\\nspring"', "session"),
+        ('roster = "roster.json"', "roster = 3", "roster"),
+        ('state = "state"', "state = 3", "state"),
+        ("[job]", "[[job]]", "job"),
+        ("timeout = 60", "timeout = ", "plan"),
         ("timeout = 60", "timeout = 0", "timeouts.advertise_keys"),
         ("timeout = 60", "timeout = 1e9", "timeouts.advertise_keys"),
         ("mask_input = 600.5", "masks = 1", "timeouts.masks"),
+        ("[timeouts]", "[[timeouts]]", "timeouts"),
         ("records = [202, 196, 83, 136]", "", "records"),
         ("records = [202, 196, 83, 136]", "records = 4", "records"),
         ("records = [202, 196, 83, 136]", "records = [1, 2, 3]", "records"),
         ("records = [202, 196, 83, 136]", "records = [1, 2, 3, -1]", "records[3]"),
         ("member = 1", "member = 4", "member"),
         ("member = 1", "member = true", "member"),
+        ("timeout = 60", "timeout = 60\nclasses = 0", "classes"),
         ("member = 1", "", "identity"),
         ('identity = "1.key"', "", "identity"),
         ('identity = "1.key"', "identity = 1", "identity"),
@@ -121,6 +129,7 @@ def test_all_faults_are_listed_at_once(folder: Path) -> None:
         ("rounds = 2", "round = 2", "round"),
         ("rounds = 2", "clients = 5", "clients"),
         ("rounds = 2", 'data_dir = "data"', "job.data_dir"),
+        ("rounds = 2", 'partition = "iid"', "job.partition"),
         ("rounds = 2", 'simulate_dropout = "unmask:0.1"', "job.simulate_dropout"),
     ],
 )
@@ -135,6 +144,7 @@ def test_a_fault_names_its_field(folder: Path, old: str, new: str, named: str) -
         ("202", "203"),
         ("spring", "summer"),
         ("rounds = 2", "rounds = 2\nspare_releases = 1"),
+        ("timeout = 60", "timeout = 60\nclasses = 2"),
     ],
 )
 def test_signatures_are_of_one_plan(folder: Path, old: str, new: str) -> None:
@@ -142,6 +152,20 @@ def test_signatures_are_of_one_plan(folder: Path, old: str, new: str) -> None:
     assert said.startswith(
         "roster: got no valid signature by cleveland, hungarian, switzerland, va;"
     )
+
+
+def test_what_needs_no_roster_is_said_without_one(folder: Path) -> None:
+    (folder / "roster.json").unlink()
+    (folder / "plan.toml").write_text(PLAN.replace("member = 1", "member = -1"))
+    with pytest.raises(PlanError, match="member: got -1; takes an integer, at least 0"):
+        read_deployment(folder / "plan.toml")
+    with pytest.raises(PlanError, match=r"plan: got .*none.toml: .*; takes a TOML file"):
+        read_deployment(folder / "none.toml")
+    public = PLAN.replace("records = [202, 196, 83, 136]", "").replace(
+        "mechanism", "no_dp = true\nmax_norm = 1.0\nmechanism"
+    )
+    (folder / "plan.toml").write_text(public)  # records are not protected, so nobody counts them
+    assert read_deployment(folder / "plan.toml").records is None
 
 
 def test_what_is_a_members_own_is_not_signed(folder: Path) -> None:
@@ -174,8 +198,10 @@ def test_a_missing_signature_is_named_and_copies_merge(folder: Path) -> None:
         merged.verify(plan.session_id(roster))
     merged.merged(only[2]).verify(plan.session_id(roster))
     renamed = dataclasses.replace(only[2], names=("a", *NAMES[1:]))
-    with pytest.raises(PlanError, match="other names or keys"):
-        merged.merged(renamed)
+    rekeyed = dataclasses.replace(only[2], keys=(bytes(32), *roster.keys[1:]))
+    for other in (renamed, rekeyed):
+        with pytest.raises(PlanError, match="other names or keys"):
+            merged.merged(other)
     all_signed = dataclasses.replace(roster, names=renamed.names)
     with pytest.raises(PlanError, match="no valid signature by a, hungarian, switzerland, va"):
         all_signed.verify(plan.session_id(all_signed))
@@ -198,18 +224,24 @@ def test_a_member_needs_its_own_key(folder: Path) -> None:
         server.read_identity(plan.read_roster())
 
 
-def test_an_identity_is_its_owners_alone(tmp_path: Path) -> None:
-    path = tmp_path / "a.key"
-    public = make_identity(path)
+def test_an_identity_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "a.key", list[int]()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda number: synced.append(os.fstat(number).st_size))
+        public = make_identity(path)
+    assert synced == [path.stat().st_size]  # on disk before its public half is in any roster
     assert path.stat().st_mode & 0o777 == 0o600
     assert read_identity(path).public_key == public
     before = path.read_bytes()
     with pytest.raises(PlanError, match="never overwritten"):
         make_identity(path)
     assert path.read_bytes() == before
-    path.chmod(0o640)
-    with pytest.raises(PlanError, match="mode 0640"):
-        read_identity(path)
+    for mode in ("0640", "0604"):
+        path.chmod(int(mode, 8))
+        with pytest.raises(PlanError, match=f"mode {mode}"):
+            read_identity(path)
+    with pytest.raises(PlanError, match=r"identity: got .*b.key: No such file"):
+        read_identity(tmp_path / "b.key")
 
 
 @pytest.mark.parametrize("text", ["", "fl-identity-1 abc\n", "fl-identity-2 " + "0" * 64, "\xff"])
@@ -220,7 +252,7 @@ def test_a_file_that_is_no_identity_is_refused_and_not_shown(tmp_path: Path, tex
     with pytest.raises(PlanError, match=r"takes a file of .*keygen") as raised:
         read_identity(path)
     assert "abc" not in str(raised.value)
-    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
 
 
 @pytest.mark.parametrize(
@@ -242,7 +274,7 @@ def test_what_is_no_roster_is_refused(members: list[tuple[str, str]], named: str
     assert str(raised.value).splitlines()[0].startswith(named)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"members": 3}', '{"members": [3]}'])
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"members": 3}', '{"members": [3]}'])
 def test_a_file_that_is_no_roster_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "r.json").write_text(content)
     with pytest.raises(PlanError, match="roster"):
@@ -251,6 +283,25 @@ def test_a_file_that_is_no_roster_is_refused(tmp_path: Path, content: str) -> No
     (tmp_path / "r.json").write_text(json.dumps({"members": rows}))
     with pytest.raises(PlanError, match=r"roster\[0\].signature"):
         read_roster(tmp_path / "r.json")
+    numbers = [{"name": 3, "key": "5" * 64}, {"name": "b", "key": 6}]
+    (tmp_path / "r.json").write_text(json.dumps({"members": numbers}))
+    with pytest.raises(PlanError, match=r"roster\[0\].name: got 3.*\nroster\[1\].key: got 6;"):
+        read_roster(tmp_path / "r.json")
+
+
+def test_a_roster_that_cannot_be_written_leaves_the_old_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, before = folder / "roster.json", (folder / "roster.json").read_bytes()
+
+    def full(self: Path, text: str, **_: object) -> None:
+        self.write_bytes(text.encode()[:40])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        read_roster(path).write(path)
+    assert path.read_bytes() == before
 
 
 def test_a_repr_holds_no_secret(folder: Path) -> None:

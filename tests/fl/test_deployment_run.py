@@ -20,6 +20,8 @@ from fl.engines.client import serve_client
 from fl.engines.deployment import read_deployment
 from fl.engines.journal import Journal, Open
 from fl.engines.roster import collect, make_identity
+from fl.engines.server import run_server
+from fl.errors import PlanError
 from fl.tree import sha256
 
 flower: Any = pytest.importorskip("fl.engines.flower")
@@ -149,6 +151,9 @@ def test_plan_files_give_the_model_of_the_run_in_one_process(
         asked = len(grid.types)
         flower.main(grid, SimpleNamespace(run_config=config))  # over already: nothing is asked
     assert len(grid.types) == asked == 3 * (1 + 2 * 5)
+    log = (folder / "stateserver" / "server.log").read_text()
+    assert log.count(": round 1: released") == 1
+    assert "was caught" not in log
     assert (folder / "stateserver" / "run").stat().st_mode & 0o777 == 0o700
     assert f"new journal: {folder / 'state1' / 'journal.sqlite'}" in caplog.text
     assert "no protection against the server: not private: secrets derive from" in caplog.text
@@ -161,6 +166,57 @@ def test_plan_files_give_the_model_of_the_run_in_one_process(
     assert summary["cost_by_stage"]["mask_input"]["client_seconds"] is None
     with contextlib.closing(sqlite3.connect(folder / "state1" / "journal.sqlite")) as db:
         assert db.execute("select round, attempt from charges").fetchall() == [(0, 0), (1, 0)]
+
+
+def test_the_server_takes_no_roster_that_somebody_has_not_signed(folder: Path) -> None:
+    path = folder / "roster.json"
+    rows = json.loads(path.read_text())
+    del rows["members"][1]["signature"]
+    path.write_text(json.dumps(rows))
+    with pytest.raises(PlanError, match="no signature by org1"):
+        run_server(read_deployment(folder / "server.toml"), SocketGrid(folder))  # type: ignore[arg-type]
+
+
+class Ending:
+    """A run that ends in a certain way."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error, self.closed = error, False
+        self.store, self.stopped_early = self, "all releases are spent"
+        self.rounds = [
+            SimpleNamespace(index=0, reason="round 0: 1 clients, needs 3; nothing is released"),
+            SimpleNamespace(index=1, reason=None),
+        ]
+
+    def step(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.rounds.pop(0) if self.rounds else None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_how_a_run_ends_is_logged_and_its_store_let_go(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan, data = read_deployment(folder / "server.toml"), str(folder / "dataserver")
+    monkeypatch.setattr("fl.engines.server.conclude", lambda training, out: {"out": out})
+    for error in (OSError("the SuperLink is gone"), None):
+        ending = Ending(error)
+        monkeypatch.setattr("fl.engines.server.start_server", lambda *_, to=ending, **__: to)
+        if error is not None:
+            with pytest.raises(OSError, match="the SuperLink is gone"):
+                run_server(plan, SocketGrid(folder), data_dir=data)  # type: ignore[arg-type]
+            assert ending.closed  # another process may go on with the run
+    with caplog.at_level("INFO", "fl.server"):
+        summary = run_server(plan, SocketGrid(folder), data_dir=data)  # type: ignore[arg-type]
+    assert summary == {"out": folder / "stateserver" / "run"}
+    assert [record.getMessage() for record in caplog.records] == [
+        "round 0: 1 clients, needs 3; nothing is released",
+        "round 1: released",
+        "stopped early: all releases are spent",
+    ]
 
 
 KILLED = """

@@ -117,6 +117,11 @@ def of_another_kind(message: Any, reply: Any) -> list[Any]:
     return [flwr.Message(content, reply_to=message)]
 
 
+def without_a_body(message: Any, reply: Any) -> list[Any]:
+    reply.content["bulk"] = flwr.ArrayRecord({"other": flwr.Array("uint8", (1,), "bytes", b"x")})
+    return [reply]
+
+
 def to_another_message(message: Any, reply: Any) -> list[Any]:
     reply.metadata.__dict__["_reply_to_message_id"] = "query.hello0"
     return [reply]
@@ -134,6 +139,7 @@ def of_nobody(message: Any, reply: Any) -> list[Any]:
         (an_error, "hello: node 1003: Error(code=5, reason='node is gone')"),
         (without_control, "hello: node 1003: an answer of another form"),
         (of_another_kind, "hello: node 1003: an answer of another form"),
+        (without_a_body, "hello: node 1003: an answer of another form"),
         (to_another_message, "hello: node 1003 answers what it was not asked"),
         (of_nobody, "hello: node 77 answers what it was not asked"),
     ],
@@ -160,6 +166,36 @@ def test_a_reply_that_stops_half_way_keeps_nobody_waiting(world: World, grid: Fa
     assert one_stage(grid, world) == [node_of(0), node_of(1), node_of(2)]
     assert not stalled.is_set()
     stalled.set()
+
+
+def test_nothing_is_asked_after_the_barrier(
+    world: World, grid: FakeGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, lives = list[str](), list[float]()
+    monkeypatch.setattr(flower, "_LOOK_SECONDS", 0.01)
+
+    def nothing(message_ids: Iterable[str]) -> list[Any]:
+        asked.extend(message_ids)
+        return []
+
+    def note(message: Any, reply: Any) -> list[Any]:
+        lives.append(message.metadata.ttl)
+        return [reply]
+
+    grid.pull_messages, grid.change = nothing, note  # type: ignore[method-assign]
+    before, request = set(threading.enumerate()), wire.Hello(organisations.SESSION, bytes(32))
+    requests = {node: request.parts() for node in grid.sockets}
+    assert not list(flower.GridTransport(grid).exchange("hello", requests, 0.2))
+    assert lives == [0.2] * 4  # nor does a message lie about for a node that comes later
+    assert set(asked) == {f"query.hello{i}" for i in range(4)}
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5.0)
+    assert set(threading.enumerate()) <= before
+
+
+def test_where_nobody_is_asked_flower_is_not(world: World, grid: FakeGrid) -> None:
+    grid.push_messages = None  # type: ignore[assignment, method-assign]
+    assert not list(flower.GridTransport(grid).exchange("hello", {}, 3.0))
 
 
 def test_a_reply_that_flower_cannot_read_is_lost_alone(

@@ -13,7 +13,7 @@ from fl.engines.journal import Journal
 from fl.engines.wire import Status, Step
 from fl.errors import StoreError
 from fl.secure import ClientSession, ServerSession
-from secureagg._codec import unpack_bits
+from secureagg._packing import unpack_bits
 from tests.fl import helpers
 from tests.fl.organisations import SESSION, World, key_of
 from tests.fl.test_organisation_refusals import (

@@ -14,6 +14,7 @@ from fl.engines.owndata import own_data
 from fl.errors import DataError
 from fl.job import Job
 from fl.secure import STAGES
+from tests.fl.helpers import small_data
 
 RECORDS = (3, 2, 4)
 JOB = Job(
@@ -95,6 +96,21 @@ def test_sizes_are_of_the_plan(tmp_path: Path) -> None:
     write(tmp_path, 2)
     with pytest.raises(DataError, match="records: got None"):
         own_data(member(1, records=None), 3, tmp_path)
+
+
+def test_a_public_data_set_has_the_plans_clients_and_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match="dataset: got 'ours'"):  # no folder, and none by this name
+        own_data(member(1), 3, None)
+    whole = small_data(num_clients=3, examples=2)
+    monkeypatch.setattr("fl.datasets.load", lambda name, **_: whole)
+    for records in (None, (2, 2, 2)):
+        assert own_data(member(1, records=records), 3, tmp_path) is whole
+    with pytest.raises(DataError, match="dataset: got 3 clients; takes 2 clients, as the roster"):
+        own_data(member(1, records=(2, 2, 2)), 2, tmp_path)
+    with pytest.raises(DataError, match=r"got \[2, 2, 2\]; takes \[3, 2, 4\], as the plan says"):
+        own_data(member(1), 3, tmp_path)
 
 
 DATA_DIR = Path(os.environ.get("FL_DATA_DIR", Path(__file__).parents[2].parent / "shared" / "data"))

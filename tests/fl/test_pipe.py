@@ -130,6 +130,25 @@ def test_whoever_stalls_or_ends_early_is_cut_off_and_others_are_served(
     assert said(served.path, frame) == frame
 
 
+def test_whoever_trickles_is_cut_off_when_time_is_up(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each byte comes in time; the frame does not."""
+    frame = wire.frame(b"x" * 8)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        assert said(served.path, *(frame[i : i + 1] for i in range(len(frame))), pause=0.05) == b""
+    assert "a connection broke off" in caplog.text
+    assert not served.seen
+
+
+def test_time_that_is_up_is_not_asked_for(served: Served) -> None:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one,
+        pytest.raises(TimeoutError, match="0 of 5 bytes in time"),
+    ):
+        pipe._exactly(one, 5, time.monotonic() - 1.0)
+
+
 def test_whoever_takes_no_answer_is_cut_off_and_others_are_served(tmp_path: Path) -> None:
     path = tmp_path / "client.sock"
     with Served(path) as served, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as mute:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import dp
 import fl
-from fl.console import cost_table, privacy_table, round_note, table
+from fl.console import cost_table, privacy_table, round_line, round_note, table
 from fl.figures import lower_text, upper_text
 from fl.results import Cost
 from fl.summary import fingerprint, read_summary, run_facts, summarize, versions, write_summary
@@ -67,6 +67,13 @@ def summary_of(rows: Sequence[dict[str, Any]], **overrides: Any) -> dict[str, An
     return summarize(
         run_facts(plan, DATA, EXECUTION), rows, plan.privacy, **{**settings, **overrides}
     )
+
+
+def test_a_round_is_named_once() -> None:
+    assert round_line(1, "released") == "round 1: released"
+    assert round_line(1, "client 3: at fault") == "round 1: client 3: at fault"
+    for named in ("round 1: 2 clients, needs 3", "round 1, message from client 2: 3 bytes"):
+        assert round_line(1, named) == named
 
 
 def test_the_summary_names_what_is_promised() -> None:

@@ -4,7 +4,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import secureagg
 from secureagg import prg
-from secureagg._codec import word_dtype
+from secureagg._packing import word_dtype
 
 KEY, COUNTER = bytes(range(16)), b"\xff" * 15 + b"\xfe"
 

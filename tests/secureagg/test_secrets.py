@@ -110,8 +110,8 @@ def test_no_repr_of_any_type_shows_a_secret(make_play, server):
 PUBLIC = {"Aggregate", "Attestation", "ClientStep", "KeyBundle", "NeighbourShares", "SealedShares"}
 """Types with a repr of all their fields that no session keeps, or that a peer sees."""
 
-FIGURES = {"_tails", "cost", "finder", "prediction", "simulate"}
-"""Modules whose types hold figures and results."""
+FIGURES = {"_packing", "_tails", "cost", "finder", "prediction", "simulate"}
+"""Modules whose types hold figures, layouts and results."""
 
 
 def test_every_type_of_the_package_is_seen_or_public_or_shows_nothing(make_play):
