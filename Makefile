@@ -37,8 +37,8 @@ fuzz: $(VENV)/.fuzz ## secureagg's receive functions, coverage-guided, FUZZ_SECO
 	@echo 'An input that breaks a rule ends the run: build/fuzz/crash-*, to try again in place of the corpus.'
 	$(BIN)/python -m tests.fuzz.fuzz_receive build/fuzz/corpus -max_total_time=$(FUZZ_SECONDS) -max_len=2048 -artifact_prefix=build/fuzz/
 
-removed-checks: $(VENV)/.dev ## remove every refusal of secureagg in turn; its tests fail
-	$(BIN)/python -m tests.secureagg.removed_checks
+removed-checks: $(VENV)/.dev ## remove every refusal of secureagg and of fl.engines in turn; its tests fail
+	$(BIN)/python -m tests.removed_checks
 
 lint: $(VENV)/.dev ## format, lint rules and types
 	$(BIN)/ruff format --check .
@@ -47,7 +47,7 @@ lint: $(VENV)/.dev ## format, lint rules and types
 
 # What is finished is not trained again, but for the digits of `bench`. Timings want a quiet machine.
 bench: $(VENV)/.dev ## what privacy and masking cost, embedded data, minutes; benchmarks/report.html
-	$(BIN)/python -m benchmarks.privacy_utility --again --sets digits --epsilons 1 4 --mechanisms none clipped gaussian skellam-12 skellam-16 discrete_gaussian-16
+	$(BIN)/python -m benchmarks.privacy_utility --again --sets digits --epsilons 1 4 --mechanisms none clipped gaussian skellam-12 skellam-16 discrete_gaussian-16 gaussian-cyclic banded
 	$(BIN)/python -m benchmarks.dropout_privacy
 	$(BIN)/python -m benchmarks.attack
 	$(BIN)/python -m benchmarks.protocol_cost --rows n100-short n100 n100-drop n100-malicious n1024-16bit
@@ -57,19 +57,21 @@ bench: $(VENV)/.dev ## what privacy and masking cost, embedded data, minutes; be
 	$(BIN)/python -m benchmarks.report
 
 # The peers' environments are made by: .venv/bin/python -m benchmarks.peers.environments
+# PEERS="fedjax pfl flower opacus dp-accounting opendp": each script takes those that do its work.
 PEERS ?=
-bench-full: $(VENV)/.dev ## the same on the data sets of DATA_DIR, hours; PEERS="fedjax pfl flower" beside
+bench-full: $(VENV)/.dev ## the same on the data sets of DATA_DIR, hours; PEERS="opacus flower ..." beside
 	@test -n "$(DATA_DIR)" || { echo 'bench-full needs DATA_DIR=..., the folder of the data sets'; exit 1; }
-	$(BIN)/python -m benchmarks.privacy_utility --data-dir $(DATA_DIR) --sets digits mnist-writers fashion-mnist heart-disease
+	$(BIN)/python -m benchmarks.privacy_utility --data-dir $(DATA_DIR) --sets digits mnist-writers mnist-writers-no-momentum fashion-mnist heart-disease shakespeare
+	$(BIN)/python -m benchmarks.privacy_utility --data-dir $(DATA_DIR) --sets digits mnist-writers heart-disease --mechanisms skellam-16 --against outsider
 	$(BIN)/python -m benchmarks.rounds_to_target --data-dir $(DATA_DIR) --rows 2nn-iid 2nn-shards cnn-iid
-	$(BIN)/python -m benchmarks.correlated_noise errors
-	$(BIN)/python -m benchmarks.correlated_noise accuracy --data-dir $(DATA_DIR)
+	$(BIN)/python -m benchmarks.correlated_noise
 	$(BIN)/python -m benchmarks.dropout_privacy
 	$(BIN)/python -m benchmarks.attack
 	$(BIN)/python -m benchmarks.audit
 	$(BIN)/python -m benchmarks.protocol_cost
-	$(BIN)/python -m benchmarks.accounting
-	$(BIN)/python -m benchmarks.samplers
+	$(if $(filter flower,$(PEERS)),$(BIN)/python -m benchmarks.protocol_cost --peers flower)
+	$(BIN)/python -m benchmarks.accounting --peers $(PEERS)
+	$(BIN)/python -m benchmarks.samplers --peers $(PEERS)
 	$(BIN)/python -m benchmarks.simulation_speed --peers $(PEERS)
 	$(BIN)/python -m benchmarks.deployment
 	$(BIN)/python -m benchmarks.report

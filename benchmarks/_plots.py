@@ -1,22 +1,12 @@
 """The plots of benchmarks/report.py, each from the rows of one results file."""
 
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import secureagg
 from benchmarks import rounds_to_target
 from benchmarks._results import Row
-from benchmarks.privacy_utility import (
-    ADVERSARIES,
-    OPEN,
-    REFERENCE,
-    beside_reference,
-    grouped,
-    percent,
-)
 from fl._plots import Plot, legend, svg
-from fl.sweep import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,147 +14,6 @@ if TYPE_CHECKING:
 Rows = Mapping[str, Row]
 COLOURS = ("#33393f", "#2f6690", "#d9a566", "#8a9a5b", "#b5483a", "#81b0c9", "#7a5c86")
 GREY, RED = "#a9adb1", "#b5483a"
-FAMILIES = {
-    REFERENCE: "central Gaussian", "skellam": "Skellam", "discrete_gaussian": "discrete Gaussian",
-    "poisson_binomial": "Poisson binomial",
-}  # fmt: skip
-# As many as there are widths or epsilons of a family.
-SHADES = {
-    REFERENCE: ("#33393f",),
-    "skellam": ("#a3c6df", "#6a9fc6", "#3d7fb1", "#235f92", "#123f66"),
-    "discrete_gaussian": ("#ecc48f", "#d9974a", "#b96f1c", "#8a4d0c", "#5f3405"),
-    "poisson_binomial": ("#a9be7c", "#7d9649", "#566f26", "#33470f"),
-}
-
-
-def utility(rows: Rows, name: str) -> list[Plot]:
-    """Accuracy against epsilon, and what bits cost beside central noise."""
-    found = [_accuracy(rows, name), _bits(rows, name)]
-    return [plot for plot in found if plot.svg]
-
-
-def shades(families: Sequence[str]) -> list[str]:
-    """A colour for each: its family's, darker from one to the next."""
-    return [SHADES[family][families[:k].count(family)] for k, family in enumerate(families)]
-
-
-def points(axes: "Axes", found: Sequence[tuple[float, Figure]], colour: str, label: str) -> None:
-    """Every seed, their mean, and its interval from three seeds on: of two it says nothing."""
-    for place, figure in found:
-        seeds = len(figure.values)
-        axes.plot([place] * seeds, figure.values, ".", color=colour, markersize=3.5, alpha=0.6)
-        if seeds > 2:
-            axes.plot([place, place], [figure.low, figure.high], color=colour, linewidth=1.2)
-    places, means = [place for place, _ in found], [figure.mean for _, figure in found]
-    axes.plot(places, means, "_", color=colour, markersize=9, markeredgewidth=2, label=label)
-
-
-def _accuracy(rows: Rows, name: str) -> Plot:
-    """Every mechanism's accuracy by epsilon, beside no privacy."""
-    groups = _strongest(rows, name)
-    epsilons = sorted({epsilon for epsilon, _ in groups if epsilon is not None})
-    mechanisms = [m for m in dict.fromkeys(m for _, m in groups) if m not in OPEN]
-    title = f"{name}: accuracy against epsilon"
-    if not any(len(seeds) > 1 and epsilon is not None for (epsilon, _), seeds in groups.items()):
-        return Plot(title, "", "")
-
-    central = [
-        100 * row["accuracy"]
-        for (_, mechanism), seeds in groups.items()
-        if mechanism == REFERENCE
-        for row in seeds.values()
-    ]
-
-    def draw(axes: "Axes") -> None:
-        colours = shades([mechanism.partition("-")[0] for mechanism in mechanisms])
-        for number, mechanism in enumerate(mechanisms):
-            shown = []
-            for place, epsilon in enumerate(epsilons):
-                seeds = groups.get((epsilon, mechanism), {})
-                figure = percent([row["accuracy"] for row in seeds.values()])
-                if figure is not None:
-                    shift = 0.6 * ((number + 0.5) / len(mechanisms) - 0.5)
-                    shown.append((place + shift, figure))
-            if shown:
-                points(axes, shown, colours[number], words(mechanism))
-        for mechanism, style in zip(OPEN, ("-", "--"), strict=True):
-            seeds = groups.get((None, mechanism), {})
-            if seeds:
-                mean = 100 * statistics.fmean(row["accuracy"] for row in seeds.values())
-                label = {"none": "no privacy", "clipped": "clipped, no noise"}[mechanism]
-                axes.axhline(mean, color=GREY, linestyle=style, linewidth=1.2, label=label)
-        axes.set_xticks(range(len(epsilons)), [f"epsilon {epsilon:g}" for epsilon in epsilons])
-        axes.set_xlim(-0.5, len(epsilons) - 0.5)
-        _cut(axes, min(central) - 8.0 if central else 0.0)
-        axes.set_ylabel("test accuracy (%)")
-        legend_below(axes)
-
-    caption = "Seeds, means, 95 % intervals of three or more. Noise is sized for the worst case"
-    caption += " against the server, central noise for the same epsilon against participants."
-    caption += " What is more than 8 points below central noise is in the table alone."
-    return Plot(title, caption, svg(title, draw, (4.6, 3.6)))
-
-
-def _strongest(rows: Rows, name: str) -> dict[tuple[float | None, str], dict[int, Row]]:
-    """By epsilon and mechanism, each against the strongest adversary it promises anything."""
-    return {
-        (epsilon, mechanism): seeds
-        for (dataset, epsilon, adversary, mechanism), seeds in grouped(rows).items()
-        if dataset == name and adversary == ADVERSARIES[0]
-    }
-
-
-def words(mechanism: str) -> str:
-    """The name of a mechanism for a reader."""
-    family, _, bits = mechanism.partition("-")
-    unit = "coins" if family == "poisson_binomial" else "bits"
-    return FAMILIES.get(family, family) + (f", {bits} {unit}" if bits else "")
-
-
-def _bits(rows: Rows, name: str) -> Plot:
-    """Points lost to central noise at the same epsilon, by bits."""
-    groups = grouped(rows)
-    lines: dict[tuple[str, float], list[tuple[int, Figure]]] = {}
-    for group in groups:
-        dataset, epsilon, adversary, mechanism = group
-        if dataset != name or adversary != ADVERSARIES[0] or epsilon is None:
-            continue
-        difference, row = beside_reference(groups, group), next(iter(groups[group].values()))
-        if difference is not None:
-            family = mechanism.partition("-")[0]
-            lines.setdefault((family, epsilon), []).append((row["bits"], difference))
-    title = f"{name}: distributed minus central noise"
-    if not lines:
-        return Plot(title, "", "")
-
-    def draw(axes: "Axes") -> None:
-        axes.axhspan(-0.5, 0.5, color="#eff4f7")
-        axes.axhline(0, color=GREY, linewidth=1)
-        colours = shades([family for family, _ in sorted(lines)])
-        for number, ((family, epsilon), found) in enumerate(sorted(lines.items())):
-            shift = 0.35 * (number - (len(lines) - 1) / 2)
-            points(
-                axes, [(bits + shift, figure) for bits, figure in found],
-                colours[number], f"{FAMILIES[family]}, epsilon {epsilon:g}",
-            )  # fmt: skip
-        axes.set_xticks(sorted({bits for found in lines.values() for bits, _ in found}))
-        _cut(axes, -6.0)
-        axes.set_xlabel("bits per coordinate")
-        axes.set_ylabel("points of accuracy")
-        legend_below(axes)
-
-    caption = "Seed by seed at the same worst-case epsilon; means, 95 % intervals of three or more."
-    return Plot(
-        title,
-        caption + " Shaded: half a point. Below -6: in the table.",
-        svg(title, draw, (4.6, 3.4)),
-    )
-
-
-def _cut(axes: "Axes", lowest: float) -> None:
-    """Leaves out what is so far below that nothing else could be told apart."""
-    if axes.get_ylim()[0] < lowest:
-        axes.set_ylim(bottom=lowest)
 
 
 def legend_below(axes: "Axes", columns: int = 2) -> None:
@@ -281,6 +130,15 @@ def speed(rows: Rows) -> list[Plot]:
         found.append(
             bars(f"{label}: a round of training", "CPU seconds", values, caption, ["this"])
         )
+    for key, row in rows.items():
+        if key.partition(",")[0] == "dpsgd-2nn":
+            values = {"this": row["cpu_seconds"], "its gradients alone": row["gradients_seconds"]}
+            values |= {peer: one["cpu_seconds"] for peer, one in row["peers"].items()}
+            caption = (
+                f"{row['records']} records, one core, in one run; the same losses without noise."
+            )
+            title = "2NN: a DP-SGD step"
+            found.append(bars(title, "CPU seconds", values, caption, ["this"]))
     if "memory" in rows:
         values = {key: one["peak_mib"] for key, one in rows["memory"].items() if key != "run"}
         caption = "Clients side by side: memory follows the chunk, not the cohort."

@@ -1,14 +1,12 @@
 """The plots of benchmarks/report.py about dropouts, attacks and correlated noise."""
 
-import statistics
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks._plots import COLOURS, GREY, RED, Rows, legend_below, points
+from benchmarks._plots import COLOURS, GREY, RED, Rows, legend_below
 from benchmarks._results import Row
 from fl._plots import Plot, svg
-from fl.sweep import Figure, interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -170,10 +168,8 @@ def _audits(rows: list[Row]) -> Plot:
 
 
 def correlated(rows: Rows) -> list[Plot]:
-    """Errors of the factorizations against the rounds, and accuracies on data."""
+    """Errors of the factorizations against the rounds."""
     found = [_errors(rows, participations) for participations in (1, 8)]
-    names = {key.split("/")[1] for key in rows if key.startswith("accuracy/")}
-    found += [_ftrl(rows, name) for name in sorted(names)]
     return [plot for plot in found if plot.svg]
 
 
@@ -214,49 +210,3 @@ def _errors(rows: Rows, participations: int) -> Plot:
 
     caption = "Per unit of noise multiplier and clip norm, sensitivity included; log scales."
     return Plot(title, caption, svg(title, draw, (4.6, 3.9)))
-
-
-def _figure(values: list[float]) -> Figure:
-    """Mean and interval; of one value itself."""
-    if len(values) > 1:
-        return interval(values)
-    return Figure(values[0], values[0], values[0], tuple(values))
-
-
-def _ftrl(rows: Rows, name: str) -> Plot:
-    """Accuracies of one data set by epsilon and mechanism."""
-    groups: dict[tuple[str, str], list[float]] = {}
-    for key, row in rows.items():
-        if key.startswith(f"accuracy/{name}/"):
-            asked, mechanism = key.split("/")[2:4]
-            groups.setdefault((asked, mechanism), []).append(100 * row["accuracy"])
-    epsilons = sorted({one for one, _ in groups} - {"open"}, key=lambda one: float(one[8:]))
-    title = f"{name}: DP-FTRL beside DP-FedAvg"
-    if not epsilons:
-        return Plot(title, "", "")
-    labels = {
-        "gaussian": "DP-FedAvg, independent",
-        "tree": "tree",
-        "banded": "banded",
-        "blt": "BLT",
-    }
-
-    def draw(axes: "Axes") -> None:
-        for number, (mechanism, label) in enumerate(labels.items()):
-            found = [
-                (place + 0.18 * (number - 1.5), _figure(groups[one, mechanism]))
-                for place, one in enumerate(epsilons)
-                if (one, mechanism) in groups
-            ]
-            if found:
-                points(axes, found, COLOURS[number + 1], label)
-        if ("open", "none") in groups:
-            mean = statistics.fmean(groups["open", "none"])
-            axes.axhline(mean, color=GREY, linewidth=1.2, label="no privacy")
-        axes.set_xticks(range(len(epsilons)), [f"epsilon {one[8:]}" for one in epsilons])
-        axes.set_xlim(-0.5, len(epsilons) - 0.5)
-        axes.set_ylabel("test accuracy (%)")
-        legend_below(axes)
-
-    caption = "Central noise, cohorts in turn, the same worst case against the participants."
-    return Plot(title, caption, svg(title, draw, (4.6, 3.4)))

@@ -1,32 +1,36 @@
-"""CPU seconds and widths of certified privacy accounting, one core, beside dp-accounting.
+"""Certified privacy accounting: widths and CPU seconds, beside dp-accounting and Opacus.
 
-    python -m benchmarks.accounting [--rows NAME ...] [--peer] [--show]
+    python -m benchmarks.accounting [--rows NAME ...] [--limit 120] [--show]
+        [--peers dp-accounting opacus [--folder build/peers]]
 
 The rows of many settings draw them from the documented range (q from 1e-6 to 1, sigma from 0.2 to
 100, T to 1e6, delta from 1e-12 to 1e-3, all by their logarithms), alone or two to five together,
 and count the intervals that are wider than 0.1 % and 1e-5.
 
-CPU time of this process, medians of three runs after a first one (a peer that takes longer than
-ten seconds runs once). `--peer` also runs dp-accounting in the same process and keeps its epsilon,
-its time and the ratio of the two; the 1,000 noise levels take it minutes. It is no dependency:
-peers/environments.py makes the environment "accounting"; run this script there, with the repository
-on PYTHONPATH (numpy is all that `dp` needs). Finished rows are written to results/accounting.json,
-over older ones; `--show` prints those.
+Pinned to one core, CPU time, medians of three calls after a first one. `--peers` asks others for
+the same right after it, on the same core (peers/*_epsilon.py, in the environments of
+peers/environments.py), and then ours once more: ratios are to the mean of the two. A peer that
+takes longer than ten seconds is called once, and not waited for after `--limit` seconds or beyond
+6 GiB. dp-accounting's figure is the upper end of its privacy loss distributions; Opacus' RDP is an
+upper bound, its PRV the upper end of a stated error: each is put beside our interval, which holds
+the truth, and one below its lower end would be too small. Finished rows are written to
+results/accounting.json, over older ones; `--show` prints those.
 """
 
 import functools
-import importlib
-import importlib.util
+import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 import dp
 from benchmarks._results import Results, Row, beside
-from benchmarks._script import options_of
+from benchmarks._script import ask_peer, beside_us, integer_from, options_of, pin, take_peers
 from benchmarks._timing import cpu_seconds
 
 ADD_REMOVE = dp.NeighboringRelation.ADD_REMOVE
@@ -57,68 +61,55 @@ def event_of(settings: Sequence[Setting]) -> dp.Event:
     return dp.ComposedEvent(parts)
 
 
-class Peer:
-    """dp-accounting's privacy loss distributions, as its users call them."""
+class Peers(NamedTuple):
+    """Who is asked for the same.
 
-    def __init__(self) -> None:
-        if importlib.util.find_spec("dp_accounting") is None:
-            raise SystemExit("--peer needs dp-accounting; see this script's docstring")
-        self.lib: Any = importlib.import_module("dp_accounting")
-        self.pld: Any = importlib.import_module("dp_accounting.pld")
+    Attributes:
+        names: of them.
+        folder: of their environments.
+        limit: seconds that one figure may take.
+    """
 
-    def event(self, settings: Sequence[Setting]) -> Any:
-        """The same releases in its words."""
-        return self.lib.ComposedDpEvent(
-            [
-                self.lib.SelfComposedDpEvent(
-                    self.lib.PoissonSampledDpEvent(q, self.lib.GaussianDpEvent(sigma)), count
-                )
-                for q, sigma, count in settings
-            ]
-        )
+    names: Sequence[str]
+    folder: Path
+    limit: int
 
-    def epsilon(self, settings: Sequence[Setting], delta: float) -> float:
-        """Its upper end; the step of its grid is its own."""
-        accountant = self.pld.PLDAccountant()
-        accountant.compose(self.event(settings))
-        return float(accountant.get_epsilon(delta))
-
-    def noise(self, count: int) -> float:
-        """Noise multiplier at which `count` steps cost epsilon 2."""
-        return float(
-            self.lib.calibrate_dp_mechanism(
-                self.pld.PLDAccountant,
-                lambda sigma: self.event([(0.01, sigma, count)]),
-                target_epsilon=2.0,
-                target_delta=DELTA,
-                bracket_interval=self.lib.ExplicitBracketInterval(0.3, 30.0),
-                tol=1e-4,
-            )
-        )
+    def ask(self, settings: Sequence[Setting], delta: float, epsilon: float | None = None) -> Row:
+        """Their epsilons, or noise multipliers for `epsilon`, and CPU seconds."""
+        options: dict[str, object] = {
+            "settings": json.dumps(settings), "delta": delta, "repeats": REPEATS,
+            "patience": _PATIENCE, "limit": self.limit,
+        }  # fmt: skip
+        if epsilon is not None:
+            options["epsilon"] = epsilon
+        found: Row = {}
+        for name in self.names:
+            found |= ask_peer(self.folder, name, f"{name.replace('-', '_')}_epsilon.py", options)
+        return found
 
 
-def peer_row(peer: Callable[[], float] | None) -> Row:
-    """The peer's figure and its CPU seconds."""
-    if peer is None:
-        return {}
-    start = time.process_time()
-    found = peer()
-    seconds = time.process_time() - start
-    if seconds < _PATIENCE:
-        seconds = cpu_seconds(peer, repeats=REPEATS)
-    return {"peer_value": found, "peer_seconds": seconds}
+def timed(call: Callable[[], object], theirs: Callable[[], Row]) -> Row:
+    """Ours, the peers' right after it, and ours once more where there are any."""
+    runs, peers = [cpu_seconds(call, repeats=REPEATS)], theirs()
+    if peers:
+        runs.append(cpu_seconds(call, repeats=REPEATS))
+    return {"seconds": statistics.mean(runs), "peers": peers}
 
 
-def compare(settings: Sequence[Setting], delta: float, peer: Peer | None) -> Row:
+def compare(settings: Sequence[Setting], delta: float, peers: Peers) -> Row:
     """Epsilon of a composition, with its certified lower end."""
     event = event_of(settings)
     found = dp.epsilon(event, delta, neighboring=ADD_REMOVE)
-    seconds = cpu_seconds(lambda: dp.epsilon(event, delta, neighboring=ADD_REMOVE), repeats=REPEATS)
-    other = None if peer is None else lambda: peer.epsilon(settings, delta)
-    return {"lower": found.lower, "upper": found.upper, "seconds": seconds, **peer_row(other)}
+    return {
+        "lower": found.lower, "upper": found.upper,
+        **timed(
+            lambda: dp.epsilon(event, delta, neighboring=ADD_REMOVE),
+            lambda: peers.ask(settings, delta),
+        ),
+    }  # fmt: skip
 
 
-def calibration(count: int, peer: Peer | None) -> Row:
+def calibration(count: int, peers: Peers) -> Row:
     """The noise multiplier at which `count` steps cost epsilon 2."""
 
     def search() -> float:
@@ -126,16 +117,13 @@ def calibration(count: int, peer: Peer | None) -> Row:
             lambda z: event_of([(0.01, z, count)]), epsilon=2.0, delta=DELTA, neighboring=ADD_REMOVE
         )
 
-    other = None if peer is None else lambda: peer.noise(count)
-    return {
-        "noise_multiplier": search(), "seconds": cpu_seconds(search, repeats=REPEATS),
-        **peer_row(other),
-    }  # fmt: skip
+    theirs = functools.partial(peers.ask, [(0.01, 1.0, count)], DELTA, 2.0)
+    return {"noise_multiplier": search(), **timed(search, theirs)}
 
 
-def survey(count: int, most: int, peer: Peer | None) -> Row:
+def survey(count: int, most: int, peers: Peers) -> Row:
     """Intervals of `count` random compositions of one to `most` settings that stay wide."""
-    del peer  # it has no lower end
+    del peers  # they have no lower end
     rng, wide, begin = np.random.default_rng(0), 0, time.process_time()
     for _ in range(count):
         settings = [
@@ -149,7 +137,7 @@ def survey(count: int, most: int, peer: Peer | None) -> Row:
     return {"count": count, "wide": int(wide), "seconds": time.process_time() - begin}
 
 
-ROWS: dict[str, Callable[[Peer | None], Row]] = {
+ROWS: dict[str, Callable[[Peers], Row]] = {
     **{
         f"q={q} sigma={sigma} T={count} delta={delta}": functools.partial(
             compare, [(q, sigma, count)], delta
@@ -178,14 +166,30 @@ def text(name: str, row: Row) -> str:
         value = f"[{row['lower']:.5f}, {row['upper']:.5f}] width {width:.1e}"
     else:
         value = f"{row['noise_multiplier']:.5f}"
-    line = f"{name}: {value}, {row['seconds']:.4f} s"
-    if "peer_value" not in row:
-        return line
-    ratio = row["peer_seconds"] / row["seconds"]
+    lines = [f"{name}: {value}, {row['seconds']:.4f} s"]
+    lines += [peer_text(peer, found, row) for peer, found in row.get("peers", {}).items()]
+    return "\n".join(lines)
+
+
+def peer_text(peer: str, found: Row, row: Row) -> str:
+    """A peer's figure, where it lies, and how much longer it took."""
+    used = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    if "failed" in found:
+        return f"  {peer}: no figure: {found['failed']} ({used})"
     return (
-        f"{line}; dp-accounting {row['peer_value']:.5f}, {row['peer_seconds']:.4f} s, ratio"
-        f" {ratio:.2f}"
+        f"  {peer}: {found['value']:.5f}{place(found['value'], row)}, {found['seconds']:.4f} s,"
+        f" {found['seconds'] / row['seconds']:.3g}x ours ({used})"
     )
+
+
+def place(value: float, row: Row) -> str:
+    """Where a peer's epsilon lies; a noise multiplier says so itself."""
+    if "upper" not in row:
+        return ""
+    if value < row["lower"]:
+        return ", BELOW our lower end"
+    over = value / row["upper"] - 1
+    return ", inside our interval" if over <= 0 else f", {over:.2%} above our upper end"
 
 
 def table(rows: Mapping[str, Row]) -> str:
@@ -194,17 +198,23 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main() -> None:
+    """Measures the rows asked for, or prints what is there."""
     parser = options_of(__doc__)
     parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=[*ROWS])
-    parser.add_argument("--peer", action="store_true", help="run dp-accounting as well")
+    parser.add_argument(
+        "--limit", type=integer_from(1), default=120, help="seconds of one figure of a peer"
+    )
+    take_peers(parser)
     given = parser.parse_args()
     results = Results("accounting")
     if given.show:
         print(table(results.rows()))
         return
-    peer = Peer() if given.peer else None
+    pin()
+    peers = Peers(beside_us(given, ("dp-accounting", "opacus")), given.folder, given.limit)
     for name in given.rows:
-        row, key = ROWS[name](peer), beside(name, ["dp-accounting"] if given.peer else [])
+        row = ROWS[name](peers)
+        key = beside(name, peers.names if row.get("peers") else [])
         results.add(key, row)
         print(text(key, row), flush=True)
 

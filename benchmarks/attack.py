@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 import dp
 import fl
 from benchmarks._results import Results, Row
-from benchmarks._script import options_of
+from benchmarks._script import integer_from, options_of
 from dp.auditing import binomial_lower
 from fl import workers
 from fl.audit import audit
@@ -54,7 +54,6 @@ from fl.streams import streams
 from secureagg import masking, run_round
 from secureagg.messages import HEADER_BYTES, Kind
 
-RESULTS = Results("attack")
 CLIENTS, CLIP, DELTA, SIGNIFICANCE = 100, 0.5, 1e-3, 0.05
 EPSILONS = (8.0, 1.0)
 PICTURES = 8  # kept of each view
@@ -371,22 +370,27 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Runs attacks and audits, or prints what is there."""
     parser = options_of(__doc__)
-    parser.add_argument("--cohorts", type=int, default=12, help="of 100 clients; two or more")
-    parser.add_argument("--canaries", type=int, default=300, help="of the audits")
+    parser.add_argument(
+        "--cohorts",
+        type=integer_from(2),
+        default=12,
+        help="of 100 clients; thresholds come from half",
+    )
+    parser.add_argument("--canaries", type=integer_from(1), default=300, help="of the audits")
     given = parser.parse_args(argv)
-    if given.cohorts < 2:
-        parser.error(f"--cohorts {given.cohorts}, takes 2 or more: thresholds come from half")
+    results = Results("attack")
     if not given.show:
         workers.use_one_thread()
         for name in MODELS:
             for order, (view, row) in enumerate(attacked(name, given.cohorts).items()):
                 epsilon = float(view.rpartition(" ")[2]) if "epsilon" in view else None
                 bound = None if epsilon is None else dp_bound(epsilon, DELTA)
-                RESULTS.add(f"{name}/{view}", {**row, "order": order, "bound": bound})
+                results.add(f"{name}/{view}", {**row, "order": order, "bound": bound})
         for key, row in audits(given.canaries):
-            RESULTS.add(key, row)
-    print(table(RESULTS.rows()))
+            results.add(key, row)
+    print(table(results.rows()))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ Seeds of one mechanism are not those of another: mechanisms that read the same b
 together.
 """
 
-import argparse
 import functools
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 import dp
 import fl
 from benchmarks._results import Results, Row
+from benchmarks._script import integer_from, options_of
 from dp.auditing import binomial_lower
 from dp.detectors import Detection, dependent_noise
 from dp.matrix import CorrelatedMechanism
@@ -37,7 +37,6 @@ from fl.privacy import CENTRAL, DISTRIBUTED
 from fl.types import Mechanism
 from tests.fl import planted
 
-RESULTS = Results("audit")
 MECHANISMS = (*DISTRIBUTED, *CENTRAL)
 ALONE = "none, noise alone"
 HONEST = ("none", "none, Poisson", ALONE)
@@ -181,28 +180,26 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=60, help="of the probes of planted bugs")
-    parser.add_argument("--runs", type=int, default=300, help="seeds of whole honest runs")
-    parser.add_argument("--honest", type=int, default=1000, help="seeds of noise alone")
-    parser.add_argument("--attacks", type=int, default=5, help="seeds of the attacks")
+    """Runs the rows that are not finished, and prints the table."""
+    parser, number = options_of(__doc__), integer_from(1)
+    parser.add_argument("--seeds", type=number, default=60, help="of the probes of planted bugs")
+    parser.add_argument("--runs", type=number, default=300, help="seeds of whole honest runs")
+    parser.add_argument("--honest", type=number, default=1000, help="seeds of noise alone")
+    parser.add_argument("--attacks", type=number, default=5, help="seeds of the attacks")
     parser.add_argument("--mechanisms", nargs="+", choices=MECHANISMS, default=list(MECHANISMS))
-    parser.add_argument("--again", action="store_true")
-    parser.add_argument("--show", action="store_true")
-    asked = parser.parse_args()
-    for mechanism in () if asked.show else asked.mechanisms:
+    parser.add_argument("--again", action="store_true", help="run finished rows once more")
+    given, results = parser.parse_args(), Results("audit")
+    for mechanism in () if given.show else given.mechanisms:
         for bug in (*HONEST, *planted.DETECTORS):
             key = f"{mechanism}/{bug}"
-            if planted.no_such(bug, mechanism) or (key in RESULTS.rows() and not asked.again):
+            if planted.no_such(bug, mechanism) or (key in results.rows() and not given.again):
                 continue
-            honest = asked.honest if bug == ALONE else asked.runs
-            probes = honest if bug in HONEST else asked.seeds
-            row = measure(bug, mechanism, probes, asked.attacks)
-            RESULTS.add(key, row)
+            honest = given.honest if bug == ALONE else given.runs
+            probes = honest if bug in HONEST else given.seeds
+            row = measure(bug, mechanism, probes, given.attacks)
+            results.add(key, row)
             print(key, row, flush=True)
-    print(table(RESULTS.rows()))
+    print(table(results.rows()))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ while nothing happens. Rows are written to
 results/deployment.json.
 """
 
-import argparse
 import contextlib
 import os
 import sqlite3
@@ -36,12 +35,12 @@ import numpy as np
 
 import secureagg
 from benchmarks._results import Results, Row
+from benchmarks._script import integer_from, options_of
 from fl.datasets import FederatedDataset
 from fl.job import Job
 from tests.deploy.federation import Federation, descendants
 from tests.deploy.organisations import Organisations
 
-RESULTS = Results("deployment")
 _TICK = os.sysconf("SC_CLK_TCK")
 _IDLE_SECONDS = 20.0
 _PREDICTED = ((4, None), (16, None), (100, None), (1000, bytes(32)), (10_000, bytes(32)))
@@ -284,15 +283,17 @@ def predict() -> None:
             )
 
 
-def paper(n: int = 10_000, slices: int = 8, invited: int = 1000) -> None:
+def paper(rows: Mapping[str, Row], n: int = 10_000, slices: int = 8, invited: int = 1000) -> None:
     """Prints what decides a round of n clients: bandwidth, memory, slices, cohorts, Flower."""
     for server in ("semi_honest", "malicious"):
-        for line in paper_lines(server, n, slices, invited):
+        for line in paper_lines(rows, server, n, slices, invited):
             print(line)
         print()
 
 
-def paper_lines(server: str, n: int, slices: int, invited: int) -> Iterator[str]:
+def paper_lines(
+    rows: Mapping[str, Row], server: str, n: int, slices: int, invited: int
+) -> Iterator[str]:
     """The lines of `paper` for one kind of server."""
     whole = predicted(n, bytes(32), server)
     boxes = whole.cost.upload_bytes["share_keys"]
@@ -314,7 +315,6 @@ def paper_lines(server: str, n: int, slices: int, invited: int) -> Iterator[str]
     cohort = predicted(invited, bytes(32), server)
     yield (f"  cohorts of {invited:,}: {cohort.all_up / 1e9:.1f} GB and {cohort.at_server:.1f} CPU"
            f" s of the server a round, every client in one round of {n // invited}")  # fmt: skip
-    rows = RESULTS.rows()
     if rows:
         row = max(rows.values(), key=lambda row: row["nodes"])
         stages = len(whole.cost.upload_bytes)
@@ -330,25 +330,29 @@ def seconds(size: float, gigabits: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Measures or predicts what is asked for, or prints what is there."""
+    parser = options_of(__doc__)
+    parser.add_argument("--nodes", type=integer_from(2), nargs="+", default=[2, 8, 16])
+    parser.add_argument("--rounds", type=integer_from(1), default=3)
+    parser.add_argument(
+        "--features", type=integer_from(1), default=21, help="2 x (features + 1) parameters"
     )
-    parser.add_argument("--nodes", type=int, nargs="+", default=[2, 8, 16])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--features", type=int, default=21, help="2 x (features + 1) parameters")
     parser.add_argument("--timeout", type=float, default=400.0, help="seconds per stage")
-    for name in ("show", "predict", "paper"):
-        parser.add_argument(f"--{name}", action="store_true")
-    given = parser.parse_args()
-    if given.predict or given.paper:
-        (predict if given.predict else paper)()
+    parser.add_argument("--predict", action="store_true", help="predict larger runs, run nothing")
+    parser.add_argument("--paper", action="store_true", help="of 10,000 clients: what decides")
+    given, results = parser.parse_args(), Results("deployment")
+    if given.predict:
+        predict()
+        return
+    if given.paper:
+        paper(results.rows())
         return
     if given.show:
-        print(table(RESULTS.rows()))
+        print(table(results.rows()))
         return
     for nodes in given.nodes:
         row = measure(nodes, given.rounds, given.features, given.timeout)
-        RESULTS.add(f"{nodes} nodes, {row['parameters']} parameters", row)
+        results.add(f"{nodes} nodes, {row['parameters']} parameters", row)
         print(text(row))
 
 

@@ -40,11 +40,10 @@ import dp
 import fl
 import secureagg
 from benchmarks._results import Results, Row
-from benchmarks._script import options_of
+from benchmarks._script import integer_from, options_of
 from dp.auditing import binomial_lower
 from fl import workers
 
-RESULTS = Results("dropout_privacy")
 RATES = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3)
 ZERO_OUT = dp.NeighboringRelation.ZERO_OUT
 
@@ -355,19 +354,23 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Measures what is asked for, or prints what is there."""
     parser = options_of(__doc__)
     parser.add_argument("--what", nargs="+", choices=("sweep", "leak"), default=["sweep", "leak"])
-    parser.add_argument("--trials", type=int, default=2000, help="releases of each kind")
+    parser.add_argument(
+        "--trials", type=integer_from(1), default=2000, help="releases of each kind"
+    )
     given = parser.parse_args(argv)
+    results = Results("dropout_privacy")
     if not given.show:
         workers.use_one_thread()
         if "sweep" in given.what:
             for key, row in sweep():
-                RESULTS.add(key, row)
+                results.add(key, row)
         if "leak" in given.what:
             for others in OTHERS:
-                RESULTS.add(f"leak/others-{others:03}", leak(others, given.trials))
-    print(table(RESULTS.rows()))
+                results.add(f"leak/others-{others:03}", leak(others, given.trials))
+    print(table(results.rows()))
 
 
 if __name__ == "__main__":

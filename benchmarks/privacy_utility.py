@@ -1,4 +1,4 @@
-"""Accuracy against epsilon: distributed noise at 12 to 20 bits, central noise, no privacy.
+"""Accuracy against epsilon: noise shares of 12 to 20 bits, central noise, DP-FTRL, no privacy.
 
     python -m benchmarks.privacy_utility --data-dir DATA [--sets mnist-writers fashion-mnist ...]
         [--mechanisms NAME ...] [--epsilons 2 8] [--against strongest outsider] [--seeds 0 1 2]
@@ -9,195 +9,107 @@ results/privacy_utility.json when it is finished and not run again unless `--aga
 `--show` prints what is there and trains nothing.
 
 Every row of a data set has the settings of its preset (fl/presets.py): model, learning rates,
-rounds, clipping, and clients that leave; SETS says what a smaller epsilon changes. They were tuned
-on the test data, for the data set and not for each row. Noise shares are sized for the worst case
-against the server: the fewest survivors, c of them colluding. "gaussian" is central noise of a
-trusted server whose worst case against the participants is the same epsilon: against the server
-itself it promises nothing. These are the strongest adversaries of each; `--against outsider` sizes
-all noise for somebody who sees the released models only. "clipped" bounds updates and adds no
+rounds, clipping, and clients that leave; SETS of _cells.py says what a smaller epsilon changes.
+They were tuned on the test data, for the data set and not for each row. Noise shares are sized for
+the worst case against the server: the fewest survivors, c of them colluding. "gaussian" is central
+noise of a trusted server whose worst case against the participants is the same epsilon: against the
+server itself it promises nothing. These are the strongest adversaries of each; `--against outsider`
+sizes all noise for somebody who sees the released models only. "clipped" bounds updates and adds no
 noise; "none" does neither. Bits are per coordinate on the wire: the grid is the finest whose sums
-fit, except with probability 1e-6 a round. Rows whose bits are so few that no noise meets the target
-on any grid say that they are refused.
+fit, except with probability 1e-6 a round. Rows that no plan can be made for say that they are
+refused, and why: bits so few that no noise meets the target on any grid; noise that hides clients,
+not records.
+
+DP-FTRL, "tree", "banded" and "blt", has noise that is correlated over the rounds, added by a
+trusted server. It needs clients that take turns in public cohorts: "gaussian-cyclic" is DP-FedAvg
+with independent noise on the very same cohorts, "clipped-cyclic" has no noise, and all of them have
+the same worst case against the participants. Nobody leaves in these rows. "gaussian" and the noise
+shares above have the preset's cohorts: on MNIST writers all writers in every round.
+
+The last table says what the same runs promise against each adversary, at worst.
 
 Sums are taken by Ideal aggregation: modular sums of the very integers that Secure carries, which
-gives the same model bit for bit (tests/fl/test_aggregate.py). Intervals are Student's t over the
-seeds at 95 %. Rows of one seed share initialisation and dropouts, so the difference to central
-noise is taken seed by seed.
+give the same model bit for bit (tests/fl/test_aggregate.py); where clients take turns, in the clear
+(Plain). Intervals are Student's t over the seeds at 95 %. Rows of one seed share initialisation and
+dropouts, so the difference to central noise on the same cohorts is taken seed by seed.
 """
 
-import argparse
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
 
 import dp
 import fl
+from benchmarks._cells import (
+    ADVERSARIES,
+    DEFAULT,
+    IN_TURN,
+    MECHANISMS,
+    SETS,
+    Cell,
+    cells,
+    reference_of,
+)
 from benchmarks._results import Results, Row
 from benchmarks._script import options_of
 from fl import workers
+from fl.figures import upper_text
+from fl.privacy import ADVERSARIES as WATCHING
 from fl.privacy import Privacy
 from fl.sweep import Figure, interval
 from fl.types import Mechanism
 
-WRAP = 1e-6
-BITS = (12, 14, 16, 18, 20)
-COINS = (4, 16, 64)  # of a client in each coordinate; bits follow from them
-REFERENCE = "gaussian"
-
-
-@dataclass(frozen=True)
-class Set:
-    """A data set and what is asked of it.
-
-    Attributes:
-        epsilons: of the private rows.
-        at: changes of the preset's fields at an epsilon, for its private rows.
-        needs_data: files, from --data-dir.
-    """
-
-    epsilons: tuple[float, ...]
-    at: Mapping[float, Mapping[str, Any]] = field(default_factory=dict)
-    needs_data: bool = True
-
-
-SETS = {
-    "digits": Set((1.0, 2.0, 4.0, 8.0), needs_data=False),
-    "mnist-writers": Set((2.0, 8.0), at={2.0: {"rounds": 30}}),
-    "fashion-mnist": Set((2.0, 8.0)),
-    "heart-disease": Set((0.5, 2.0, 8.0)),
-    "wisdm": Set((8.0,)),
-    "adult": Set((1.0, 4.0)),
-    "credit-default": Set((1.0, 4.0)),
-}
-PRESET_OF = {"digits": "digits-demo"}
-
-
-def shares(name: str, bits: int) -> dict[str, Any]:
-    """Noise shares of the clients, sized against the server."""
-    return {
-        "mechanism": name, "against": "server", "modulus_bits": bits, "wrap_probability": WRAP,
-    }  # fmt: skip
-
-
-# What a mechanism changes in a job; a new mechanism is a new line.
-PRIVATE: dict[str, dict[str, Any]] = {
-    REFERENCE: {"mechanism": "gaussian", "against": "participants"},
-    **{f"skellam-{bits}": shares("skellam", bits) for bits in BITS},
-    **{f"discrete_gaussian-{bits}": shares("discrete_gaussian", bits) for bits in BITS},
-    **{
-        f"poisson_binomial-{trials}": {
-            "mechanism": "poisson_binomial", "against": "server", "trials": trials,
-        }
-        for trials in COINS
-    },
-}  # fmt: skip
-OPEN = ("none", "clipped")
-MECHANISMS = (*OPEN, *PRIVATE)
-# The strongest adversary that a mechanism promises anything against, or a weaker one for all.
-ADVERSARIES = ("strongest", "outsider")
-DEFAULT = (
-    *(*OPEN, REFERENCE), *(f"skellam-{bits}" for bits in (16, 18, 20)),
-    *(f"discrete_gaussian-{bits}" for bits in (16, 18, 20)), "poisson_binomial-16",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training run; epsilon is None in a row without privacy."""
-
-    dataset: str
-    mechanism: str
-    epsilon: float | None
-    seed: int
-    adversary: str = ADVERSARIES[0]
-
-    @property
-    def key(self) -> str:
-        """Its name in the results."""
-        asked = "open" if self.epsilon is None else f"epsilon-{self.epsilon:g}"
-        if self.adversary != ADVERSARIES[0]:
-            asked += f"-{self.adversary}"
-        return f"{self.dataset}/{asked}/{self.mechanism}/seed-{self.seed}"
-
-    @property
-    def preset(self) -> fl.Job:
-        """The data set's."""
-        return fl.PRESETS[PRESET_OF.get(self.dataset, self.dataset)]
-
-    @property
-    def exists(self) -> bool:
-        """Whether the mechanism protects what the preset does: coins are tossed per client."""
-        return self.preset.unit == "client" or not self.mechanism.startswith("poisson_binomial")
-
-    def job(self, data_dir: str | None) -> fl.Job:
-        """The preset, changed to what the cell asks."""
-        preset = self.preset
-        job = replace(
-            preset, aggregation="ideal", server=None, seed=self.seed, eval_every=preset.rounds,
-            data_dir=data_dir, report_deltas=(),
-        )  # fmt: skip
-        if self.mechanism in PRIVATE:
-            asked = {"epsilon": self.epsilon, **PRIVATE[self.mechanism]}
-            changes = SETS[self.dataset].at.get(self.epsilon or 0.0, {})
-            job = replace(job, **asked, **changes)
-            if self.adversary != ADVERSARIES[0]:
-                job = replace(job, against=self.adversary)
-            return replace(job, eval_every=job.rounds)
-        # A bound that no update reaches leaves them as they are.
-        bound = job.clip_norm if self.mechanism == "clipped" else 1e4
-        return replace(job, no_dp=True, max_norm=bound)
-
-
-def cells_of(given: argparse.Namespace) -> list[Cell]:
-    """In the order of running: every row of a seed before the next seed."""
-    found = []
-    for name in given.sets:
-        for seed in given.seeds:
-            for mechanism in given.mechanisms:
-                wanted = given.epsilons or SETS[name].epsilons
-                if mechanism in PRIVATE:
-                    found += [
-                        Cell(name, mechanism, epsilon, seed, adversary)
-                        for adversary in given.against
-                        for epsilon in wanted
-                    ]
-                else:
-                    found.append(Cell(name, mechanism, None, seed))
-    return [cell for cell in found if cell.exists]
-
 
 def run(cell: Cell, data_dir: str | None) -> Row:
     """Trains; returns the row."""
-    plan, model, data = cell.job(data_dir).build()
-    row: Row = {**dataclasses.asdict(cell), "clients": data.num_clients, "rounds": plan.rounds}
-    privacy = plan.privacy
+    row: Row = dataclasses.asdict(cell)
     try:
+        plan, model, data = cell.job(data_dir).build()
         resolved = fl.resolve(plan, data, model=model)
     except fl.PlanError as error:
-        if not isinstance(privacy, Privacy) or privacy.modulus_bits is None:
+        if not cell.may_be_refused:
             raise
-        return {**row, "bits": privacy.modulus_bits, "refused": str(error)}
+        return {**row, "refused": str(error)}
     begin = time.process_time()
     trained = fl.train(plan, model, data)
     row |= {
+        "clients": data.num_clients, "rounds": plan.rounds, "parameters": resolved.messages.dim,
         "accuracy": trained.metrics["accuracy"], "loss": trained.metrics["loss"],
-        "parameters": resolved.messages.dim, "cpu_seconds": round(time.process_time() - begin, 1),
+        "cpu_seconds": round(time.process_time() - begin, 1),
     }  # fmt: skip
-    if not isinstance(privacy, Privacy):
+    privacy, mechanism = plan.privacy, resolved.exposure.mechanism
+    if not isinstance(privacy, Privacy) or mechanism is None:
         return row
     stated = next(r for r in resolved.privacy.rows if r.adversary == privacy.against)
-    mechanism = resolved.exposure.mechanism
-    if mechanism is None or stated.worst_case is None or resolved.encoding is None:
+    if stated.worst_case is None:
         raise SystemExit(f"{cell.key}: no worst case is stated")
+    if resolved.encoding is not None and cell.mechanism not in IN_TURN:
+        row["bits"] = resolved.encoding.segments["update"][1]
     return {
-        **row, **grid(mechanism),
-        "unit": privacy.unit, "against": privacy.against, "delta": privacy.delta,
-        "worst_case": stated.worst_case.upper, "colluders": stated.c,
-        "min_survivors": stated.min_survivors, "noise_multiplier": resolved.noise_multiplier,
-        "bits": resolved.encoding.segments["update"][1],
+        **row, **grid(mechanism), "unit": privacy.unit, "against": privacy.against,
+        "delta": privacy.delta, "worst_case": stated.worst_case.upper, "colluders": stated.c,
+        "min_survivors": stated.min_survivors, "participations": resolved.exposure.scheduled,
+        "noise_multiplier": resolved.noise_multiplier, "promises": promises(resolved),
     }  # fmt: skip
+
+
+def promises(resolved: fl.plan.Resolved) -> Row:
+    """The worst case of each row of the statement, or why it has none, by adversary."""
+    return {
+        row.adversary: {"reason": row.reason}
+        if row.worst_case is None
+        else {"lower": row.worst_case.lower, "upper": row.worst_case.upper}
+        for row in resolved.privacy.rows
+    }
+
+
+def promises_of(cell: Cell, row: Row, data_dir: str | None) -> Row:
+    """The same for a row that was finished before they were kept, from its plan alone."""
+    plan, model, data = cell.job(data_dir).build()
+    resolved = fl.resolve(plan, data, model=model)
+    if resolved.noise_multiplier != row["noise_multiplier"]:
+        raise SystemExit(f"{cell.key}: its plan has other noise now; run it --again")
+    return promises(resolved)
 
 
 def grid(mechanism: Mechanism) -> Row:
@@ -205,7 +117,12 @@ def grid(mechanism: Mechanism) -> Row:
     if isinstance(mechanism, dp.PoissonBinomialMechanism):
         return {"coins": mechanism.trials, "largest_bias": mechanism.largest_bias}
     size = mechanism.discretizer
+    told: Row = {}
+    if isinstance(mechanism, dp.matrix.CorrelatedMechanism):
+        pattern = mechanism.strategy.participation
+        told = {"separation": pattern.separation, **mechanism.strategy.errors(pattern)._asdict()}
     return {
+        **told,
         "steps_per_clip_norm": size.clip_norm / size.granularity,
         "norm_widened": size.l2_sq**0.5 * size.granularity / size.clip_norm,
     }
@@ -219,16 +136,16 @@ def grouped(rows: Mapping[str, Row]) -> Groups:
     """Trained rows by data set, epsilon and mechanism, then by seed, in the tables' order."""
     found: Groups = {}
     for row in rows.values():
-        if "refused" in row:
-            continue
-        found.setdefault(group_of(row), {})[row["seed"]] = row
+        if "refused" not in row:
+            found.setdefault(group_of(row), {})[row["seed"]] = row
+    return {group: found[group] for group in sorted(found, key=place_of)}
 
-    def order(group: Group) -> tuple[int, int, float, int]:
-        name, epsilon, adversary, mechanism = group
-        places = list(SETS).index(name), ADVERSARIES.index(adversary), MECHANISMS.index(mechanism)
-        return (places[0], places[1], epsilon or 0.0, places[2])
 
-    return {group: found[group] for group in sorted(found, key=order)}
+def place_of(group: Group) -> tuple[int, int, float, int]:
+    """Where a line of the table is."""
+    name, epsilon, adversary, mechanism = group
+    places = list(SETS).index(name), ADVERSARIES.index(adversary), MECHANISMS.index(mechanism)
+    return (places[0], places[1], epsilon or 0.0, places[2])
 
 
 def group_of(row: Row) -> Group:
@@ -244,43 +161,80 @@ def percent(values: Sequence[float]) -> Figure | None:
 def beside_reference(groups: Groups, group: Group) -> Figure | None:
     """Accuracy minus that of central noise at the same epsilon, seed by seed, in points."""
     name, epsilon, adversary, mechanism = group
-    central = groups.get((name, epsilon, adversary, REFERENCE), {})
+    reference = reference_of(mechanism)
+    central = groups.get((name, epsilon, adversary, reference), {})
     rows = groups[group]
     both = sorted(rows.keys() & central.keys())
-    if mechanism == REFERENCE or len(both) < 2:
+    if mechanism == reference or len(both) < 2:
         return None
     return percent([rows[seed]["accuracy"] - central[seed]["accuracy"] for seed in both])
 
 
 def table(rows: Mapping[str, Row], sets: Sequence[str] = tuple(SETS)) -> str:
-    """One line for each data set, epsilon and mechanism."""
-    groups = grouped(rows)
+    """One line for each data set, epsilon and mechanism; then what the runs promise."""
+    chosen = {key: row for key, row in rows.items() if row["dataset"] in sets}
+    groups = grouped(chosen)
     lines = [
-        f"{'data set':14}{'epsilon':>8} {'against':13}{'mechanism':21}{'seeds':>5}"
+        f"{'data set':26}{'epsilon':>8} {'against':13}{'mechanism':21}{'seeds':>5}"
         f"{'accuracy, % [95 %]':>24}{'minus central, points':>26}{'bits':>6}{'noise':>8}"
     ]
     for group, by_seed in groups.items():
         name, epsilon, _, mechanism = group
-        if name not in sets:
-            continue
         one = next(iter(by_seed.values()))
-        figure = percent([row["accuracy"] for row in by_seed.values()])
-        mean = f"{100 * one['accuracy']:.2f}" if figure is None else text(figure)
         difference = beside_reference(groups, group)
         beside = "" if difference is None else text(difference, sign=True)
         bits, noise = one.get("bits", ""), one.get("noise_multiplier")
         lines.append(
-            f"{name:14}{'' if epsilon is None else f'{epsilon:g}':>8}"
-            f" {one.get('against', ''):13}{mechanism:21}"
-            f"{len(by_seed):5}{mean:>24}{beside:>26}{bits:>6}"
+            f"{name:26}{asked(epsilon):>8} {one.get('against', ''):13}{mechanism:21}"
+            f"{len(by_seed):5}{accuracy(by_seed):>24}{beside:>26}{bits:>6}"
             f"{'' if noise is None else f'{noise:.3f}':>8}"
         )
-    refused = {group_of(row) for row in rows.values() if "refused" in row}
-    return "\n".join([
-        *lines,
-        *(f"{name:14}{epsilon:>8g} {adversary:13}{mechanism:21}refused: no noise meets it"
-          for name, epsilon, adversary, mechanism in sorted(refused) if name in sets),
-    ])  # fmt: skip
+    refused = {group_of(row): row["refused"] for row in chosen.values() if "refused" in row}
+    lines += [
+        f"{name:26}{asked(epsilon):>8} {adversary:13}{mechanism:21}refused: {refused[group]}"
+        for group in sorted(refused, key=place_of)
+        for name, epsilon, adversary, mechanism in [group]
+    ]
+    return "\n".join([*lines, *promised_lines(groups)])
+
+
+def promised_lines(groups: Groups) -> list[str]:
+    """The table of epsilons against each adversary, beside the accuracy of the same runs."""
+    reasons, lines = dict[str, None](), []
+    for (name, epsilon, _, mechanism), by_seed in groups.items():
+        one = next(iter(by_seed.values()))
+        if "promises" not in one:
+            continue
+        told = [one["promises"][adversary] for adversary in WATCHING]
+        reasons |= dict.fromkeys(found["reason"] for found in told if "reason" in found)
+        figures = "".join(
+            f"{'-' if 'reason' in found else upper_text(found['upper']):>14}" for found in told
+        )
+        lines.append(
+            f"{name:26}{asked(epsilon):>8} {one['against']:14}{mechanism:21}"
+            f"{accuracy(by_seed):>24}{figures}"
+        )
+    if not lines:
+        return []
+    watching = "".join(f"{adversary:>14}" for adversary in WATCHING)
+    return [
+        "", "What the same runs promise: epsilon at worst, against each adversary",
+        f"{'data set':26}{'epsilon':>8} {'sized against':14}{'mechanism':21}"
+        f"{'accuracy, % [95 %]':>24}{watching}",
+        *lines, *(f"-: {reason}" for reason in reasons),
+    ]  # fmt: skip
+
+
+def asked(epsilon: float | None) -> str:
+    """An epsilon, or nothing."""
+    return "" if epsilon is None else f"{epsilon:g}"
+
+
+def accuracy(by_seed: Mapping[int, Row]) -> str:
+    """Of the seeds: mean and interval, or the one."""
+    values = [row["accuracy"] for row in by_seed.values()]
+    figure = percent(values)
+    return f"{100 * values[0]:.2f}" if figure is None else text(figure)
 
 
 def text(figure: Figure, *, sign: bool = False) -> str:
@@ -289,9 +243,23 @@ def text(figure: Figure, *, sign: bool = False) -> str:
     return f"{figure.mean:{kind}} [{figure.low:{kind}}, {figure.high:{kind}}]"
 
 
+def finish(cell: Cell, results: Results, data_dir: str | None, *, again: bool) -> None:
+    """Trains a cell that is not finished; adds what is missing of one that is."""
+    row = results.rows().get(cell.key)
+    if row is None or again:
+        row = run(cell, data_dir)
+        results.add(cell.key, row)
+        said = f"{row['accuracy']:.2%}" if "accuracy" in row else row["refused"]
+        print(f"{cell.key}: {said}", flush=True)
+    elif "noise_multiplier" in row and "promises" not in row:
+        results.amend(cell.key, {"promises": promises_of(cell, row, data_dir)})
+        print(f"{cell.key}: promises", flush=True)
+
+
 def main() -> None:
+    """Runs the cells asked for, and prints the table."""
     parser = options_of(__doc__)
-    parser.add_argument("--sets", nargs="+", choices=[*SETS], default=["digits"])
+    parser.add_argument("--sets", nargs="+", choices=[*SETS], help="default: digits, to show all")
     parser.add_argument("--mechanisms", nargs="+", choices=MECHANISMS, default=DEFAULT)
     parser.add_argument("--epsilons", nargs="+", type=float)
     parser.add_argument("--against", nargs="+", choices=ADVERSARIES, default=["strongest"])
@@ -299,20 +267,15 @@ def main() -> None:
     parser.add_argument("--data-dir")
     parser.add_argument("--again", action="store_true", help="run finished cells once more")
     given = parser.parse_args()
-    results = Results("privacy_utility")
+    results, sets = Results("privacy_utility"), given.sets or ["digits"]
     if not given.show:
-        missing = [name for name in given.sets if SETS[name].needs_data]
+        missing = [name for name in sets if SETS[name].needs_data]
         if missing and given.data_dir is None:
             parser.error(f"{', '.join(missing)}: --data-dir with the files")
         workers.use_one_thread()
-        for cell in cells_of(given):
-            if cell.key in results.rows() and not given.again:
-                continue
-            row = run(cell, given.data_dir)
-            results.add(cell.key, row)
-            said = f"{row['accuracy']:.2%}" if "accuracy" in row else row["refused"]
-            print(f"{cell.key}: {said}", flush=True)
-    print(table(results.rows(), given.sets))
+        for cell in cells(sets, given.mechanisms, given.epsilons, given.against, given.seeds):
+            finish(cell, results, given.data_dir, again=given.again)
+    print(table(results.rows(), given.sets or ([*SETS] if given.show else sets)))
 
 
 if __name__ == "__main__":

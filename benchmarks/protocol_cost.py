@@ -1,7 +1,7 @@
 """Seconds and bytes of secure aggregation: measured, predicted, and its primitives' own time.
 
     python -m benchmarks.protocol_cost [--rows NAME ...] [--repeats 3] [--show]
-        [--peer flower --peer-python build/peers/flower/bin/python]
+        [--peers flower [--folder build/peers]]
     python -m benchmarks.protocol_cost --predict
 
 Rows vary the number of clients n, the length d of the vector, who drops out, the graph (k
@@ -20,10 +20,10 @@ that paper are not printed here, since they have not been checked against it.
 `--predict` adds rows of 1,000 to a million clients that are predicted alone: parameters chosen for
 corrupt = dropout = 0.05 and one round, 100,000 words of 32 bits, 5 % gone before masking.
 
-`--peer flower` runs Flower's SecAgg+ right after each row, on the same n, degree, threshold, length
-and dropout (peers/flower_secagg.py), and prints how many times our CPU seconds it takes. The
-interpreter is that of an environment with flwr (peers/environments.py). Flower's modulus is 2^32,
-its server semi-honest; other rows are refused.
+`--peers flower` runs Flower's SecAgg+ right after each row, on the same n, degree, threshold,
+length and dropout (peers/flower_secagg.py), and prints how many times our CPU seconds it takes. Its
+environment is made by peers/environments.py. Flower's modulus is 2^32, its server semi-honest;
+other rows are refused.
 """
 
 import argparse
@@ -41,7 +41,7 @@ import numpy as np
 import secureagg
 from benchmarks._primitives import by_primitives, rates_of
 from benchmarks._results import Results, Row, beside
-from benchmarks._script import ask_peer, options_of, pin
+from benchmarks._script import ask_peer, beside_us, integer_from, options_of, pin, take_peers
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def predicted(n: int, server: str) -> Row:
     }  # fmt: skip
 
 
-def measure_flower(row: Point, repeats: int, python: Path) -> Row:
+def measure_flower(row: Point, repeats: int, folder: Path) -> Row:
     """What Flower takes for the row."""
     asked = {
         "clients": row.n,
@@ -212,7 +212,7 @@ def measure_flower(row: Point, repeats: int, python: Path) -> Row:
         "drop": row.drop,
         "repeats": repeats,
     }
-    found = ask_peer(python, "flower_secagg.py", asked)
+    found = ask_peer(folder, "flower", "flower_secagg.py", asked)
     return {
         "flower_client_ms": 1e3 * float(found["clients"]) / row.n,
         "flower_server_ms": 1e3 * float(found["server"]),
@@ -223,17 +223,15 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = options_of(__doc__)
     parser.add_argument("--rows", nargs="*", choices=[*ROWS, COUNTED])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=integer_from(1), default=3)
     parser.add_argument("--predict", action="store_true", help="predict large rounds, run nothing")
-    parser.add_argument("--peer", choices=["flower"])
-    parser.add_argument("--peer-python", type=Path)
+    take_peers(parser)
     given = parser.parse_args()
-    if (given.peer is None) != (given.peer_python is None):
-        parser.error("--peer and --peer-python go together")
+    given.peers = beside_us(given, ("flower",))
     if given.rows is None:
-        given.rows = ["n100", "n100-drop"] if given.peer else [*DEFAULT, COUNTED]
-    if given.peer and (wrong := [name for name in given.rows if name not in PEER_ROWS]):
-        parser.error(f"--peer flower has no row {', '.join(wrong)}, takes some of {PEER_ROWS}")
+        given.rows = ["n100", "n100-drop"] if given.peers else [*DEFAULT, COUNTED]
+    if given.peers and (wrong := [name for name in given.rows if name not in PEER_ROWS]):
+        parser.error(f"--peers flower has no row {', '.join(wrong)}, takes some of {PEER_ROWS}")
     return given
 
 
@@ -333,6 +331,7 @@ def counted_text(row: Row) -> str:
 
 
 def main() -> None:
+    """Measures or predicts what is asked for, or prints what is there."""
     given = arguments()
     results = Results("protocol_cost")
     if given.show:
@@ -351,9 +350,9 @@ def main() -> None:
             row = counted_bytes()
         else:
             row = measure(name, ROWS[name], given.repeats)
-            if given.peer:
-                row |= measure_flower(ROWS[name], given.repeats, given.peer_python)
-        key = beside(name, [given.peer] if given.peer else [])
+            if given.peers:
+                row |= measure_flower(ROWS[name], given.repeats, given.folder)
+        key = beside(name, given.peers)
         results.add(key, row)
         print(counted_text(row) if name == COUNTED else text(key, row), flush=True)
 

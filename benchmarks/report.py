@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import (
+    _cells,
     _plots,
     _plots_privacy,
+    _plots_utility,
     accounting,
     attack,
     audit,
@@ -28,6 +30,7 @@ from benchmarks import (
     strategies,
 )
 from benchmarks._results import Results
+from benchmarks._script import options_of
 from fl._plots import Plot
 
 HERE = Path(__file__).parent
@@ -46,7 +49,6 @@ class Section(NamedTuple):
         about: a sentence or two.
         plots: drawn from the rows.
         printed: what the script prints for the rows.
-        options: of the command that makes the results.
     """
 
     name: str
@@ -54,7 +56,6 @@ class Section(NamedTuple):
     about: str
     plots: Callable[[_plots.Rows], list[Plot]]
     printed: Callable[[_plots.Rows], str]
-    options: str = ""
 
 
 def no_plots(rows: _plots.Rows) -> list[Plot]:
@@ -65,10 +66,8 @@ def no_plots(rows: _plots.Rows) -> list[Plot]:
 
 def utility(rows: _plots.Rows) -> list[Plot]:
     """All data sets of the results, in the order of the table."""
-    names = [
-        name for name in privacy_utility.SETS if any(r["dataset"] == name for r in rows.values())
-    ]
-    return [plot for name in names for plot in _plots.utility(rows, name)]
+    names = [name for name in _cells.SETS if any(r["dataset"] == name for r in rows.values())]
+    return [plot for name in names for plot in _plots_utility.utility(rows, name)]
 
 
 SECTIONS = (
@@ -76,7 +75,9 @@ SECTIONS = (
         "privacy_utility",
         "What privacy costs in accuracy",
         "Noise shares that the clients add themselves, so that the server never sees a sum without"
-        " noise, beside central noise that a trusted server adds, at the same worst-case epsilon.",
+        " noise, beside central noise that a trusted server adds, independent or correlated over"
+        " the rounds, at the same worst-case epsilon; and what each run promises against each"
+        " adversary.",
         utility,
         privacy_utility.table,
     ),
@@ -108,11 +109,10 @@ SECTIONS = (
     Section(
         "correlated_noise",
         "Noise that is correlated over rounds",
-        "Errors of factorizations beside the optimum, and DP-FTRL beside independent noise at the"
-        " same worst case.",
+        "Errors of factorizations beside the optimum, and what finding them takes; what they do for"
+        " accuracy is above.",
         _plots_privacy.correlated,
         correlated_noise.table,
-        " errors",
     ),
     Section(
         "protocol_cost",
@@ -197,7 +197,7 @@ def section_html(section: Section, plots: Sequence[Plot], rows: _plots.Rows) -> 
     return (
         f"<section>\n<h2>{html.escape(section.title)}</h2>\n"
         f'<p class="soft">{html.escape(section.about)}</p>\n{grid}'
-        f'<p class="soft">python -m benchmarks.{section.name}{section.options} --show</p>\n'
+        f'<p class="soft">python -m benchmarks.{section.name} --show</p>\n'
         f"{printed_html(section.printed(rows))}</section>\n"
     )
 
@@ -212,7 +212,7 @@ def printed_html(text: str) -> str:
 
 def missing_html(section: Section) -> str:
     """In place of a section without results."""
-    command = f"python -m benchmarks.{section.name}{section.options}"
+    command = f"python -m benchmarks.{section.name}"
     return f'<p class="soft">Not measured here: {html.escape(section.title)} ({command}).</p>\n'
 
 
@@ -241,7 +241,9 @@ def runs_html(runs: Sequence[tuple[str, dict[str, dict[str, object]]]]) -> str:
     return f"<section>\n<h2>Machines and versions</h2>\n<ul>\n{found}</ul>\n</section>\n"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws the page, the pictures and the tables of docs/."""
+    options_of(__doc__, shows=False).parse_args(argv)
     body, runs = "", []
     drawn: dict[tuple[str, str], Plot] = {}
     for section in SECTIONS:

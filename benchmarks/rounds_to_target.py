@@ -115,6 +115,7 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main() -> None:
+    """Trains the rows that are not finished, and prints the table."""
     parser = options_of(__doc__)
     parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=["2nn-iid"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

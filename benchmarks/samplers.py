@@ -1,27 +1,27 @@
 """Values per second of the exact samplers, encode, clip-and-sum; one core.
 
-    python -m benchmarks.samplers [--show]
+    python -m benchmarks.samplers [--peers opendp [--folder build/peers]] [--show]
 
 Random bytes come from AES-128-CTR. Medians of CPU time; tables are built before the clock starts,
-and their cost is printed beside. OpenDP is measured where it is installed, right before the same
-draws by ours: peers/environments.py makes the environment "accounting"; run this script there, with
-the repository on PYTHONPATH (numpy and cryptography suffice). Finished rows are written to
-results/samplers.json, over older ones; `--show` prints those.
+and their cost is printed beside. `--peers opendp` measures OpenDP's noise right before the same
+draws by ours, on the same core (peers/opendp_gaussian.py, in an environment of
+peers/environments.py). Finished rows are written to results/samplers.json, over older ones;
+`--show` prints those.
 """
 
 import functools
-import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import dp
 from benchmarks._results import Results, Row
-from benchmarks._script import options_of
+from benchmarks._script import ask_peer, beside_us, options_of, pin, take_peers
 from benchmarks._timing import cpu_seconds
 
 VALUES = 1_000_000
@@ -52,18 +52,12 @@ def samplers(rng: dp.RandomBytes) -> Iterator[tuple[str, Row]]:
             yield f"{name}, scale {scale:g}", {"rate": rate, "table_seconds": built}
 
 
-def opendp(rng: dp.RandomBytes, scale: float) -> Iterator[tuple[str, Row]]:
-    """Discrete Gaussian noise of OpenDP, where it is installed, beside ours."""
-    if importlib.util.find_spec("opendp") is None:
-        return
-    prelude = importlib.import_module("opendp.prelude")
-    prelude.enable_features("contrib")
-    space = prelude.vector_domain(prelude.atom_domain(T="i32")), prelude.l2_distance(T=float)
-    mechanism = prelude.m.make_gaussian(*space, scale=scale)
-    zeros = [0] * 20_000
-    theirs = 20_000 / cpu_seconds(lambda: mechanism(zeros)) / 1e6
+def opendp(rng: dp.RandomBytes, scale: float, folder: Path) -> Iterator[tuple[str, Row]]:
+    """Discrete Gaussian noise of OpenDP, and the same draws by ours right after it."""
+    asked = {"scale": scale, "values": 20_000, "repeats": 5}
+    theirs = ask_peer(folder, "opendp", "opendp_gaussian.py", asked)
     ours = VALUES / cpu_seconds(lambda: dp.discrete_gaussian(rng, scale, VALUES)) / 1e6
-    yield f"OpenDP vector i32, scale {scale:g}", {"rate": theirs, "ours": ours}
+    yield f"OpenDP vector i32, scale {scale:g}", {**theirs, "ours": ours}
 
 
 def encode(rng: dp.RandomBytes, dim: int) -> Iterator[tuple[str, Row]]:
@@ -137,14 +131,20 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main() -> None:
+    """Measures all rows, or prints what is there."""
+    parser = options_of(__doc__)
+    take_peers(parser)
+    given = parser.parse_args()
     results = Results("samplers")
-    if options_of(__doc__).parse_args().show:
+    if given.show:
         print(table(results.rows()))
         return
+    pin()
     rng = aes_stream()
     rows = chain(
-        samplers(rng), opendp(rng, 10.0), encode(rng, 200_000), coins(rng, 200_000),
-        clip(256, 1_000_000),
+        samplers(rng),
+        opendp(rng, 10.0, given.folder) if beside_us(given, ("opendp",)) else (),
+        encode(rng, 200_000), coins(rng, 200_000), clip(256, 1_000_000),
     )  # fmt: skip
     for name, row in rows:
         results.add(name, row)

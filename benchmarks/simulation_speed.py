@@ -1,7 +1,7 @@
 """Training: CPU seconds per round, beside what its matrix products take at best, and its peers.
 
     python -m benchmarks.simulation_speed [--rows 2nn cnn ...] [--repeats 7] [--show]
-        [--peers fedjax pfl flower [--folder build/peers]]
+        [--peers fedjax pfl flower opacus [--folder build/peers]]
 
 Pinned to one core but for the row of two, single-threaded, medians of CPU seconds of this process
 (wall-clock where two processes work). Data are synthetic and shaped like MNIST. Finished rows are
@@ -9,6 +9,7 @@ written to results/simulation_speed.json, over older ones; `--show` prints those
 
     gemm       float32 GFLOP/s of a 1024^3 product: the limit of the others
     2nn, cnn   10 clients x 600 examples, batches of 10, one local epoch
+    dpsgd-2nn  one DP-SGD step on 64 records: gradients clipped one by one, noise, server step
     two-cores  2NN, 100 clients: two pinned processes against one
     encode     rotate, round, noise for one client, d = 199,210
     secure, secure-2nn
@@ -17,71 +18,41 @@ written to results/simulation_speed.json, over older ones; `--show` prints those
     scale      CPU seconds per round and memory at 1e3, 1e4, 1e5 clients with a cohort of 100
     memory     memory of the 2NN, clients side by side ("vmap"), as chunk and cohort grow
 
-`--peers` runs the same round by others right after the rows 2nn and cnn, on the same core, and then
-ours once more: ratios are to the mean of the two. Their environments are made by
-peers/environments.py. FedJAX, pfl-research and Flower train by their own federated averaging
-(peers/*_round.py): FedJAX with JAX, the others with torch clients; Flower's simulation is counted
-with all its Ray processes.
+`--peers` runs the same round by others right after the rows 2nn and cnn, and the same step by
+Opacus after dpsgd-2nn, on the same core, and then ours once more: ratios are to the mean of
+the two. Their environments are made by peers/environments.py. FedJAX, pfl-research and Flower train
+by their own federated averaging (peers/*_round.py): FedJAX with JAX, the others with torch clients;
+Flower's simulation is counted with all its Ray processes. Opacus takes the same steps on the same
+batch from the same weights (peers/opacus_step.py), and the losses after them are printed beside:
+"hooks" keeps each gradient, "ghost" only their norms. A step of ours is a round of a plan that
+hides records: each gradient is rotated, rounded to integers within a bound and summed exactly, the
+noise is exact; "gradients alone" is what JAX takes to clip and sum them as floats.
 """
 
 import argparse
 import functools
-import json
 import os
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from multiprocessing import get_context
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import dp
 import fl
 import secureagg
+from benchmarks import _dpsgd
 from benchmarks._primitives import by_primitives, packing, rates_of
 from benchmarks._results import Results, Row, beside
-from benchmarks._script import ask_peer, options_of, pin
+from benchmarks._script import ask_peer, beside_us, integer_from, options_of, pin, take_peers
 from benchmarks._timing import cpu_seconds
+from benchmarks._training import WORK, mnist_like, model_of, plan_of
 from fl import workers
 from fl.group import Group
-
-WORK = {"2nn": 0.528, "cnn": 43.4}  # GFLOP of one client's epoch, forward and backward
-
-
-def mnist_like(clients: int, examples: int = 600) -> fl.FederatedDataset:
-    """Noise with labels; the work is that of MNIST."""
-    rng = np.random.default_rng(0)
-    x = rng.random((clients * examples, 784), dtype=np.float32)
-    y = rng.integers(0, 10, len(x)).astype(np.int32)
-    owners = np.repeat(np.arange(clients), examples)
-    return fl.FederatedDataset.from_arrays({"x": x, "y": y}, owners, num_classes=10)
-
-
-def model_of(name: str) -> fl.Model:
-    """The models of the rows, for MNIST's shapes."""
-    if name == "cnn":
-        return fl.models.cnn(784, 10, form="lax")
-    return fl.models.two_nn(784, 10) if name == "2nn" else fl.models.logistic(784, 10)
-
-
-def plan_of(model: fl.Model, rounds: int, **overrides: object) -> fl.Plan:
-    """Federated averaging without privacy, evaluated never."""
-    algorithm = fl.fedavg(
-        model.loss, client_optimizer=optax.sgd(0.1), server_optimizer=optax.sgd(1.0),
-        batch_size=10, local_epochs=1,
-    )  # fmt: skip
-    settings: dict[str, object] = {
-        "rounds": rounds, "cohort": fl.cohort.full(), "algorithm": algorithm,
-        "privacy": fl.NotPrivate(), "aggregation": fl.Plain(), "seed": 0, "eval_every": 10**6,
-        **overrides,
-    }  # fmt: skip
-    return fl.Plan(**settings)  # type: ignore[arg-type]  # checked by the plan
 
 
 def seconds(
@@ -111,7 +82,8 @@ def epoch_row(name: str, given: argparse.Namespace) -> Row:
         return seconds(plan_of(model, given.repeats + 2), model, data, time.process_time)
 
     cpu, best = [ours()], 10 * WORK[name] / limit
-    others = {peer: peer_round(peer, name, given) for peer in given.peers}
+    asked = beside_us(given, ("fedjax", "pfl", "flower"))
+    others = {peer: peer_round(peer, name, given) for peer in asked}
     if others:
         cpu.append(ours())
     return {
@@ -123,7 +95,7 @@ def epoch_row(name: str, given: argparse.Namespace) -> Row:
 def peer_round(peer: str, model: str, given: argparse.Namespace) -> Row:
     """What the peer prints of itself."""
     options = {"model": model, "clients": 10, "rounds": given.repeats}
-    return ask_peer(given.folder / peer / "bin" / "python", f"{peer}_round.py", options)
+    return ask_peer(given.folder, peer, f"{peer}_round.py", options)
 
 
 def epoch_text(name: str, row: Row) -> str:
@@ -216,21 +188,19 @@ def secure_text(name: str, row: Row) -> str:
     )
 
 
-def in_processes(calls: Mapping[str, str]) -> Row:
-    """Each in a process of its own, so that its memory is its own; each prints JSON."""
+def in_processes(cases: Mapping[str, tuple[int, ...]]) -> Row:
+    """What `sized` finds for each, in a process of its own, so that its memory is its own."""
     found = {}
-    for key, call in calls.items():
-        code = f"from benchmarks.simulation_speed import *; print(json.dumps({call}))"
-        command = [sys.executable, "-c", code]
-        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - its own code
-        found[key] = json.loads(run.stdout.splitlines()[-1])
+    for key, case in cases.items():
+        with get_context("spawn").Pool(1) as pool:
+            found[key] = pool.apply(sized, case)
     return found
 
 
 def scale_row(given: argparse.Namespace) -> Row:
     """CPU seconds and memory as the population grows."""
     sizes = (1_000, 10_000, 100_000)
-    return in_processes({f"{n:,}": f"sized({n}, 100, {given.repeats})" for n in sizes})
+    return in_processes({f"{n:,}": (n, 100, given.repeats) for n in sizes})
 
 
 def memory_row(given: argparse.Namespace) -> Row:
@@ -238,8 +208,7 @@ def memory_row(given: argparse.Namespace) -> Row:
     del given  # memory needs no repeats
     cases = [(100, 1), (400, 1), (100, 16), (400, 16), (100, 64), (400, 64)]
     return in_processes({
-        f"cohort {cohort}, chunk {chunk}": f"sized(1000, {cohort}, 1, {chunk})"
-        for cohort, chunk in cases
+        f"cohort {cohort}, chunk {chunk}": (1000, cohort, 1, chunk) for cohort, chunk in cases
     })  # fmt: skip
 
 
@@ -272,6 +241,8 @@ def text(name: str, row: Row) -> str:
     """What a row says."""
     if name.partition(",")[0] in WORK:
         return epoch_text(name, row)
+    if name.startswith("dpsgd-2nn"):
+        return _dpsgd.text(name, row)
     if name.startswith("secure"):
         return secure_text(name, row)
     if name in ("scale", "memory"):
@@ -290,6 +261,7 @@ ROWS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "gemm": lambda _: {"gflops": gflops()},
     "2nn": functools.partial(epoch_row, "2nn"),
     "cnn": functools.partial(epoch_row, "cnn"),
+    "dpsgd-2nn": _dpsgd.row,
     "two-cores": two_cores_row,
     "encode": encode_row,
     "secure": functools.partial(secure_row, "logistic"),
@@ -305,11 +277,11 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main() -> None:
+    """Measures the rows asked for, or prints what is there."""
     parser = options_of(__doc__)
     parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=[*ROWS])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--peers", nargs="*", choices=["fedjax", "pfl", "flower"], default=[])
-    parser.add_argument("--folder", type=Path, default=Path("build/peers"))
+    parser.add_argument("--repeats", type=integer_from(1), default=7)
+    take_peers(parser)
     given = parser.parse_args()
     results = Results("simulation_speed")
     if given.show:
@@ -319,7 +291,8 @@ def main() -> None:
     for name in given.rows:
         pin()
         row = ROWS[name](given)
-        key = beside(name, [*row.get("peers", ())])
+        peers = dict.fromkeys(peer.partition(",")[0] for peer in row.get("peers", ()))
+        key = beside(name, [*peers])
         results.add(key, row)
         print(text(key, row), flush=True)
 

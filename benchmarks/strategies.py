@@ -24,8 +24,8 @@ import numpy as np
 
 import fl
 from benchmarks._results import Results, Row
-from benchmarks._script import options_of
-from benchmarks.simulation_speed import mnist_like, model_of, plan_of
+from benchmarks._script import integer_from, options_of
+from benchmarks._training import mnist_like, model_of, plan_of
 from fl import workers
 from fl.datasets.text import NUM_SYMBOLS
 
@@ -86,12 +86,13 @@ def table(rows: Mapping[str, Row]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Times the cases asked for, and prints the table."""
     parser = options_of(__doc__)
     parser.add_argument("--models", nargs="*", choices=MODELS, default=[*MODELS])
-    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--clients", type=integer_from(1), default=64)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS])
     parser.add_argument("--populations", type=int, nargs="*", default=[])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=integer_from(1), default=5)
     given = parser.parse_args(arguments)
     results = Results("strategies")
     if not given.show:

@@ -49,7 +49,8 @@ class Job:
     partition: str | None = None
     """iid | dirichlet:ALPHA | natural: how examples are dealt to clients."""
     model: str = "logistic"
-    """logistic | 2nn | cnn | cnn-lax | char-lstm | linear."""
+    """logistic | 2nn | cnn | cnn-lax | char-lstm | char-lstm-small |
+    linear."""
     rounds: int = 20
     """Rounds of training."""
     cohort: str = "full"

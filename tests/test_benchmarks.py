@@ -1,6 +1,7 @@
 """What the benchmarks compute besides times: crossings, differences, results that survive."""
 
 import functools
+import importlib
 import math
 import re
 import shutil
@@ -21,15 +22,12 @@ from benchmarks import (
     audit,
     deployment,
     dropout_privacy,
-    privacy_utility,
     report,
 )
 from benchmarks._results import RESULTS, Results, beside
 from benchmarks._timing import cpu_seconds
-from benchmarks.privacy_utility import MECHANISMS, PRIVATE, SETS, Cell
 from benchmarks.rounds_to_target import crossing
 from fl.group import alone
-from fl.plan import settings_faults
 from fl.prepare import prepare
 
 
@@ -60,6 +58,16 @@ def test_results_are_kept_row_by_row(tmp_path: Path) -> None:
     assert all(row["run"] == 0 for row in found.rows().values())
 
 
+def test_what_is_added_to_a_row_leaves_the_run_that_it_comes_from(tmp_path: Path) -> None:
+    results = Results("some", tmp_path)
+    results.add("a", {"value": 1})
+    with unittest.mock.patch("benchmarks._results.versions", return_value={"python": "other"}):
+        results.add("b", {"value": 2})
+        results.amend("a", {"more": 3})
+    assert results.rows()["a"] == {"value": 1, "more": 3, "run": 0}
+    assert results.rows()["b"]["run"] == 1
+
+
 def test_a_row_without_peers_leaves_one_beside_them() -> None:
     assert beside("2nn", []) == "2nn"
     assert beside("2nn", ["fedjax", "pfl"]) == "2nn, beside fedjax, pfl"
@@ -69,10 +77,74 @@ def test_a_peer_answers_with_the_last_line_that_it_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_script, "_PEERS", tmp_path)
+    inside = tmp_path / "opacus" / "bin"
+    inside.mkdir(parents=True)
+    (inside / "python").symlink_to(sys.executable)
     said = 'import json, sys\nprint("a warning")\nprint(json.dumps({"asked": sys.argv[1:]}))\n'
     (tmp_path / "peer.py").write_text(said, "utf-8")
-    found = _script.ask_peer(Path(sys.executable), "peer.py", {"clients": 3, "drop": 0.1})
+    found = _script.ask_peer(tmp_path, "opacus", "peer.py", {"clients": 3, "drop": 0.1})
     assert found == {"asked": ["--clients=3", "--drop=0.1"]}
+    (tmp_path / "peer.py").write_text("raise SystemExit(3)", "utf-8")
+    with pytest.raises(SystemExit, match=r"peer\.py ended with 3"):
+        _script.ask_peer(tmp_path, "opacus", "peer.py", {})
+
+
+def test_a_script_passes_over_peers_that_do_other_work() -> None:
+    parser = _script.options_of("")
+    _script.take_peers(parser)
+    given = parser.parse_args(["--peers", "opacus", "fedjax", "pfl"])
+    assert _script.beside_us(given, ("fedjax", "opacus")) == ["opacus", "fedjax"]
+    assert _script.beside_us(parser.parse_args([]), ("fedjax",)) == []
+
+
+def test_a_peer_without_an_environment_is_told_how_it_is_made(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"peers\.environments accounting --folder"):
+        _script.ask_peer(tmp_path, "opendp", "opendp_gaussian.py", {})
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(0.9, "BELOW our lower end"), (1.05, "inside"), (1.21, "10.00% above")]
+)
+def test_a_peers_epsilon_is_placed_beside_our_interval(value: float, says: str) -> None:
+    peers = {"Some": {"value": value, "seconds": 2.0, "versions": {"some": "1"}}}
+    row = {"lower": 1.0, "upper": 1.1, "seconds": 0.5, "peers": peers}
+    assert says in accounting.text("a", row)
+    assert "4x ours (some 1)" in accounting.text("a", row)
+    lost = {**row, "peers": {"Some": {"failed": "not done after 1 s", "versions": {}}}}
+    assert "no figure: not done after 1 s" in accounting.text("a", lost)
+
+
+# Each with wrong input that its own code, not its parser's choices, has to refuse, if it has any.
+SCRIPTS = {
+    "accounting": ["--rows", "none"],
+    "attack": ["--cohorts", "1"],
+    "audit": ["--mechanisms", "none"],
+    "correlated_noise": ["--rounds", "1"],
+    "deployment": ["--nodes", "1"],
+    "dropout_privacy": ["--trials", "0"],
+    "privacy_utility": ["--sets", "mnist-writers"],
+    "protocol_cost": ["--peers", "flower", "--rows", "n100-malicious"],
+    "rounds_to_target": [],
+    "samplers": ["--peers", "none"],
+    "simulation_speed": ["--repeats", "0"],
+    "strategies": ["--clients", "0"],
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_shows_its_help_and_its_results_and_refuses_wrong_input(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = importlib.import_module(f"benchmarks.{name}")
+    for words, code in ((["--help"], 0), (SCRIPTS[name], 2)):
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        with pytest.raises(SystemExit) as ended:
+            script.main()
+        assert ended.value.code == code
+    assert "error: " in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [name, "--show"])
+    script.main()
+    assert (RESULTS / f"{name}.json").exists() <= bool(capsys.readouterr().out.strip())
 
 
 @pytest.fixture
@@ -90,10 +162,10 @@ def test_a_section_without_results_names_the_command_that_makes_them(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "Results", functools.partial(Results, folder=written))
-    report.main()
+    report.main([])
     page = (written / "report.html").read_text("utf-8")
     for section in report.SECTIONS:
-        assert f"(python -m benchmarks.{section.name}{section.options})" in page
+        assert f"(python -m benchmarks.{section.name})" in page
     assert "<pre>" not in page
 
 
@@ -103,11 +175,14 @@ def test_a_timing_calls_once_more_than_it_counts() -> None:
     assert len(calls) == 1 + 3 * 4
 
 
+NO_PEERS = accounting.Peers([], Path(), 1)
+
+
 def test_wide_intervals_are_counted() -> None:
-    assert accounting.survey(5, 1, None).keys() == {"count", "wide", "seconds"}
+    assert accounting.survey(5, 1, NO_PEERS).keys() == {"count", "wide", "seconds"}
     loose = dp.Interval(1.0, 1.2, "")
     with unittest.mock.patch.object(dp, "epsilon", return_value=loose):
-        assert accounting.survey(5, 2, None)["wide"] == 5
+        assert accounting.survey(5, 2, NO_PEERS)["wide"] == 5
 
 
 def test_planted_bugs_and_honest_runs_are_in_tables_of_their_own() -> None:
@@ -129,63 +204,9 @@ def test_planted_bugs_and_honest_runs_are_in_tables_of_their_own() -> None:
     assert "3 of 100 (0.0800)" in honest
 
 
-def test_differences_are_taken_seed_by_seed() -> None:
-    rows = {
-        f"{mechanism}/{seed}": {
-            "dataset": "digits", "epsilon": 2.0, "mechanism": mechanism, "seed": seed,
-            "adversary": "strongest", "accuracy": accuracy,
-        }
-        for mechanism, accuracies in [("gaussian", (0.5, 0.7, 0.9)), ("skellam-16", (0.4, 0.6))]
-        for seed, accuracy in enumerate(accuracies)
-    }  # fmt: skip
-    groups = privacy_utility.grouped(rows)
-    found = privacy_utility.beside_reference(groups, ("digits", 2.0, "strongest", "skellam-16"))
-    assert found is not None
-    assert found.values == pytest.approx((-10.0, -10.0))
-    assert (
-        privacy_utility.beside_reference(groups, ("digits", 2.0, "strongest", "gaussian")) is None
-    )
-
-
-@pytest.mark.parametrize("name", SETS)
-@pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_every_cell_is_a_job_without_faults(name: str, mechanism: str) -> None:
-    epsilon = SETS[name].epsilons[0] if mechanism in PRIVATE else None
-    cell = Cell(name, mechanism, epsilon, 0)
-    job = cell.job("data")
-    assert job.no_dp is (mechanism not in PRIVATE)
-    found = settings_faults(
-        job.rounds, job.eval_every, job.seed, job._privacy(), job._aggregation({})
-    )
-    assert (found == ()) is cell.exists
-    assert cell.exists or (name, len(found)) == ("heart-disease", 1)
-
-
-def test_a_weaker_adversary_takes_less_noise() -> None:
-    noise = []
-    for adversary in privacy_utility.ADVERSARIES:
-        plan, model, data = Cell("digits", "skellam-16", 4.0, 0, adversary).job(None).build()
-        noise.append(fl.resolve(plan, data, model=model).noise_multiplier or 0.0)
-    assert 0 < noise[1] < noise[0]
-
-
-def test_noise_shares_and_central_noise_meet_the_same_epsilon() -> None:
-    for mechanism in ("gaussian", "skellam-16"):
-        cell = Cell("digits", mechanism, 4.0, 0)
-        plan, model, data = cell.job(None).build()
-        assert isinstance(plan.privacy, fl.Privacy)
-        row = next(
-            r
-            for r in fl.resolve(plan, data, model=model).privacy.rows
-            if r.adversary == plan.privacy.against
-        )
-        assert row.worst_case is not None
-        assert 3.95 < row.worst_case.upper <= 4.0
-
-
 @pytest.mark.slow
 def test_the_page_is_drawn_from_the_committed_results(written: Path) -> None:
-    report.main()
+    report.main([])
     page = (written / "report.html").read_text("utf-8")
     assert not re.search(r'(src|href)="(?!#|data:)', page)  # refers to nothing outside itself
     for section in report.SECTIONS:

@@ -24,6 +24,7 @@ NEEDS = {
     "flower": ("flwr[simulation]==1.41.0", "torch==2.14.1"),
     "factorizations": ("jax-privacy==2.0.0", "jax==0.10.2", "numpy==2.4.6"),
     "accounting": ("dp-accounting==0.6.0", "opendp==0.16.0", "cryptography"),
+    "opacus": ("opacus==1.6.0", "torch==2.13.0"),
 }  # fmt: skip
 
 
@@ -48,6 +49,7 @@ def make(name: str, folder: Path) -> None:
 
 
 def main() -> None:
+    """Makes the environments asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

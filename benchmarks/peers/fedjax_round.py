@@ -35,6 +35,7 @@ def network(name: str) -> Any:
 
 
 def main() -> None:
+    """Prints the JSON of what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=["2nn", "cnn"], required=True)
     parser.add_argument("--clients", type=int, required=True)

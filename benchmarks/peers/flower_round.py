@@ -81,6 +81,7 @@ def tree_seconds(mark: str) -> float:
 
 
 def main() -> None:
+    """Prints the JSON of what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=["2nn", "cnn"], required=True)
     parser.add_argument("--clients", type=int, required=True)

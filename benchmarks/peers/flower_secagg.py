@@ -170,6 +170,7 @@ def empty_context(node_id: int) -> Context:
 
 
 def main() -> None:
+    """Prints the JSON of what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, required=True)
     parser.add_argument("--degree", type=int, required=True)

@@ -64,6 +64,7 @@ class Clock(TrainingProcessCallback):
 
 
 def main() -> None:
+    """Prints the JSON of what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=["2nn", "cnn"], required=True)
     parser.add_argument("--clients", type=int, required=True)

@@ -16,7 +16,11 @@ _CLASSIFIERS: dict[str, Callable[[int, int], Model]] = {
     "cnn": cnn,
     "cnn-lax": functools.partial(cnn, form="lax"),
 }
-MODELS = (*_CLASSIFIERS, "char-lstm", "linear")
+_SEQUENCES: dict[str, Callable[[int], Model]] = {
+    "char-lstm": char_lstm,
+    "char-lstm-small": functools.partial(char_lstm, hidden=32, layers=1),
+}
+MODELS = (*_CLASSIFIERS, *_SEQUENCES, "linear")
 
 
 def named(name: str, data: FederatedDataset) -> Model:
@@ -36,10 +40,10 @@ def named(name: str, data: FederatedDataset) -> Model:
         raise PlanError((fault("model", name, " | ".join(MODELS)),))
     if classes is None:
         raise _misfit(name, "data without classes", "data with classes; linear takes numbers")
-    if name == "char-lstm":
+    if name in _SEQUENCES:
         if x.ndim != 2 or x.dtype.kind not in "iu" or data.fields["y"].shape != x.shape:
             raise _misfit(name, f"x {x.dtype}{list(x.shape)}", "sequences of symbols, x like y")
-        return char_lstm(classes)
+        return _SEQUENCES[name](classes)
     return _CLASSIFIERS[name](_num_features(name, data), classes)
 
 

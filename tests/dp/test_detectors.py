@@ -138,7 +138,7 @@ def test_the_bound_of_products_is_the_best_of_its_kind():
     rng = np.random.default_rng(9)
     rows = rng.poisson(3, (3, 30)) - 1.0 * rng.poisson(3, (3, 30))
     rows[2] += rows[0]
-    variances, slack, least = [6.0, 8.0, 13.0], [0.0, 0.1, 0.2], math.inf
+    variances, slack, least = [6.0, 8.0, 13.0], [0.2, 0.1, 0.3], math.inf
     s = np.linspace(0, 3, 300_001)
     for i, j in itertools.combinations(range(3), 2):
         product = abs(rows[i] @ rows[j]) - 30 * slack[i] * slack[j]

@@ -95,7 +95,9 @@ def published():
     """Rows of the papers' own optimisers; see vectors/generate_factorizations.py."""
     place = pathlib.Path(__file__).parent / "vectors" / "factorizations.json"
     for row in json.loads(place.read_text())["rows"]:
-        seconds = row["rounds"] >= 256 and row["kind"] in ("banded", "dense")
+        seconds = row["rounds"] >= {"banded": 256, "dense": 256, "blt": 1024}.get(
+            row["kind"], 10**4
+        )
         name = "-".join(str(row[key]) for key in ("kind", "size", "rounds", "most"))
         yield pytest.param(row, marks=[pytest.mark.slow] if seconds else [], id=name)
 
@@ -110,9 +112,11 @@ def test_published_optima_are_reached(row):
         "toeplitz": lambda size: matrix.banded(told, size),
         "blt": lambda size: matrix.blt(told, size),
     }
+    least = row["rms_error"] / 1.001  # below it, theirs would be no optimum
+    if row["kind"] == "dense":  # it is none for 1,024 rounds; here the optimum itself is known
+        least = matrix.prefix_optimum(row["rounds"]).lower * (1.0 - 1e-9)
     reached = makes[row["kind"]](row["size"]).errors(told).rms_error
-    assert reached <= 1.001 * row["rms_error"]
-    assert reached >= row["rms_error"] / 1.001  # else theirs is no optimum
+    assert least <= reached <= 1.001 * row["rms_error"]
 
 
 @pytest.mark.parametrize(("n", "bands"), [(64, 4), (64, 16), (128, 32)])

@@ -22,6 +22,7 @@ from fl.streams import streams as _streams
 from fl.types import Purpose, RandomBytes
 from tests.fl import helpers
 
+Central = dp.CentralMechanism | dp.matrix.CorrelatedMechanism
 MODEL = fl.models.logistic(12, 10)  # 130 parameters
 ALGORITHM = fl.fedavg(
     MODEL.loss, client_optimizer=optax.sgd(0.5), server_optimizer=optax.sgd(1.0),
@@ -63,6 +64,23 @@ def repeatable(seed: int) -> Iterator[RandomBytes]:
 _share, _clipped, _binomial = mechanisms._share, canaries._clipped, samplers.binomial
 
 
+def _drawn(
+    stack: ExitStack,
+    share: Callable[[Any, float, int, RandomBytes], NDArray[np.int64]],
+    noise: Callable[[Any, RandomBytes], NDArray[np.int64]],
+    coins: Callable[[RandomBytes, int, NDArray[np.int64]], NDArray[np.int64]],
+) -> None:
+    """Replaces noise shares, a server's noise (correlated or not) and coins."""
+
+    def draw(self: dp.matrix.CorrelatedMechanism, rng: RandomBytes) -> Draw:
+        return lambda: noise(self, rng)
+
+    stack.enter_context(mock.patch.object(samplers, "binomial", coins))
+    stack.enter_context(mock.patch.object(dp.matrix.CorrelatedMechanism, "draw", draw))
+    stack.enter_context(mock.patch.object(mechanisms, "_share", share))
+    stack.enter_context(mock.patch.object(mechanisms.CentralMechanism, "sample_noise", noise))
+
+
 def _scaled_noise(stack: ExitStack, factor: float) -> None:
     """Noise of `factor` times the standard deviation; 0 for none, 0.5 for coins too."""
 
@@ -70,16 +88,9 @@ def _scaled_noise(stack: ExitStack, factor: float) -> None:
         drawn = _share(name, variance * (factor or 1.0) ** 2, size, rng)
         return drawn if factor else 0 * drawn
 
-    def noise(self: dp.CentralMechanism, rng: RandomBytes) -> NDArray[np.int64]:
+    def noise(self: Central, rng: RandomBytes) -> NDArray[np.int64]:
         drawn = dp.discrete_gaussian(rng, self.sigma * (factor or 1.0), self.discretizer.dim)
         return drawn if factor else 0 * drawn
-
-    def draw(self: dp.matrix.CorrelatedMechanism, rng: RandomBytes) -> Draw:
-        def drawn() -> NDArray[np.int64]:
-            found = dp.discrete_gaussian(rng, self.sigma * (factor or 1.0), self.discretizer.dim)
-            return found if factor else 0 * found
-
-        return drawn
 
     def coins(rng: RandomBytes, trials: int, biases: NDArray[np.int64]) -> NDArray[np.int64]:
         if factor:  # means of four tosses have half the deviation
@@ -89,10 +100,7 @@ def _scaled_noise(stack: ExitStack, factor: float) -> None:
             tossed = trials * (0.5 + biases * samplers.BIAS_UNIT)
         return np.asarray(np.rint(tossed), dtype=np.int64)
 
-    stack.enter_context(mock.patch.object(samplers, "binomial", coins))
-    stack.enter_context(mock.patch.object(dp.matrix.CorrelatedMechanism, "draw", draw))
-    stack.enter_context(mock.patch.object(mechanisms, "_share", share))
-    stack.enter_context(mock.patch.object(mechanisms.CentralMechanism, "sample_noise", noise))
+    _drawn(stack, share, noise, coins)
 
 
 def _doubled_clip(stack: ExitStack) -> None:
@@ -148,23 +156,15 @@ def _mixed_noise(stack: ExitStack) -> None:
     def share(name: Any, variance: float, size: int, rng: RandomBytes) -> NDArray[np.int64]:
         return mixed(rng, _share(name, variance, size, rng))
 
-    def noise(
-        self: dp.CentralMechanism | dp.matrix.CorrelatedMechanism, rng: RandomBytes
-    ) -> NDArray[np.int64]:
+    def noise(self: Central, rng: RandomBytes) -> NDArray[np.int64]:
         return mixed(rng, dp.discrete_gaussian(rng, self.sigma, self.discretizer.dim))
-
-    def draw(self: dp.matrix.CorrelatedMechanism, rng: RandomBytes) -> Draw:
-        return lambda: noise(self, rng)
 
     def coins(rng: RandomBytes, trials: int, biases: NDArray[np.int64]) -> NDArray[np.int64]:
         return mixed(rng, _binomial(rng, trials, biases) - trials // 2) + trials // 2
 
     for where in (round, correlated):
         stack.enter_context(mock.patch.object(where, "streams", told))
-    stack.enter_context(mock.patch.object(samplers, "binomial", coins))
-    stack.enter_context(mock.patch.object(dp.matrix.CorrelatedMechanism, "draw", draw))
-    stack.enter_context(mock.patch.object(mechanisms, "_share", share))
-    stack.enter_context(mock.patch.object(mechanisms.CentralMechanism, "sample_noise", noise))
+    _drawn(stack, share, noise, coins)
 
 
 def _fixed_batches(stack: ExitStack, seed: int, again: bool) -> None:

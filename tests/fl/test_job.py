@@ -115,7 +115,7 @@ def test_all_faults_are_listed_at_once() -> None:
         "aggregation", "client_lr", "cohort", "dataset", "epsilon", "model", "processes",
         "server_lr", "server_momentum", "simulate_dropout",
     ]  # fmt: skip
-    assert "model: got mlp; takes logistic | 2nn | cnn | cnn-lax | char-lstm | linear" in found
+    assert f"model: got mlp; takes {' | '.join(fl.models.MODELS)}" in found
     assert "aggregation: got magic; takes plain | ideal | secure" in found
     assert f"dataset: got nosuch; takes {' | '.join(fl.datasets.DATASETS)}" in found
 

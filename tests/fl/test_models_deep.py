@@ -96,6 +96,8 @@ def test_the_published_sizes() -> None:
     # By hand for 90 symbols: 90 * 8 embedded; 4 * 256 * (8 + 256 + 1) and 4 * 256 * (256 + 256 + 1)
     # in the cells; 256 * 90 + 90 out.
     assert size(fl.models.char_lstm(90)) == 720 + 271_360 + 525_312 + 23_130 == 820_522
+    plays = data_of(WINDOWS.fields["x"], WINDOWS.fields["y"], fl.datasets.text.NUM_SYMBOLS)
+    assert size(named("char-lstm-small", plays)) == 8 * 80 + 4 * 32 * 41 + 33 * 80 == 8_528
     assert size(fl.models.linear(21)) == 22
 
 
@@ -196,7 +198,8 @@ NUMBERS = data_of(np.zeros((3, 4), np.float32), np.zeros(3, np.float32), None)
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_by_name_fits_its_data_and_refuses_others(name: str) -> None:
-    fitting = {"char-lstm": WINDOWS, "linear": NUMBERS}.get(name, ROWS)
+    windows = {"char-lstm": WINDOWS, "char-lstm-small": WINDOWS}
+    fitting = {**windows, "linear": NUMBERS}.get(name, ROWS)
     model = named(name, fitting)
     params = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape), jax.eval_shape(model.init, helpers.KEY)
