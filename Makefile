@@ -37,8 +37,8 @@ fuzz: $(VENV)/.fuzz ## secureagg's receive functions, coverage-guided, FUZZ_SECO
 	@echo 'An input that breaks a rule ends the run: build/fuzz/crash-*, to try again in place of the corpus.'
 	$(BIN)/python -m tests.fuzz.fuzz_receive build/fuzz/corpus -max_total_time=$(FUZZ_SECONDS) -max_len=2048 -artifact_prefix=build/fuzz/
 
-removed-checks: $(VENV)/.dev ## remove every refusal of secureagg in turn; its tests fail
-	$(BIN)/python -m tests.secureagg.removed_checks
+removed-checks: $(VENV)/.dev ## remove every refusal of secureagg and of fl.engines in turn; its tests fail
+	$(BIN)/python -m tests.removed_checks
 
 lint: $(VENV)/.dev ## format, lint rules and types
 	$(BIN)/ruff format --check .

@@ -114,13 +114,18 @@ def _accuracy(rows: Rows, name: str) -> Plot:
         axes.set_ylabel("test accuracy (%)")
         legend_below(axes)
 
+    return Plot(title, _sizing(mechanisms), svg(title, draw, (4.6, 2.9 + 0.09 * len(mechanisms))))
+
+
+def _sizing(mechanisms: Sequence[str]) -> str:
+    """The caption: what the noise of the rows is sized for."""
     caption = "Seeds, means, 95 % intervals of three or more. Noise is sized for the worst case"
     caption += " against the server, central noise for the same epsilon against participants."
     caption += " What is more than 8 points below central noise is in the table alone."
     if any(mechanism in IN_TURN for mechanism in mechanisms):
         caption += " In turn: clients in turn in public cohorts, nobody leaves; central noise for"
         caption += " the same epsilon against participants."
-    return Plot(title, caption, svg(title, draw, (4.6, 2.9 + 0.09 * len(mechanisms))))
+    return caption
 
 
 def _strongest(rows: Rows, name: str) -> dict[tuple[float | None, str], dict[int, Row]]:

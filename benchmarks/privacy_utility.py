@@ -53,6 +53,7 @@ from benchmarks._cells import (
 from benchmarks._results import Results, Row
 from benchmarks._script import options_of
 from fl import workers
+from fl.figures import upper_text
 from fl.privacy import ADVERSARIES as WATCHING
 from fl.privacy import Privacy
 from fl.sweep import Figure, interval
@@ -207,7 +208,7 @@ def promised_lines(groups: Groups) -> list[str]:
         told = [one["promises"][adversary] for adversary in WATCHING]
         reasons |= dict.fromkeys(found["reason"] for found in told if "reason" in found)
         figures = "".join(
-            f"{'-' if 'reason' in found else format(found['upper'], '.2f'):>14}" for found in told
+            f"{'-' if 'reason' in found else upper_text(found['upper']):>14}" for found in told
         )
         lines.append(
             f"{name:26}{asked(epsilon):>8} {one['against']:14}{mechanism:21}"

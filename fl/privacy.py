@@ -267,7 +267,7 @@ class Exposure:
         max_releases: r = scheduled + spare releases, enforced by each client.
         failure_prob: that the protocol fails to hide, over the run; charged to delta.
         seeded_secrets: noise and keys derive from the run seed.
-        sparse_graph: the masking graph is drawn from a seed that stands for a public beacon.
+        sparse_graph: the masking graph is drawn from a seed that nobody could predict.
         rounds: that are run at most, aborted ones included.
         cohort: who takes part, and what that lets a row claim.
         runs: over the same clients that the figures cover together.

@@ -284,8 +284,9 @@ def _assumptions(exposure: Exposure) -> tuple[str, ...]:
         )
     if exposure.sparse_graph:
         notes.append(
-            "the masking graph's seed, drawn once by the operating system, stands for a public "
-            "beacon that nobody could predict when clients registered"
+            "nobody could predict the masking graph's seed when clients registered: in one process "
+            "the operating system draws it, which stands for a public beacon; across organisations "
+            "it follows from the openings of all"
         )
     notes += [_participation(exposure), *_records(exposure), *_correlation(exposure)]
     covered = "this run alone" if exposure.runs == 1 else f"these {exposure.runs} runs together"

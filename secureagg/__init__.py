@@ -31,6 +31,7 @@ from secureagg.errors import (
 )
 from secureagg.finder import choose_params
 from secureagg.once import MemoryOnce, SqliteOnce, once_key
+from secureagg.opening import commit_opening, opened_seed
 from secureagg.params import STAGES, Params, Segment
 from secureagg.prediction import predict_cost
 from secureagg.prg import byte_stream
@@ -73,8 +74,10 @@ __all__ = [
     "TooFewClientsError",
     "byte_stream",
     "choose_params",
+    "commit_opening",
     "is_present",
     "once_key",
+    "opened_seed",
     "outcome",
     "predict_cost",
     "roster_hash",

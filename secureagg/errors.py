@@ -85,22 +85,24 @@ class TooFewClientsError(SecureAggError):
 
 
 class RosterError(SecureAggError):
-    """Not everybody whom a roster lists has signed it: take part in nothing under it.
+    """Not everybody whom a roster lists has signed it, or opened: take part in nothing under it.
 
     It proves no fault of those named: whoever hands out the roster may have left signatures out.
 
     Attributes:
-        missing: ids without a signature, ascending.
-        wrong: ids whose signature is not of this roster by the listed key, or whom the roster
-            does not list; ascending.
+        missing: ids without a signature, or opening, ascending.
+        wrong: ids whose signature is not of this roster by the listed key, whose opening is not
+            what they committed to, or whom the roster does not list; ascending.
     """
 
-    def __init__(self, missing: tuple[int, ...], wrong: tuple[int, ...]) -> None:
+    def __init__(
+        self, missing: tuple[int, ...], wrong: tuple[int, ...], what: str = "signature"
+    ) -> None:
         said = []
         if missing:
-            said.append(f"no signature by {', '.join(map(str, missing))}")
+            said.append(f"no {what} by {', '.join(map(str, missing))}")
         if wrong:
-            said.append(f"no valid signature by {', '.join(map(str, wrong))}")
+            said.append(f"no valid {what} by {', '.join(map(str, wrong))}")
         super().__init__(f"roster: {'; '.join(said)}; takes one by everybody it lists")
         self.missing = missing
         self.wrong = wrong

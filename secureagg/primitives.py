@@ -79,6 +79,8 @@ class Usage(IntEnum):
     SURPLUS = 16
     ROSTER = 17
     PRESENCE = 18
+    OPENING = 19
+    OPENED_SEED = 20
 
 
 _OPENINGS = {usage: _PROTOCOL + bytes([usage]) for usage in Usage}

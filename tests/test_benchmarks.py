@@ -89,6 +89,14 @@ def test_a_peer_answers_with_the_last_line_that_it_prints(
         _script.ask_peer(tmp_path, "opacus", "peer.py", {})
 
 
+def test_a_script_passes_over_peers_that_do_other_work() -> None:
+    parser = _script.options_of("")
+    _script.take_peers(parser)
+    given = parser.parse_args(["--peers", "opacus", "fedjax", "pfl"])
+    assert _script.beside_us(given, ("fedjax", "opacus")) == ["opacus", "fedjax"]
+    assert _script.beside_us(parser.parse_args([]), ("fedjax",)) == []
+
+
 def test_a_peer_without_an_environment_is_told_how_it_is_made(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"peers\.environments accounting --folder"):
         _script.ask_peer(tmp_path, "opendp", "opendp_gaussian.py", {})

@@ -50,6 +50,9 @@ def test_every_cell_is_a_job_without_faults_or_says_that_it_may_be_refused(
         assert cell.may_be_refused
     else:
         assert found == ()
+    if mechanism in IN_TURN and not cell.may_be_refused:
+        assert job.cohort.rpartition(":")[0] in ("", "cyclic")
+        assert job.cohort != "full"
 
 
 def test_rows_in_turn_are_of_one_cohort_and_one_server_step() -> None:
@@ -98,6 +101,10 @@ def test_promises_are_those_of_the_plan_and_of_no_other_noise(tmp_path: Path) ->
         found["promises"]["outsider"]["upper"] < 3.9 < found["promises"]["server"]["upper"] <= 4.0
     )
     assert "90.00          4.00" in privacy_utility.table(results.rows())
+    told = {"server": {"reason": "none"}, "participants": {"upper": 2.0, "lower": 0.0},
+            "outsider": {"upper": 1.671, "lower": 0.0}}  # fmt: skip
+    shown = privacy_utility.table({cell.key: {**found, "promises": told}})
+    assert "-          2.00          1.68\n-: none" in shown  # bounds are rounded up
     with pytest.raises(SystemExit, match="has other noise now"):
         privacy_utility.promises_of(cell, {**row, "noise_multiplier": 1.01 * (noise or 0)}, None)
 

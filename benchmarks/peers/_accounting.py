@@ -44,8 +44,10 @@ def timed(call: Callable[[], float], given: argparse.Namespace) -> dict[str, Any
         begin = time.process_time()
         value = float(call())
         seconds = time.process_time() - begin
-    except (MemoryError, TimeoutError) as error:
-        return {"failed": str(error) or "out of memory"}
+    except MemoryError as error:
+        return {"failed": f"more than {_MEMORY >> 30} GiB: {error}"}
+    except TimeoutError as error:
+        return {"failed": str(error)}
     finally:
         signal.alarm(0)
     if seconds < given.patience:

@@ -63,6 +63,9 @@ _README = """\
    `--node-config 'socket="/path/to/client.sock"'`.
 6. The server: `flwr run . CONNECTION --run-config 'plan="/path/to/plan.toml"'`.
 
+With `graph = "sparse"` each runs `python -m fl roster commit` before step 2, whose line has what it
+prints, and `roster reveal` after step 4, which is then done again.
+
 The project's docs/deployment.md has every command of SuperLink and SuperNodes, with TLS, and says
 what each side must trust.
 """

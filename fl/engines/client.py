@@ -39,6 +39,7 @@ def open_organisation(
     member: int,
     identity: secure.IdentityKey,
     state: Path,
+    graph_seed: bytes | None = None,
     execution: Execution = Execution(),
     trace: Path | None = None,
 ) -> tuple[Organisation, Journal]:
@@ -54,6 +55,7 @@ def open_organisation(
         identity: its key.
         state: directory of the journal; made if there is none, mode 0700. Whoever else could write
             there could put an older journal back.
+        graph_seed: as `fl.engines.terms.terms_of` takes it.
         execution: how it trains.
         trace: as `Journal`.
 
@@ -63,7 +65,7 @@ def open_organisation(
     """
     data = own_only(data, member)
     ready = prepare(plan, model, data, execution, alone())
-    terms = terms_of(ready, session, roster)
+    terms = terms_of(ready, session, roster, graph_seed)
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = state.stat().st_mode & 0o777
@@ -121,7 +123,8 @@ def serve_client(
     organisation, journal = open_organisation(
         plan, model, data, session=session, roster=roster.identities,
         member=roster.keys.index(identity.public_key), identity=identity, state=deployment.state,
-        execution=deployment.job.execution, trace=_trace(deployment, session),
+        graph_seed=deployment.graph_seed(roster), execution=deployment.job.execution,
+        trace=_trace(deployment, session),
     )  # fmt: skip
     organisation.warm_up()
     try:

@@ -2,10 +2,12 @@
 
     python -m fl keygen FILE                      an identity key; prints what goes into the roster
     python -m fl deploy init DIR --job FILE       a Flower app and the plan that all will sign
+    python -m fl roster commit --plan FILE        with a sparse graph: draws the member's opening
     python -m fl roster collect FILE NAME=KEY...  the list of who takes part, unsigned
     python -m fl privacy --plan FILE --data-dir DIR   what a plan promises, before it is signed
     python -m fl roster sign --plan FILE          adds the signature of the plan's member
-    python -m fl roster merge FILE COPY...        adds the signatures of other copies
+    python -m fl roster reveal --plan FILE        with a sparse graph, once all have signed
+    python -m fl roster merge FILE COPY...        adds the signatures and openings of other copies
     python -m fl roster verify --plan FILE        refuses a roster that not everybody signed
     python -m fl client --plan FILE --data-dir DIR --socket PATH   an organisation's own process
 
@@ -24,12 +26,13 @@ from fl.console import privacy_table
 from fl.engines.appdir import write_app
 from fl.engines.client import serve_client
 from fl.engines.deployment import Deployment, read_deployment
+from fl.engines.openings import draw_opening, held_opening, reveal_opening
 from fl.engines.owndata import own_data
-from fl.engines.roster import collect, make_identity, read_roster
+from fl.engines.roster import Roster, collect, make_identity, read_identity, read_roster
 from fl.errors import PlanError, fault
 from fl.job import Job
 from fl.plan import resolve
-from fl.secure import STAGES
+from fl.secure import STAGES, commit_opening
 
 ReadJob = Callable[[list[str], str], Job]
 
@@ -102,13 +105,19 @@ def _integers(field: str, text: str) -> tuple[int, ...]:
 
 
 def roster(words: Sequence[str]) -> None:
-    """Collects, signs, merges or verifies a roster."""
+    """Commits, collects, signs, reveals, merges or verifies."""
     parser = argparse.ArgumentParser(prog="python -m fl roster")
     actions = parser.add_subparsers(dest="action", required=True)
     collecting = actions.add_parser("collect", help="write an unsigned roster")
     collecting.add_argument("file", type=Path)
     collecting.add_argument("members", nargs="+", metavar="NAME=KEY", help="in the order of ids")
-    for name, help_ in (("sign", "add a signature"), ("verify", "check everybody's signature")):
+    planned: dict[str, tuple[str, Callable[[Deployment], None]]] = {
+        "commit": ("draw the member's part of a sparse graph's seed", _commit),
+        "sign": ("add a signature", _sign),
+        "reveal": ("add the member's part of the seed, once all have signed", _reveal),
+        "verify": ("check everybody's signature", _verify),
+    }
+    for name, (help_, _) in planned.items():
         actions.add_parser(name, help=help_).add_argument("--plan", type=Path, required=True)
     merging = actions.add_parser("merge", help="add the signatures of other copies")
     merging.add_argument("file", type=Path)
@@ -119,7 +128,7 @@ def roster(words: Sequence[str]) -> None:
     elif asked.action == "merge":
         _merge(asked.file, asked.copies)
     else:
-        (_sign if asked.action == "sign" else _verify)(read_deployment(asked.plan))
+        planned[asked.action][1](read_deployment(asked.plan))
 
 
 def _collect(file: Path, members: Sequence[str]) -> None:
@@ -130,10 +139,51 @@ def _collect(file: Path, members: Sequence[str]) -> None:
     print(f"{file}: {len(found)} members, unsigned")
 
 
+def _own(plan: Deployment) -> Path:
+    """The file of the member's key, of a plan whose graph has a seed to be drawn."""
+    if plan.job.graph == "complete":
+        raise PlanError((fault("job.graph", "complete", "sparse: another has no seed"),))
+    if plan.identity is None:
+        raise PlanError((fault("identity", None, "that of a member: not the server's"),))
+    return plan.identity
+
+
+def _commit(plan: Deployment) -> None:
+    own = _own(plan)
+    key = read_identity(own).public_key
+    committed = commit_opening(plan.name, key, draw_opening(own, plan.name))
+    print(f"{key.hex()}:{committed.hex()}")
+
+
+def _check_commitment(plan: Deployment, found: Roster, own: Path) -> None:
+    """Whoever hands out a roster may have listed a commitment to what it knows itself."""
+    key = plan.read_identity(found).public_key
+    member = found.keys.index(key)
+    opening = held_opening(own, plan.name, found.digest(plan.session_id(found)))
+    committed = commit_opening(plan.name, key, opening)
+    if found.commitments[member] != committed:
+        takes = f"{committed.hex()}, which this member drew (`roster commit`)"
+        raise PlanError((fault("commitment", found.commitments[member].hex(), takes),))
+
+
 def _sign(plan: Deployment) -> None:
     found = plan.read_unsigned()
     key = plan.read_identity(found)
+    if plan.job.graph == "sparse":
+        _check_commitment(plan, found, _own(plan))
     found.signed(key, plan.session_id(found)).write(plan.roster)
+    _show(plan)
+
+
+def _reveal(plan: Deployment) -> None:
+    """Only a roster that all have signed fixes what all have committed to."""
+    own, found = _own(plan), plan.read_unsigned()
+    session = plan.session_id(found)
+    found.verify(session)
+    _check_commitment(plan, found, own)
+    opening = reveal_opening(own, plan.name, found.digest(session))
+    member = found.keys.index(plan.read_identity(found).public_key)
+    found.opened(member, opening).write(plan.roster)
     _show(plan)
 
 
@@ -143,6 +193,8 @@ def _merge(file: Path, copies: Sequence[Path]) -> None:
         found = found.merged(read_roster(copy))
     found.write(file)
     print(f"{file}: {len(found.signatures)} of {len(found)} signatures")
+    if found.commitments:
+        print(f"{file}: {len(found.openings)} of {len(found)} openings")
 
 
 def _verify(plan: Deployment) -> None:
@@ -153,7 +205,10 @@ def _verify(plan: Deployment) -> None:
 def _show(plan: Deployment) -> None:
     found = plan.read_unsigned()
     for i, (name, key) in enumerate(zip(found.names, found.keys, strict=True)):
-        print(f"{i}  {key.hex()}  {name}{'' if i in found.signatures else '  (has not signed)'}")
+        lacks = "" if i in found.signatures else "  (has not signed)"
+        if found.commitments and i not in found.openings:
+            lacks += "  (has not revealed)"
+        print(f"{i}  {key.hex()}  {name}{lacks}")
     if plan.job.no_dp:
         print("NOT PRIVATE: this plan adds no noise")
     elif plan.job.seeded_secrets:

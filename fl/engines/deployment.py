@@ -58,11 +58,30 @@ class Deployment:
         """Reads the roster and checks that everybody in it signed it and this plan.
 
         Raises:
-            PlanError: the file, a signature, or the number of members is wrong.
+            PlanError: the file, a signature, an opening, or the number of members is wrong.
         """
         roster = self.read_unsigned()
         roster.verify(self.session_id(roster))
+        self.graph_seed(roster)
         return roster
+
+    def graph_seed(self, roster: Roster) -> bytes | None:
+        """Returns the seed of the sparse graph, 32 bytes, or None where the graph is complete.
+
+        Args:
+            roster: verified.
+
+        Raises:
+            PlanError: it names whose opening is missing, or not what it committed to.
+        """
+        if self.job.graph == "complete":
+            return None
+        return roster.graph_seed(self.name, self.session_id(roster))
+
+    @property
+    def name(self) -> bytes:
+        """What the members' commitments are for: 32 bytes that stand for the session's name."""
+        return hashlib.sha256(self.session.encode()).digest()
 
     def read_unsigned(self) -> Roster:
         """Reads the roster without looking at its signatures: only to sign it.
@@ -77,6 +96,9 @@ class Deployment:
             found.append(fault("records", f"{len(self.records)} numbers", takes))
         if self.job.clients not in (None, len(roster)):
             found.append(fault("clients", self.job.clients, f"{len(roster)}, as the roster has"))
+        if self.job.graph == "sparse" and not roster.commitments:
+            takes = "one of each member, NAME=KEY:COMMITMENT (`python -m fl roster commit`)"
+            found.append(fault("roster", "no commitments under a sparse graph", takes))
         if self.member is not None:
             found += integer_fault("member", self.member, 0, len(roster) - 1)
         if found:
@@ -98,12 +120,15 @@ class Deployment:
         return key
 
     def session_id(self, roster: Roster) -> bytes:
-        """Returns 32 bytes that stand for the session's name, the plan and the members' names.
+        """Returns 32 bytes that stand for the session's name, plan, members' names, commitments.
 
         Every context of the protocol and every signature of the roster is over them: whoever
         holds another plan has another session.
         """
-        shared = [self.session, asdict(self.job), self.records, self.classes, roster.names]
+        committed = [commitment.hex() for commitment in roster.commitments]
+        shared = [
+            self.session, asdict(self.job), self.records, self.classes, roster.names, committed,
+        ]  # fmt: skip
         text = json.dumps(["fl deployment 1", *shared], sort_keys=True)
         return hashlib.sha256(text.encode()).digest()
 
@@ -184,8 +209,6 @@ def _job_faults(job: Job) -> list[str]:
     ]
     if job.aggregation != "secure":
         found.append(fault("job.aggregation", job.aggregation, "secure"))
-    if job.graph != "complete":
-        found.append(fault("job.graph", job.graph, terms.GRAPHS))
     if job.cohort.startswith("poisson"):
         found.append(fault("job.cohort", job.cohort, terms.COHORTS))
     if job.client_metrics:

@@ -1,14 +1,15 @@
 """The roster as a file: who takes part under which name and key, and who has signed it.
 
 Each organisation keeps its own copy and signs it with its own key; copies are merged. The signature
-covers keys, names and the plan (`fl.engines.deployment`), so nobody trains under another plan or
-beside other keys than it signed for. Checks: `secureagg.verify_roster`.
+covers keys, names, commitments and the plan (`fl.engines.deployment`), so nobody trains under
+another plan or beside other keys than it signed for. Checks: `secureagg.verify_roster`. Where the
+graph is sparse, its seed is that of all openings: `secureagg.opened_seed`.
 """
 
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,15 @@ class Roster:
         names: what logs call the organisations.
         keys: their Ed25519 public keys, 32 bytes each.
         signatures: id -> 64 bytes, of those who have signed.
+        commitments: to their openings, 32 bytes each; none where the graph is complete.
+        openings: id -> 32 bytes, of those who have revealed theirs.
     """
 
     names: tuple[str, ...]
     keys: tuple[bytes, ...]
     signatures: Mapping[int, bytes]
+    commitments: tuple[bytes, ...] = ()
+    openings: Mapping[int, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -59,6 +64,10 @@ class Roster:
         member = self.keys.index(identity.public_key)
         return replace(self, signatures={**self.signatures, member: signature})
 
+    def opened(self, member: int, opening: bytes) -> "Roster":
+        """Returns the roster with one more opening."""
+        return replace(self, openings={**self.openings, member: opening})
+
     def verify(self, session_id: bytes) -> None:
         """Checks that every organisation has signed these keys, names and plan.
 
@@ -68,22 +77,47 @@ class Roster:
         try:
             secure.verify_roster(session_id, self.identities, self.signatures)
         except secure.RosterError as error:
-            missing = [self.names[i] for i in error.missing]
-            wrong = [self.names[i] for i in error.wrong]
-            parts = (("no signature by", missing), ("no valid signature by", wrong))
-            got = [f"{what} {', '.join(who)}" for what, who in parts if who]
             takes = "one by everybody listed, over this plan (`python -m fl roster sign`)"
-            raise PlanError((fault("roster", "; ".join(got), takes),)) from error
+            raise self._fault(error, "signature", takes) from error
 
-    def merged(self, other: "Roster") -> "Roster":
-        """Returns the roster with the signatures of another copy too.
+    def graph_seed(self, name: bytes, session_id: bytes) -> bytes:
+        """Returns the seed of the sparse graph, 32 bytes; `verify` comes first.
+
+        Args:
+            name: of the run, as the commitments have it.
+            session_id: as `verify`.
 
         Raises:
-            PlanError: the copy lists other names or keys.
+            PlanError: it names whose opening is missing, or not what it committed to.
         """
-        if (self.names, self.keys) != (other.names, other.keys):
-            raise PlanError((fault("roster", "a copy with other names or keys", "the same list"),))
-        return replace(self, signatures={**self.signatures, **other.signatures})
+        try:
+            return secure.opened_seed(
+                name, session_id, self.identities, dict(enumerate(self.commitments)), self.openings
+            )
+        except secure.RosterError as error:
+            takes = "that of everybody listed (`roster reveal`); if one withholds it, a new session"
+            raise self._fault(error, "opening", takes) from error
+
+    def _fault(self, error: secure.RosterError, what: str, takes: str) -> PlanError:
+        parts = ((f"no {what} by", error.missing), (f"no valid {what} by", error.wrong))
+        got = [f"{none} {', '.join(self.names[i] for i in who)}" for none, who in parts if who]
+        return PlanError((fault("roster", "; ".join(got), takes),))
+
+    def merged(self, other: "Roster") -> "Roster":
+        """Returns the roster with the signatures and openings of another copy too.
+
+        Raises:
+            PlanError: the copy lists other names, keys or commitments.
+        """
+        mine = (self.names, self.keys, self.commitments)
+        if mine != (other.names, other.keys, other.commitments):
+            got = "a copy with other names or keys, or other commitments"
+            raise PlanError((fault("roster", got, "the same list"),))
+        return replace(
+            self,
+            signatures={**self.signatures, **other.signatures},
+            openings={**self.openings, **other.openings},
+        )
 
     def write(self, path: Path) -> None:
         """Writes the file, whole or not at all."""
@@ -91,7 +125,9 @@ class Roster:
             {
                 "name": name,
                 "key": key.hex(),
+                **({"commitment": self.commitments[i].hex()} if self.commitments else {}),
                 **({"signature": self.signatures[i].hex()} if i in self.signatures else {}),
+                **({"opening": self.openings[i].hex()} if i in self.openings else {}),
             }
             for i, (name, key) in enumerate(zip(self.names, self.keys, strict=True))
         ]
@@ -104,12 +140,17 @@ def collect(members: Sequence[tuple[str, str]]) -> Roster:
     """Makes an unsigned roster.
 
     Args:
-        members: names and public keys (64 hexadecimal digits), in the order of client ids.
+        members: names and public keys (64 hexadecimal digits), in the order of client ids; where
+            the graph is sparse, each key with ":" and the commitment (64 more) behind it.
 
     Raises:
         PlanError: with all faults.
     """
-    return _checked([{"name": name, "key": key} for name, key in members])
+    rows = []
+    for name, text in members:
+        key, colon, commitment = text.partition(":")
+        rows.append({"name": name, "key": key, **({"commitment": commitment} if colon else {})})
+    return _checked(rows)
 
 
 def read_roster(path: Path) -> Roster:
@@ -140,13 +181,12 @@ def _checked(rows: Sequence[Mapping[str, Any]]) -> Roster:
     for i, key in enumerate(keys):
         if key is None:
             found.append(fault(f"roster[{i}].key", rows[i].get("key"), "64 hexadecimal digits"))
-    signatures = {
-        i: _bytes(row["signature"], 64) for i, row in enumerate(rows) if "signature" in row
-    }
-    for i, signature in signatures.items():
-        if signature is None:
-            got = rows[i]["signature"]
-            found.append(fault(f"roster[{i}].signature", got, "128 hexadecimal digits"))
+    signatures = _column(rows, "signature", 64, found)
+    commitments = _column(rows, "commitment", 32, found)
+    openings = _column(rows, "opening", 32, found)
+    if commitments and len(commitments) < len(rows):
+        got = f"{len(commitments)} commitments of {len(rows)} members"
+        found.append(fault("roster", got, "one of everybody, or none (complete graph)"))
     if not found:
         try:
             secure.roster_hash(b"-", dict(enumerate(keys)))  # type: ignore[arg-type]  # no None left
@@ -154,7 +194,28 @@ def _checked(rows: Sequence[Mapping[str, Any]]) -> Roster:
             found.append(f"{error}")
     if found:
         raise PlanError(tuple(found))
-    return Roster(tuple(names), tuple(keys), signatures)  # type: ignore[arg-type]  # as above
+    return Roster(
+        tuple(names),  # type: ignore[arg-type]  # checked above
+        tuple(keys),  # type: ignore[arg-type]
+        signatures,
+        tuple(commitments.values()),
+        openings,
+    )
+
+
+def _column(
+    rows: Sequence[Mapping[str, Any]], name: str, length: int, found: list[str]
+) -> dict[int, bytes]:
+    """What some members have under a name, in the order of ids; faults are added to `found`."""
+    column = {}
+    for i, row in enumerate(rows):
+        data = _bytes(row[name], length) if name in row else b""
+        if data is None:
+            takes = f"{2 * length} hexadecimal digits"
+            found.append(fault(f"roster[{i}].{name}", row[name], takes))
+        elif data:
+            column[i] = data
+    return column
 
 
 def _bytes(text: object, length: int) -> bytes | None:

@@ -42,6 +42,7 @@ def start_server(
     join_timeout: float,
     out: Path,
     resume: bool,
+    graph_seed: bytes | None = None,
     job: Mapping[str, Any] | None = None,
 ) -> Training:
     """Opens the run's store; nothing is sent yet. The caller steps through the rounds.
@@ -62,6 +63,7 @@ def start_server(
         join_timeout: seconds to wait for members that are missing before a round.
         out: directory of the run's store.
         resume: continue the run in `out`.
+        graph_seed: as `terms_of` takes it.
         job: strings and numbers to keep with the run.
 
     Raises:
@@ -69,7 +71,7 @@ def start_server(
         StoreError: `out` holds a run already, or, to resume, none or another.
     """
     ready = prepare(plan, model, data, Execution(), alone())
-    terms = terms_of(ready, session, roster)
+    terms = terms_of(ready, session, roster, graph_seed)
     identity = hashlib.sha256(session + ready.identity.encode()).hexdigest()
     ready = ready._replace(identity=identity)
     return begin(
@@ -114,7 +116,8 @@ def run_server(
         plan, model, own_only(data, None), session=deployment.session_id(roster),
         roster=roster.identities, names=roster.names, transport=transport,
         timeouts=deployment.timeouts, join_timeout=deployment.timeouts["advertise_keys"],
-        out=out, resume=(out / FILE).is_file(), job=asdict(deployment.job),
+        out=out, resume=(out / FILE).is_file(),
+        graph_seed=deployment.graph_seed(roster), job=asdict(deployment.job),
     )  # fmt: skip
     try:
         while (finished := training.step()) is not None:

@@ -15,7 +15,7 @@ from fl.streams import invited
 from fl.types import PyTree
 
 # What a run across organisations takes; plan files say the same of their strings.
-GRAPHS = "complete: a sparse graph needs a seed that nobody could foresee at roster time"
+GRAPHS = "complete, or a seed that nobody could foresee at roster time"
 COHORTS = "a cohort that every member computes itself: full, cyclic, fixed, separated"
 CLIENT_METRICS = "False: figures do not leave a member"
 
@@ -64,32 +64,38 @@ class Terms:
         return {member: self.roster[member] if signed else b"" for member in members}
 
 
-def terms_of(ready: Prepared, session: bytes, roster: Mapping[int, bytes]) -> Terms:
+def terms_of(
+    ready: Prepared,
+    session: bytes,
+    roster: Mapping[int, bytes],
+    graph_seed: bytes | None = None,
+) -> Terms:
     """Binds a prepared plan to a session.
 
     Args:
         ready: the plan.
         session: 32 bytes, of this run alone; who holds another plan holds another session.
         roster: member -> identity key; every member has signed it together with the session.
+        graph_seed: of a sparse graph, 32 bytes: `fl.engines.roster.Roster.graph_seed`.
 
     Raises:
         PlanError: the plan cannot be run across organisations.
     """
     resolved = ready.resolved
-    found, encoding = faults(resolved.plan), resolved.encoding
+    found, encoding = faults(resolved.plan, graph_seed), resolved.encoding
     if found or resolved.params is None or encoding is None:
         raise PlanError(found)
-    params = secure.bind(resolved.params, session)
+    params = secure.bind(resolved.params, session + (graph_seed or b""))
     broadcast = jax.eval_shape(resolved.plan.algorithm.broadcast, ready.state)
     return Terms(session, resolved, params, encoding, dict(roster), broadcast)
 
 
-def faults(plan: Plan) -> tuple[str, ...]:
-    """Returns what keeps a plan from being run across organisations."""
+def faults(plan: Plan, graph_seed: bytes | None = None) -> tuple[str, ...]:
+    """Returns what keeps a plan from being run across organisations, with or without a seed."""
     found, masked = [], plan.aggregation
     if not isinstance(masked, Secure):
         return (fault("aggregation", type(masked).__name__, "Secure"),)
-    if masked.graph != "complete":
+    if masked.graph != "complete" and graph_seed is None:
         found.append(fault("graph", masked.graph, GRAPHS))
     if masked.simulate_dropout:
         found.append(fault("simulate_dropout", dict(masked.simulate_dropout), "nothing"))

@@ -255,11 +255,15 @@ class Organisations:
 
     def charges(self, name: str) -> list[tuple[int, int]]:
         """A member's own ledger: (round, attempt) of every masked vector that may have left."""
+        return self._journal(name, "select round, attempt from charges order by 1, 2")
+
+    def kept(self, name: str) -> list[tuple[int, int]]:
+        """(round, attempt) of what a member keeps between rounds, and of what it put aside."""
+        return self._journal(name, "select round, attempt from kept order by pending")
+
+    def _journal(self, name: str, query: str) -> list[tuple[int, int]]:
         self.federation.kill_if_running(f"client-{name}")  # it holds its journal
-        return rows(
-            self.folder / name / "state" / "journal.sqlite",
-            "select round, attempt from charges order by 1, 2",
-        )
+        return rows(self.folder / name / "state" / "journal.sqlite", query)
 
 
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:

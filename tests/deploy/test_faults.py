@@ -66,6 +66,43 @@ def test_a_member_is_killed_in_each_stage_in_turn_and_comes_back(
     assert run.charges("east") == [place for place in may_mask if place != unmasked]
 
 
+def test_what_clients_keep_survives_a_kill_and_moves_on_with_releases_alone(
+    federation: Federation, patients: FederatedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = dataclasses.replace(
+        JOB, algorithm="scaffold", unit="client", record_sampling=None, local_epochs=2,
+        control_scale=0.2, rounds=4,
+    )  # fmt: skip
+    run = Organisations(federation, job, patients, NAMES, SECONDS, holdable=["east"])
+    run.start()
+    run.hold("east", "mask_input", "after", 1)
+    run_id = run.run()
+    # Round 1: its process dies with vector and state on disk, and started again sends the vector.
+    assert run.wait_until_held("east") == (1, 0)
+    federation.kill("client-east")
+    run.let_go("east")
+    run.hold("east", "mask_input", "after", 2)
+    run.start_client("east")
+    # Round 2: it dies there again, and is back too late: that state was of no released sum.
+    assert run.wait_until_held("east") == (2, 0)
+    federation.kill("client-east")
+    run.let_go("east")
+    federation.wait(lambda: run.stage_is_over(2, "mask_input"), "the barrier", 120.0)
+    run.start_client("east")
+    run.finish(run_id)
+
+    expected = reference(job, patients, {2: {"mask_input": [1]}}, monkeypatch)
+    rounds = [(index, 0) for index in range(4)]
+    assert expected.survivors == [EVERYBODY, EVERYBODY, (0, 2, 3), EVERYBODY]
+    assert run.released() == dict(zip(rounds, expected.survivors, strict=True))
+    assert run.summary["model_sha256"] == expected.model
+    assert run.charged() == {name: rounds for name in NAMES}
+    assert {name: run.charges(name) for name in NAMES} == run.charged()
+    # Nobody has been told of the last release; before it, east's was that of round 1.
+    kept = {name: run.kept(name) for name in NAMES}
+    assert kept == {name: [(1 if name == "east" else 2, 0), (3, 0)] for name in NAMES}
+
+
 def test_an_answer_after_the_barrier_is_discarded(
     federation: Federation, patients: FederatedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -238,7 +238,6 @@ def test_a_job_that_cannot_be_deployed_writes_nothing(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refused(capsys, "deploy", "init", "app", "--preset", "digits-demo")
-    assert "job.graph: got sparse" in said
     assert "job.simulate_dropout" in said
     said = refused(capsys, *INIT, "--clip-norm", "-1", "--cohort", "cyclic:0")
     assert "job.clip_norm: got -1.0" in said  # before anybody signs, not when a process starts

@@ -97,7 +97,7 @@ def test_all_faults_are_listed_at_once(folder: Path) -> None:
     named = [line.partition(":")[0] for line in said.splitlines()]
     missing = [f"timeouts.{stage}" for stage in STAGES if stage != "mask_input"]
     assert named == [
-        *missing, "job.out", "job.aggregation", "job.graph", "job.cohort", "job.client_metrics",
+        *missing, "job.out", "job.aggregation", "job.cohort", "job.client_metrics",
         "job.processes", "job.record_sampling", "job.dropout",
     ]  # fmt: skip
 

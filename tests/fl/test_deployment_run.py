@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +16,11 @@ import pytest
 
 import fl
 from fl import datasets
+from fl.__main__ import main
 from fl.engines.client import serve_client
 from fl.engines.deployment import read_deployment
 from fl.engines.journal import Journal, Open
-from fl.engines.roster import collect, make_identity
+from fl.engines.roster import collect, make_identity, read_identity
 from fl.engines.server import run_server
 from fl.errors import PlanError
 from fl.tree import sha256
@@ -33,15 +34,15 @@ session = "three of us"
 roster = "roster.json"
 state = "state{who}"
 timeout = 60
-records = [9, 6, 5]
+records = {sizes}
 classes = 2
 {own}
 [job]
 dataset = "ours"
 rounds = 2
 algorithm = "fedsgd"
-server = "malicious"
-graph = "complete"
+server = "{server}"
+graph = "{graph}"
 corrupt = 0.0
 dropout = 0.0
 mechanism = "skellam"
@@ -55,29 +56,35 @@ seeded_secrets = true
 """
 
 
-def ours() -> fl.FederatedDataset:
+def ours(sizes: Sequence[int] = SIZES) -> fl.FederatedDataset:
     rng = np.random.default_rng(3)
-    x = rng.normal(size=(20, 4)).astype(np.float32)
+    x = rng.normal(size=(sum(sizes), 4)).astype(np.float32)
     fields = {"x": x, "y": (x[:, 0] > 0).astype(np.int32)}
-    return fl.FederatedDataset.from_arrays(
-        fields, np.repeat(np.arange(3), SIZES), test=fields, num_classes=2, name="ours"
-    )
+    ids = np.repeat(np.arange(len(sizes)), sizes)
+    return fl.FederatedDataset.from_arrays(fields, ids, test=fields, num_classes=2, name="ours")
+
+
+def write_plans(folder: Path, sizes: Sequence[int], **words: str) -> None:
+    """Keys, plans and data of the members, and the server's; no roster."""
+    data, shared = ours(sizes), {"sizes": list(sizes), **words}
+    (folder / "server.toml").write_text(PLAN.format(who="server", own="", **shared))
+    put(folder / "dataserver", {k: v[:0] for k, v in data.fields.items()}, data.test)
+    for i in range(len(sizes)):
+        make_identity(folder / f"{i}.key")
+        own = f'member = {i}\nidentity = "{i}.key"\n'
+        (folder / f"{i}.toml").write_text(PLAN.format(who=i, own=own, **shared))
+        put(folder / f"data{i}", data.client(i), None)
 
 
 def write(folder: Path) -> None:
     """Three plans with keys and a roster that all signed, the server's, and data apart."""
-    data = ours()
-    keys = [make_identity(folder / f"{i}.key").hex() for i in range(3)]
+    write_plans(folder, SIZES, server="malicious", graph="complete")
+    keys = [read_identity(folder / f"{i}.key").public_key.hex() for i in range(3)]
     collect([(f"org{i}", key) for i, key in enumerate(keys)]).write(folder / "roster.json")
-    (folder / "server.toml").write_text(PLAN.format(who="server", own=""))
     for i in range(3):
-        own = f'member = {i}\nidentity = "{i}.key"\n'
-        (folder / f"{i}.toml").write_text(PLAN.format(who=i, own=own))
         plan = read_deployment(folder / f"{i}.toml")
         roster = plan.read_unsigned()
         roster.signed(plan.read_identity(roster), plan.session_id(roster)).write(plan.roster)
-        put(folder / f"data{i}", data.client(i), None)
-    put(folder / "dataserver", {k: v[:0] for k, v in data.fields.items()}, data.test)
 
 
 def put(folder: Path, rows: Any, test: Any) -> None:
@@ -90,13 +97,13 @@ def put(folder: Path, rows: Any, test: Any) -> None:
 class SocketGrid:
     """Flower's Grid, whose nodes hand every message to the process at their socket."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, count: int = 3) -> None:
+        self.folder, self.count = folder, count
         self.types: list[str] = []
         self.replies: dict[str, Any] = {}
 
     def get_node_ids(self) -> list[int]:
-        return [10, 11, 12]
+        return [10 + i for i in range(self.count)]
 
     def push_messages(self, messages: Any) -> list[str]:
         for number, message in enumerate(messages):
@@ -112,10 +119,10 @@ class SocketGrid:
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[None]:
-    """All three organisations answer."""
+def served(folder: Path, count: int = 3) -> Iterator[None]:
+    """All organisations answer."""
     stop, threads = threading.Event(), []
-    for i in range(3):
+    for i in range(count):
         plan = read_deployment(folder / f"{i}.toml")
         keywords = {"data_dir": str(folder / f"data{i}"), "stop": stop}
         threads.append(
@@ -133,11 +140,16 @@ def served(folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("_task_id", "_run_id", "_node_id"):  # set by Flower's own processes
         monkeypatch.setattr(f"flwr.supercore.task_identity.TaskIdentity.{name}", 1)
-    write(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def folder(bare: Path) -> Path:
+    write(bare)
+    return bare
 
 
 def test_plan_files_give_the_model_of_the_run_in_one_process(
@@ -217,6 +229,32 @@ def test_how_a_run_ends_is_logged_and_its_store_let_go(
         "round 1: released",
         "stopped early: all releases are spent",
     ]
+
+
+@pytest.mark.slow
+def test_openings_of_all_give_a_sparse_graph_and_the_model_of_the_run_in_one_process(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = (9, 6, 5, 7)
+    write_plans(bare, sizes, server="semi_honest", graph="sparse")
+    monkeypatch.chdir(bare)
+
+    def run(*words: str) -> str:
+        assert main(words) == 0
+        return capsys.readouterr().out
+
+    committed = [run("roster", "commit", "--plan", f"{i}.toml").strip() for i in range(4)]
+    run("roster", "collect", "roster.json", *(f"org{i}={text}" for i, text in enumerate(committed)))
+    for action in ("sign", "reveal"):
+        for i in range(4):
+            run("roster", action, "--plan", f"{i}.toml")
+    config = {"plan": str(bare / "server.toml"), "data-dir": str(bare / "dataserver")}
+    with served(bare, 4):
+        flower.main(SocketGrid(bare, 4), SimpleNamespace(run_config=config))
+    summary = json.loads((bare / "stateserver" / "run" / "summary.json").read_text())
+    assert summary["details"]["graph"]["degree"] == 2  # of the 3 others
+    plan, model, data = read_deployment("server.toml").job.build(ours(sizes))
+    assert summary["model_sha256"] == sha256(fl.train(plan, model, data).params)
 
 
 KILLED = """

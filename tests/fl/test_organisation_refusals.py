@@ -432,3 +432,4 @@ def test_plans_that_cannot_be_shared_are_refused(change: dict[str, Any], said: s
 def test_what_cannot_be_shared_is_not_bound_to_a_session() -> None:
     with pytest.raises(PlanError, match="graph: got sparse"):
         terms(organisations.shared_plan(aggregation=helpers.secure()))
+    assert not faults(organisations.shared_plan(aggregation=helpers.secure()), bytes(32))

@@ -1,6 +1,6 @@
 """Refusals of parameters, rosters and inputs, before any message."""
 
-from tests.secureagg.checks.case import Check, check
+from tests.checks import Check, check
 
 PLAN = "4, 5, 7: the failure probabilities are those of the plan"
 INPUT = "the right sum or none"

@@ -1,9 +1,10 @@
 """Refusals of rosters that not everybody signed, and of records that nobody signed."""
 
-from tests.secureagg.checks.case import Check, check
+from tests.checks import Check, check
 
 ROSTER = "1: a key is its organisation's"
 RECORD = "4, for an auditor"
+SEED = "the graph is of nobody's choice"
 
 CHECKS: tuple[Check, ...] = (
     check("parameters in another form", RECORD, "params.py",
@@ -37,6 +38,27 @@ CHECKS: tuple[Check, ...] = (
     check("presence as an improper client", ROSTER, "roster.py",
           "check_ids((client_id,))\n", "pass\n",
           "test_attestation.py::test_improper_challenges"),
+    check("a seed without an opening", SEED, "opening.py",
+          "if missing or wrong:", "if wrong:",
+          "test_opening.py::test_whose_opening_is_missing_or_wrong_is_named"),
+    check("an opening that was not committed to", SEED, "opening.py",
+          "if missing or wrong:", "if missing:",
+          "test_opening.py::test_whose_opening_is_missing_or_wrong_is_named"),
+    check("an opening of nobody in the roster", SEED, "opening.py",
+          "if i not in roster or commit_opening", "if i in roster and commit_opening",
+          "test_opening.py::test_whose_opening_is_missing_or_wrong_is_named"),
+    check("commitments of others than the roster's", SEED, "opening.py",
+          "if set(commitments) != set(roster):", "if False:",
+          "test_opening.py::test_commitments_are_of_the_roster"),
+    check("a commitment for no run", SEED, "opening.py",
+          "if not isinstance(name, bytes) or not 1 <= len(name) <= 255:", "if False:",
+          "test_opening.py::test_improper_openings"),
+    check("a commitment under no key", SEED, "opening.py",
+          "if not isinstance(public_key, bytes) or not is_identity(public_key):", "if False:",
+          "test_opening.py::test_improper_openings"),
+    check("an opening of another length", SEED, "opening.py",
+          "if not isinstance(opening, bytes) or len(opening) != OPENING_BYTES:", "if False:",
+          "test_opening.py::test_improper_openings"),
     check("an attestation of another version", RECORD, "attestation.py",
           "if (version := reader.byte()) != _VERSION:", "if (version := reader.byte()) < 0:",
           "test_attestation.py::test_any_changed_bit_is_refused"),

@@ -1,6 +1,6 @@
 """Refusals of either role: the stage table, stage by stage."""
 
-from tests.secureagg.checks.case import Check, check
+from tests.checks import Check, check
 
 ORDER = "4, 5: one message of each stage"
 RIGHT = "the right sum or none"

@@ -1,6 +1,6 @@
 """Refusals of bytes: headers, lengths, encodings, keys, signatures, boxes, saved sessions."""
 
-from tests.secureagg.checks.case import Check, check
+from tests.checks import Check, check
 
 READING = "2: one reading of each message"
 MEMORY = "no allocation beyond the declared sizes"
