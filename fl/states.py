@@ -6,6 +6,7 @@ memory does not grow with the clients.
 """
 
 import sqlite3
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 import jax
@@ -28,6 +29,7 @@ class ClientStates:
         self.keeps = bool(jax.tree.leaves(fresh))
         # One round at a time, from whichever thread.
         self._db = sqlite3.connect("", check_same_thread=False)
+        weakref.finalize(self, self._db.close)  # it is nobody else's, and nothing outlives it
         for table in ("kept", "pending"):
             self._db.execute(f"create table {table} (client integer primary key, state blob)")
         self._durable = durable

@@ -50,6 +50,9 @@ def test_every_cell_is_a_job_without_faults_or_says_that_it_may_be_refused(
         assert cell.may_be_refused
     else:
         assert found == ()
+    if mechanism in IN_TURN and not cell.may_be_refused:
+        assert job.cohort.rpartition(":")[0] in ("", "cyclic")
+        assert job.cohort != "full"
 
 
 def test_rows_in_turn_are_of_one_cohort_and_one_server_step() -> None:
