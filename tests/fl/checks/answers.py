@@ -16,7 +16,7 @@ OWNER = "nobody but its owner"
 
 CHECKS: tuple[Check, ...] = (
     check("a frame holds its lengths", READING, "wire.py",
-          "    if len(opening) < FRAME_BYTES:\n", "    if False:\n",
+          "    if len(head) < FRAME_BYTES:\n", "    if False:\n",
           "test_wire.py::test_a_request_that_is_malformed_is_refused"),
     check("longest control part", MEMORY, "wire.py",
           "if control > limits.control or bulk > limits.bulk:", "if bulk > limits.bulk:",
@@ -29,8 +29,8 @@ CHECKS: tuple[Check, ...] = (
     check("a frame is as long as it claims", READING, "wire.py",
           "if len(data) != FRAME_BYTES + control + bulk:", "if False:",
           "test_wire.py::test_a_request_that_is_malformed_is_refused"),
-    check("a request holds an opening", READING, "wire.py",
-          "if len(control) < _OPENING.size:", "if False:",
+    check("a request holds a header", READING, "wire.py",
+          "if len(control) < _HEADER.size:", "if False:",
           "test_wire.py::test_a_request_that_is_malformed_is_refused"),
     check("version of a request", READING, "wire.py",
           "    if version != VERSION:", "    if False:",
