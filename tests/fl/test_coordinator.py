@@ -22,8 +22,8 @@ from fl.site import Order
 from fl.store import Store
 from secureagg import FaultyClientError
 from tests.fl import helpers, organisations
+from tests.fl.leading import DATA, terms
 from tests.fl.organisations import SESSION, key_of, node_of
-from tests.fl.test_organisation_refusals import DATA, terms
 from tests.fl.test_organisation_states import scaffold
 
 ALL = (0, 1, 2, 3)

@@ -95,7 +95,7 @@ CHECKS: tuple[Check, ...] = (
     check("bulk parts that the server reads", MEMORY, "coordinator.py",
           "Limits(wire.control_limit(len(terms.roster)), _OVERHEAD + vector)",
           "Limits(wire.control_limit(len(terms.roster)), 2**40)",
-          "test_organisations.py::test_a_damaged_answer_is_refused_by_name_and_the_round_goes_on"),
+          "test_organisation_answers.py::test_a_damaged_answer_is_refused_by_name_and_the_round_goes_on"),
     check("a client at fault", ROUND, "coordinator.py",
           "except (secure.TooFewClientsError, secure.ProtocolError) as error:",
           "except secure.TooFewClientsError as error:",
@@ -136,11 +136,11 @@ CHECKS: tuple[Check, ...] = (
           "            if node not in nonces:\n"
           '                LOG.warning("node %d: an answer that nobody asked for", node)\n'
           "                continue\n", "",
-          "test_organisations.py::test_nodes_that_nobody_asked_are_not_heard"),
+          "test_organisation_answers.py::test_nodes_that_nobody_asked_are_not_heard"),
     check("a member outside the roster", HEARD, "coordinator.py",
           "        if key is None:\n"
           '            raise ValueError(f"member {member} is not in the roster")\n', "",
-          "test_organisations.py::test_a_member_that_is_not_in_the_roster_is_refused"),
+          "test_organisation_answers.py::test_a_member_that_is_not_in_the_roster_is_refused"),
     check("signature of a presence", HEARD, "coordinator.py",
           "if not secure.is_present(key, signature, self._terms.session, member, nonce):",
           "if False:",
@@ -172,7 +172,7 @@ CHECKS: tuple[Check, ...] = (
     check("wrong messages", ROUND, "coordinator.py",
           "                except secure.ProtocolError as error:\n                    LOG",
           "                except ZeroDivisionError as error:\n                    LOG",
-          "test_organisations.py::test_an_answer_of_another_member_is_refused"),
+          "test_organisation_answers.py::test_an_answer_of_another_member_is_refused"),
     check("replies that are errors", ROUND, "flower.py",
           "            if reply.has_error():", "            if False:",
           "test_flower.py::test_what_is_no_answer_is_logged_and_left_out"),
