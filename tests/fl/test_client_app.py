@@ -78,10 +78,13 @@ def test_a_process_that_dies_in_the_middle_is_asked_again(
     assert seen == [FRAME] * 2
 
 
-def test_a_process_that_always_dies_in_the_middle_is_given_up(path: Path) -> None:
+def test_a_process_that_always_dies_in_the_middle_is_given_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_app, "RETRY_SECONDS", 5.0)
     said = "3 of 4 bytes, then the end"
     with answering(path, half), pytest.raises(ConnectionResetError, match=said):
-        client_app.ask(str(path), FRAME, 0.1)
+        client_app.ask(str(path), FRAME, 4.0)  # the next time would be too late
 
 
 @pytest.mark.parametrize("answer", [silent, slow])

@@ -189,6 +189,26 @@ def test_the_server_takes_no_roster_that_somebody_has_not_signed(folder: Path) -
         run_server(read_deployment(folder / "server.toml"), SocketGrid(folder))  # type: ignore[arg-type]
 
 
+def test_the_server_keeps_no_example_of_public_data(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[fl.FederatedDataset] = []
+
+    def begun(plan: object, model: object, data: fl.FederatedDataset, **_: object) -> "Ending":
+        handed.append(data)
+        return Ending(None)
+
+    monkeypatch.setattr("fl.engines.server.own_data", lambda *_: ours())
+    monkeypatch.setattr("fl.engines.server.start_server", begun)
+    monkeypatch.setattr("fl.engines.server.conclude", lambda *_: {})
+    run_server(read_deployment(folder / "server.toml"), SocketGrid(folder))  # type: ignore[arg-type]
+    (kept,) = handed
+    assert kept.sizes.tolist() == list(SIZES)
+    assert not any(field.any() for field in kept.fields.values())
+    assert kept.test is not None
+    assert kept.test["x"].any()
+
+
 class Ending:
     """A run that ends in a certain way."""
 

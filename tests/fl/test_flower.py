@@ -187,7 +187,7 @@ def test_nothing_is_asked_after_the_barrier(
     requests = {node: request.parts() for node in grid.sockets}
     assert not list(flower.GridTransport(grid).exchange("hello", requests, 0.2))
     assert lives == [0.2] * 4  # nor does a message lie about for a node that comes later
-    assert set(asked) == {f"query.hello{i}" for i in range(4)}
+    assert set(asked) <= {f"query.hello{i}" for i in range(4)}
     for thread in set(threading.enumerate()) - before:
         thread.join(5.0)
     assert set(threading.enumerate()) <= before
