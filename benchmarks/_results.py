@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("jax", "jaxlib", "numpy", "optax", "cryptography", "flwr", "dp-accounting", "opendp")
+PACKAGES = ("jax", "jaxlib", "numpy", "optax", "cryptography", "flwr")
 
 Row = dict[str, Any]
 
