@@ -163,7 +163,7 @@ ROWS: dict[str, Callable[[Peers], Row]] = {
 
 
 def text(name: str, row: Row) -> str:
-    """One line."""
+    """The interval or the noise that was found, and each peer's figure below it."""
     if "wide" in row:
         return (
             f"{name}: {row['wide']} of {row['count']} intervals wider than 0.1 % and 1e-5,"
