@@ -77,10 +77,10 @@ def zero_words(params: HasSegments) -> tuple[Words, ...]:
     return tuple(np.zeros(s.length, dtype=word_dtype(s.modulus_bits)) for s in params.segments)
 
 
-def pack_vector(params: HasSegments, words: tuple[Words, ...], opening: bytes = b"") -> bytes:
-    """Reduces each segment mod 2^b and packs it behind `opening`; each starts on a whole byte."""
+def pack_vector(params: HasSegments, words: tuple[Words, ...], header: bytes = b"") -> bytes:
+    """Reduces each segment mod 2^b and packs it behind `header`; each starts on a whole byte."""
     parts = zip(params.segments, words, strict=True)
-    return b"".join([opening, *(pack_bits(w, s.modulus_bits) for s, w in parts)])
+    return b"".join([header, *(pack_bits(w, s.modulus_bits) for s, w in parts)])
 
 
 def vector_bytes(params: HasSegments) -> int:
@@ -120,11 +120,11 @@ def pairwise_mask_info(ctx: bytes, one: int, other: int, keys: Mapping[int, byte
     """
     low, high = min(one, other), max(one, other)
     ids = _IDS.pack(4, low, 4, high)
-    return _pairwise_opening(ctx) + ids + prefixed(keys[low]) + prefixed(keys[high])
+    return _pairwise_prefix(ctx) + ids + prefixed(keys[low]) + prefixed(keys[high])
 
 
 @lru_cache(maxsize=16)
-def _pairwise_opening(ctx: bytes) -> bytes:
+def _pairwise_prefix(ctx: bytes) -> bytes:
     """How the label of every pairwise mask of a round begins."""
     return label(Usage.PAIRWISE_MASK, ctx)
 

@@ -44,7 +44,7 @@ def header(kind: Kind, client_id: int, ctx: bytes) -> bytes:
 
 
 def open_header(message: bytes, client_id: int, ctx: bytes) -> tuple[int, memoryview]:
-    """Checks the opening of a message.
+    """Checks the header of a message.
 
     Returns:
         (kind, body).

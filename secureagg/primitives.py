@@ -83,12 +83,12 @@ class Usage(IntEnum):
     OPENED_SEED = 20
 
 
-_OPENINGS = {usage: _PROTOCOL + bytes([usage]) for usage in Usage}
+_PREFIXES = {usage: _PROTOCOL + bytes([usage]) for usage in Usage}
 
 
 def label(usage: Usage, *fields: bytes) -> bytes:
     """Returns the protocol name, the usage number and the fields, each behind its length."""
-    return _OPENINGS[usage] + b"".join(map(prefixed, fields))
+    return _PREFIXES[usage] + b"".join(map(prefixed, fields))
 
 
 def digest(usage: Usage, *fields: bytes) -> bytes:

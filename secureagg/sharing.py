@@ -35,10 +35,10 @@ def share_commitment(ctx: bytes, dealer: int, holder: int, kind: ShareKind, shar
 @lru_cache(maxsize=16)
 def share_committer(ctx: bytes) -> Callable[[int, int, int, bytes], bytes]:
     """Returns `share_commitment` in one context, for many shares: (dealer, holder, kind, share)."""
-    opening, pack = label(Usage.SHARE_COMMITMENT, ctx), _FIELDS.pack
+    prefix, pack = label(Usage.SHARE_COMMITMENT, ctx), _FIELDS.pack
 
     def commit(dealer: int, holder: int, kind: int, share: bytes) -> bytes:
-        return sha256(opening + pack(4, dealer, 4, holder, 1, kind, SHARE_BYTES, share))
+        return sha256(prefix + pack(4, dealer, 4, holder, 1, kind, SHARE_BYTES, share))
 
     return commit
 
@@ -103,16 +103,16 @@ def box_keys(
     """
     low, high = min(me, other), max(me, other)
     pair = _IDS.pack(4, low, 4, high) + prefixed(keys[low]) + prefixed(keys[high])
-    material = hkdf(agreed, 2 * CIPHER_BYTES, _openings(ctx)[0] + pair)
+    material = hkdf(agreed, 2 * CIPHER_BYTES, _prefixes(ctx)[0] + pair)
     upwards, downwards = material[:CIPHER_BYTES], material[CIPHER_BYTES:]
     return (upwards, downwards) if me < other else (downwards, upwards)
 
 
 def _box_data(ctx: bytes, sender: int, receiver: int) -> bytes:
-    return _openings(ctx)[1] + _IDS.pack(4, sender, 4, receiver)
+    return _prefixes(ctx)[1] + _IDS.pack(4, sender, 4, receiver)
 
 
 @lru_cache(maxsize=16)
-def _openings(ctx: bytes) -> tuple[bytes, bytes]:
+def _prefixes(ctx: bytes) -> tuple[bytes, bytes]:
     """How the labels of box keys and of boxes' associated data begin."""
     return label(Usage.BOX_KEY, ctx), label(Usage.BOX_DATA, ctx)

@@ -139,7 +139,7 @@ def _collect(file: Path, members: Sequence[str]) -> None:
     print(f"{file}: {len(found)} members, unsigned")
 
 
-def _own(plan: Deployment) -> Path:
+def _identity_file(plan: Deployment) -> Path:
     """The file of the member's key, of a plan whose graph has a seed to be drawn."""
     if plan.job.graph == "complete":
         raise PlanError((fault("job.graph", "complete", "sparse: another has no seed"),))
@@ -149,9 +149,9 @@ def _own(plan: Deployment) -> Path:
 
 
 def _commit(plan: Deployment) -> None:
-    own = _own(plan)
+    own = _identity_file(plan)
     key = read_identity(own).public_key
-    committed = commit_opening(plan.name, key, draw_opening(own, plan.name))
+    committed = commit_opening(plan.run_name, key, draw_opening(own, plan.run_name))
     print(f"{key.hex()}:{committed.hex()}")
 
 
@@ -159,8 +159,8 @@ def _check_commitment(plan: Deployment, found: Roster, own: Path) -> None:
     """Whoever hands out a roster may have listed a commitment to what it knows itself."""
     key = plan.read_identity(found).public_key
     member = found.keys.index(key)
-    opening = held_opening(own, plan.name, found.digest(plan.session_id(found)))
-    committed = commit_opening(plan.name, key, opening)
+    opening = held_opening(own, plan.run_name, found.digest(plan.session_id(found)))
+    committed = commit_opening(plan.run_name, key, opening)
     if found.commitments[member] != committed:
         takes = f"{committed.hex()}, which this member drew (`roster commit`)"
         raise PlanError((fault("commitment", found.commitments[member].hex(), takes),))
@@ -170,18 +170,18 @@ def _sign(plan: Deployment) -> None:
     found = plan.read_unsigned()
     key = plan.read_identity(found)
     if plan.job.graph == "sparse":
-        _check_commitment(plan, found, _own(plan))
+        _check_commitment(plan, found, _identity_file(plan))
     found.signed(key, plan.session_id(found)).write(plan.roster)
     _show(plan)
 
 
 def _reveal(plan: Deployment) -> None:
     """Only a roster that all have signed fixes what all have committed to."""
-    own, found = _own(plan), plan.read_unsigned()
+    own, found = _identity_file(plan), plan.read_unsigned()
     session = plan.session_id(found)
     found.verify(session)
     _check_commitment(plan, found, own)
-    opening = reveal_opening(own, plan.name, found.digest(session))
+    opening = reveal_opening(own, plan.run_name, found.digest(session))
     member = found.keys.index(plan.read_identity(found).public_key)
     found.opened(member, opening).write(plan.roster)
     _show(plan)

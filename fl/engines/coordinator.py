@@ -168,7 +168,7 @@ class Coordinator:
         """Returns what the log calls a member."""
         return f"member {member} ({self._names[member]})"
 
-    def opening(self, member: int) -> bytes:
+    def first_message(self, member: int) -> bytes:
         """Returns what a member is told where an attempt begins: which of its states counts."""
         return wire.settled(self._released.get(member)) if self._terms.keeps_state else b""
 
@@ -237,7 +237,7 @@ class _Attempt:
     def run(self) -> Outcome:
         order, session = self._order, self._session
         place = (order.round_index, order.attempt)
-        outbound: Mapping[int, bytes] = {i: self._engine.opening(i) for i in order.invited}
+        outbound: Mapping[int, bytes] = {i: self._engine.first_message(i) for i in order.invited}
         for stage in self._stages:
             masking = stage == "mask_input"
             if masking:  # on record before anybody can send a masked vector

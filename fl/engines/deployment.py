@@ -76,10 +76,10 @@ class Deployment:
         """
         if self.job.graph == "complete":
             return None
-        return roster.graph_seed(self.name, self.session_id(roster))
+        return roster.graph_seed(self.run_name, self.session_id(roster))
 
     @property
-    def name(self) -> bytes:
+    def run_name(self) -> bytes:
         """What the members' commitments are for: 32 bytes that stand for the session's name."""
         return hashlib.sha256(self.session.encode()).digest()
 

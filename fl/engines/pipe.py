@@ -124,9 +124,9 @@ def read_frame(connection: socket.socket, limits: Limits, timeout: float) -> byt
         OSError: the connection breaks.
     """
     deadline = time.monotonic() + timeout
-    opening = _exactly(connection, FRAME_BYTES, deadline)
-    control, bulk = lengths(bytes(opening), limits)
-    return bytes(opening + _exactly(connection, control + bulk, deadline))
+    head = _exactly(connection, FRAME_BYTES, deadline)
+    control, bulk = lengths(bytes(head), limits)
+    return bytes(head + _exactly(connection, control + bulk, deadline))
 
 
 def _exactly(connection: socket.socket, size: int, deadline: float) -> bytearray:

@@ -18,7 +18,7 @@ NONCE_BYTES = 32
 REASON_BYTES = 400  # of a refusal's text, at most
 _LENGTHS = struct.Struct("<IQ")
 FRAME_BYTES = _LENGTHS.size
-_OPENING = struct.Struct("<BB32s")
+_HEADER = struct.Struct("<BB32s")
 _STEP = struct.Struct("<II")
 _HELLO = 0  # kinds from 1 are the stages in their order
 _MEMBER = struct.Struct("<I")
@@ -42,15 +42,15 @@ def frame(control: bytes, bulk: bytes = b"") -> bytes:
     return _LENGTHS.pack(len(control), len(bulk)) + control + bulk
 
 
-def lengths(opening: bytes, limits: Limits) -> tuple[int, int]:
+def lengths(head: bytes, limits: Limits) -> tuple[int, int]:
     """Reads the first FRAME_BYTES of a frame.
 
     Raises:
         ValueError: too short, or a part is longer than its limit.
     """
-    if len(opening) < FRAME_BYTES:
-        raise ValueError(f"a frame of {len(opening)} bytes; takes at least {FRAME_BYTES}")
-    control, bulk = _LENGTHS.unpack_from(opening)
+    if len(head) < FRAME_BYTES:
+        raise ValueError(f"a frame of {len(head)} bytes; takes at least {FRAME_BYTES}")
+    control, bulk = _LENGTHS.unpack_from(head)
     if control > limits.control or bulk > limits.bulk:
         raise ValueError(
             f"a frame that claims {control} + {bulk} bytes; takes at most"
@@ -82,7 +82,7 @@ class Hello:
 
     def parts(self) -> tuple[bytes, bytes]:
         """Returns control and bulk."""
-        return _OPENING.pack(VERSION, _HELLO, self.session) + self.nonce, b""
+        return _HEADER.pack(VERSION, _HELLO, self.session) + self.nonce, b""
 
 
 @dataclass(frozen=True)
@@ -109,18 +109,18 @@ class Step:
     def parts(self) -> tuple[bytes, bytes]:
         """Returns control and bulk."""
         kind = 1 + secure.STAGES.index(self.stage)
-        opening = _OPENING.pack(VERSION, kind, self.session)
+        header = _HEADER.pack(VERSION, kind, self.session)
         place = _STEP.pack(self.round_index, self.attempt)
-        return opening + place + self.message, self.broadcast
+        return header + place + self.message, self.broadcast
 
 
 def read_request(data: bytes, limits: Limits) -> Hello | Step:
     """Undoes `parts` of both, from a frame."""
     control, bulk = parts(data, limits)
-    if len(control) < _OPENING.size:
-        raise ValueError(f"a request of {len(control)} bytes; takes at least {_OPENING.size}")
-    version, kind, session = _OPENING.unpack_from(control)
-    body = control[_OPENING.size :]
+    if len(control) < _HEADER.size:
+        raise ValueError(f"a request of {len(control)} bytes; takes at least {_HEADER.size}")
+    version, kind, session = _HEADER.unpack_from(control)
+    body = control[_HEADER.size :]
     if version != VERSION:
         raise ValueError(f"version {version}; takes {VERSION}")
     if kind == _HELLO:

@@ -2,11 +2,14 @@
 
 import contextlib
 import json
+import logging
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pytest
 
 import fl
 from fl.engines import wire
@@ -22,6 +25,10 @@ from tests.fl import helpers
 
 SESSION = bytes(range(32))
 ANY = wire.Limits(2**31, 2**31)
+FIVE = helpers.small_data(num_clients=5)
+QUARTER = helpers.secure(graph="complete", corrupt=0.1, dropout=0.25)
+SECRET: dict[str, Any] = {"seeded_secrets": False, "aggregation": QUARTER}
+SEMI_HONEST = tuple(stage for stage in STAGES if stage != "check_consistency")
 
 
 class Passing(NamedTuple):
@@ -194,3 +201,35 @@ def releases(world: World) -> dict[tuple[int, int], tuple[int, ...]]:
 def contents(world: World, member: int) -> list[str]:
     """Everything in a member's journal."""
     return list(world.journals[member]._db.iterdump())
+
+
+def in_process(plan: fl.Plan, model: fl.Model, data: fl.FederatedDataset) -> bytes:
+    """The model that one process trains."""
+    return helpers.params_bytes(fl.train(plan, model, data).params)
+
+
+def refusals(caplog: pytest.LogCaptureFixture) -> str:
+    """What the log warns of."""
+    return "\n".join(r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING)
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill_at(world: World, round_index: int, stage: str, *, before: bool) -> None:
+    """The server ends at a stage: before it asks the last member, or once that has answered."""
+
+    def fault(passing: Passing) -> None:
+        if (passing.round_index, passing.stage, passing.member) == (round_index, stage, 4):
+            raise KilledError
+
+    def kill(asked: str, member: int) -> None:
+        rounds = sum(p.stage == "unmask" and p.member == 4 for p in world.passed)
+        if (rounds, asked, member) == (round_index, stage, 4):
+            raise KilledError
+
+    if before:
+        world.before = kill
+    else:
+        world.faults = [fault]

@@ -22,8 +22,8 @@ from fl.site import Order
 from fl.store import Store
 from secureagg import FaultyClientError
 from tests.fl import helpers, organisations
+from tests.fl.leading import DATA, terms
 from tests.fl.organisations import SESSION, key_of, node_of
-from tests.fl.test_organisation_refusals import DATA, terms
 from tests.fl.test_organisation_states import scaffold
 
 ALL = (0, 1, 2, 3)
@@ -187,8 +187,8 @@ def test_an_answer_is_as_long_as_the_roster_lets_it_be(
     nodes, limit = Nodes(ALL), wire.control_limit(5)
     one = engine(nodes)
     one._meet(ALL)
-    opening = bytes([wire.VERSION, Status.ANSWER])
-    nodes.arriving = [(node_of(i), (opening.ljust(limit + i, b"x"), b"")) for i in (0, 1)]
+    header = bytes([wire.VERSION, Status.ANSWER])
+    nodes.arriving = [(node_of(i), (header.ljust(limit + i, b"x"), b"")) for i in (0, 1)]
     answers = one.ask(ORDER, "share_keys", dict.fromkeys(ALL, b"x"), b"")
     assert [member for member, _ in answers] == [0]
     assert f"member 1 (org1) is refused: an answer of {limit + 1} + 0 bytes" in caplog.text
@@ -241,7 +241,7 @@ def test_members_are_told_of_rounds_that_were_released_and_ended() -> None:
             store.finish_round(row, index, state)
     keeping = terms(organisations.shared_plan(algorithm=scaffold()))
     one = engine(Nodes(ALL), store, of=keeping)
-    assert [one.opening(i) for i in range(3)] == [wire.settled((0, 0))] * 2 + [b""]
+    assert [one.first_message(i) for i in range(3)] == [wire.settled((0, 0))] * 2 + [b""]
 
 
 def test_a_store_is_of_one_plan_and_one_session(tmp_path: Path) -> None:

@@ -131,7 +131,10 @@ def test_all_commit_all_sign_all_reveal_and_everybody_finds_the_same_seed(
     roster(capsys, "sign", 0, 1)
     said = refused(capsys, "roster", "reveal", "--plan", "0.toml")
     assert "no signature by org2" in said  # a commitment could still be changed
-    assert "revealed" not in opening_file(Path("0.key"), read_deployment("0.toml").name).read_text()
+    assert (
+        "revealed"
+        not in opening_file(Path("0.key"), read_deployment("0.toml").run_name).read_text()
+    )
     roster(capsys, "sign", 2)
     unrevealed = Path("roster.json").read_text()
     for i in range(3):
@@ -180,7 +183,7 @@ def test_who_has_revealed_signs_no_other_roster_of_the_session(
     collected(capsys)
     roster(capsys, "sign", 0, 1, 2)
     roster(capsys, "reveal", 0, 0)
-    path = opening_file(Path("2.key"), read_deployment("2.toml").name)
+    path = opening_file(Path("2.key"), read_deployment("2.toml").run_name)
     path.unlink()  # member 2 withholds, and would choose its opening again, now knowing another's
     Path("roster.json").rename("first.json")
     said = refused(capsys, "roster", "commit", "--plan", "0.toml")

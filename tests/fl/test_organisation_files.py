@@ -15,8 +15,7 @@ from fl.errors import StoreError
 from fl.secure import ClientSession, ServerSession
 from secureagg._packing import unpack_bits
 from tests.fl import helpers
-from tests.fl.organisations import SESSION, World, key_of
-from tests.fl.test_organisation_refusals import (
+from tests.fl.leading import (
     DATA,
     MODEL,
     PLAN,
@@ -27,6 +26,7 @@ from tests.fl.test_organisation_refusals import (
     refused,
     reopened,
 )
+from tests.fl.organisations import SESSION, World, key_of
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from fl.aggregate import draw_dropouts
 from fl.engines import wire
 from fl.engines.wire import Step
 from tests.fl import helpers, organisations
-from tests.fl.organisations import SESSION, World, losing
-from tests.fl.test_organisation_refusals import refused
-from tests.fl.test_organisations import KilledError, in_process, kill_at
+from tests.fl.leading import refused
+from tests.fl.organisations import SESSION, KilledError, World, in_process, kill_at, losing
 
 DATA = helpers.small_data(num_clients=5)
 

@@ -26,7 +26,6 @@ from tests.fl import helpers
 DATA = helpers.small_data()
 EXECUTION: dict[str, int | str] = {"strategy": "scan", "chunk": 4, "threads": 1}
 STATE = helpers.ALGORITHM.init(helpers.MODEL.init(helpers.KEY))
-NO_FIGURES = {"planned": None, "realised": None, "worst_case": None}
 
 
 def resolved(**overrides: Any) -> fl.Resolved:

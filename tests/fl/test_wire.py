@@ -13,7 +13,7 @@ LIMITS = Limits(100, 1000)
 STEP = Step(SESSION, "mask_input", 3, 1, b"message", b"model")
 
 
-def opening(version: int = wire.VERSION, kind: int = 0) -> bytes:
+def header(version: int = wire.VERSION, kind: int = 0) -> bytes:
     return bytes([version, kind]) + SESSION
 
 
@@ -31,14 +31,14 @@ def test_a_request_is_read_as_it_was_written(asked: Hello | Step) -> None:
         (struct.pack("<IQ", 2**32 - 1, 2**64 - 1), "a frame that claims 4294967295 + "),
         (wire.frame(bytes(40)) + b"x", "a frame of 53 bytes that claims 40 + 0"),
         (wire.frame(bytes(40))[:-1], "a frame of 51 bytes that claims 40 + 0"),
-        (wire.frame(opening()[:33]), "a request of 33 bytes; takes at least 34"),
-        (wire.frame(opening(version=2) + bytes(32)), "version 2; takes 1"),
-        (wire.frame(opening() + bytes(31)), "a nonce of 31 bytes; takes 32 and no bulk"),
-        (wire.frame(opening() + bytes(33)), "a nonce of 33 bytes; takes 32 and no bulk"),
-        (wire.frame(opening() + bytes(32), b"x"), "a nonce of 32 bytes; takes 32 and no bulk"),
-        (wire.frame(opening(kind=1) + bytes(7)), "kind 1 of 7 bytes; takes a stage, round and"),
+        (wire.frame(header()[:33]), "a request of 33 bytes; takes at least 34"),
+        (wire.frame(header(version=2) + bytes(32)), "version 2; takes 1"),
+        (wire.frame(header() + bytes(31)), "a nonce of 31 bytes; takes 32 and no bulk"),
+        (wire.frame(header() + bytes(33)), "a nonce of 33 bytes; takes 32 and no bulk"),
+        (wire.frame(header() + bytes(32), b"x"), "a nonce of 32 bytes; takes 32 and no bulk"),
+        (wire.frame(header(kind=1) + bytes(7)), "kind 1 of 7 bytes; takes a stage, round and"),
         (
-            wire.frame(opening(kind=len(secure.STAGES) + 1) + bytes(8)),
+            wire.frame(header(kind=len(secure.STAGES) + 1) + bytes(8)),
             "kind 6 of 8 bytes; takes a stage",
         ),
     ],

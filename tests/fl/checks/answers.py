@@ -16,7 +16,7 @@ OWNER = "nobody but its owner"
 
 CHECKS: tuple[Check, ...] = (
     check("a frame holds its lengths", READING, "wire.py",
-          "    if len(opening) < FRAME_BYTES:\n", "    if False:\n",
+          "    if len(head) < FRAME_BYTES:\n", "    if False:\n",
           "test_wire.py::test_a_request_that_is_malformed_is_refused"),
     check("longest control part", MEMORY, "wire.py",
           "if control > limits.control or bulk > limits.bulk:", "if bulk > limits.bulk:",
@@ -29,8 +29,8 @@ CHECKS: tuple[Check, ...] = (
     check("a frame is as long as it claims", READING, "wire.py",
           "if len(data) != FRAME_BYTES + control + bulk:", "if False:",
           "test_wire.py::test_a_request_that_is_malformed_is_refused"),
-    check("a request holds an opening", READING, "wire.py",
-          "if len(control) < _OPENING.size:", "if False:",
+    check("a request holds a header", READING, "wire.py",
+          "if len(control) < _HEADER.size:", "if False:",
           "test_wire.py::test_a_request_that_is_malformed_is_refused"),
     check("version of a request", READING, "wire.py",
           "    if version != VERSION:", "    if False:",
@@ -95,7 +95,7 @@ CHECKS: tuple[Check, ...] = (
     check("bulk parts that the server reads", MEMORY, "coordinator.py",
           "Limits(wire.control_limit(len(terms.roster)), _OVERHEAD + vector)",
           "Limits(wire.control_limit(len(terms.roster)), 2**40)",
-          "test_organisations.py::test_a_damaged_answer_is_refused_by_name_and_the_round_goes_on"),
+          "test_organisation_answers.py::test_a_damaged_answer_is_refused_by_name_and_the_round_goes_on"),
     check("a client at fault", ROUND, "coordinator.py",
           "except (secure.TooFewClientsError, secure.ProtocolError) as error:",
           "except secure.TooFewClientsError as error:",
@@ -136,11 +136,11 @@ CHECKS: tuple[Check, ...] = (
           "            if node not in nonces:\n"
           '                LOG.warning("node %d: an answer that nobody asked for", node)\n'
           "                continue\n", "",
-          "test_organisations.py::test_nodes_that_nobody_asked_are_not_heard"),
+          "test_organisation_answers.py::test_nodes_that_nobody_asked_are_not_heard"),
     check("a member outside the roster", HEARD, "coordinator.py",
           "        if key is None:\n"
           '            raise ValueError(f"member {member} is not in the roster")\n', "",
-          "test_organisations.py::test_a_member_that_is_not_in_the_roster_is_refused"),
+          "test_organisation_answers.py::test_a_member_that_is_not_in_the_roster_is_refused"),
     check("signature of a presence", HEARD, "coordinator.py",
           "if not secure.is_present(key, signature, self._terms.session, member, nonce):",
           "if False:",
@@ -172,7 +172,7 @@ CHECKS: tuple[Check, ...] = (
     check("wrong messages", ROUND, "coordinator.py",
           "                except secure.ProtocolError as error:\n                    LOG",
           "                except ZeroDivisionError as error:\n                    LOG",
-          "test_organisations.py::test_an_answer_of_another_member_is_refused"),
+          "test_organisation_answers.py::test_an_answer_of_another_member_is_refused"),
     check("replies that are errors", ROUND, "flower.py",
           "            if reply.has_error():", "            if False:",
           "test_flower.py::test_what_is_no_answer_is_logged_and_left_out"),
