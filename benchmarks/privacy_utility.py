@@ -26,6 +26,9 @@ with independent noise on the very same cohorts, "clipped-cyclic" has no noise, 
 the same worst case against the participants. Nobody leaves in these rows. "gaussian" and the noise
 shares above have the preset's cohorts: on MNIST writers all writers in every round.
 
+"noise" is its standard deviation over what one client moves a sum by; where it is correlated, over
+what one client moves the sums of all its rounds by: the two kinds do not compare by it.
+
 The last table says what the same runs promise against each adversary, at worst.
 
 Sums are taken by Ideal aggregation: modular sums of the very integers that Secure carries, which

@@ -162,8 +162,10 @@ def read_roster(path: Path) -> Roster:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         rows = found["members"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise PlanError((fault("roster", f"{path}: {error!r}", _FILE_TAKES),)) from error
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        why = "no list of members" if isinstance(error, LookupError) else error
+        # Not its repr: where the path is another file's, a key's say, that could hold all of it.
+        raise PlanError((fault("roster", f"{path}: {why}", _FILE_TAKES),)) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PlanError((fault("roster", f"{path}: no list of members", _FILE_TAKES),))
     return _checked(rows)

@@ -178,11 +178,8 @@ def test_nothing_is_asked_after_the_barrier(
         asked.extend(message_ids)
         return []
 
-    def note(message: Any, reply: Any) -> list[Any]:
-        lives.append(message.metadata.ttl)
-        return [reply]
-
-    grid.pull_messages, grid.change = nothing, note  # type: ignore[method-assign]
+    grid.pull_messages = nothing  # type: ignore[method-assign]
+    grid.around = lambda message, forward: lives.append(message.metadata.ttl)
     before, request = set(threading.enumerate()), wire.Hello(organisations.SESSION, bytes(32))
     requests = {node: request.parts() for node in grid.sockets}
     assert not list(flower.GridTransport(grid).exchange("hello", requests, 0.2))
