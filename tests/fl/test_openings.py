@@ -207,6 +207,21 @@ def test_openings_are_of_members_and_of_sparse_graphs(folder: Path) -> None:
     assert read_deployment("0.toml").graph_seed(None) is None  # type: ignore[arg-type]
 
 
+def test_an_opening_is_not_replaced_by_a_copy_with_another(folder: Path) -> None:
+    collected()
+    roster("sign", 0, 1, 2)
+    roster("reveal", 0, 1)
+    kept = Path("roster.json").read_text()
+    edit(0, opening="00" * 32)  # by member 2: who would be blamed, and all begin again?
+    Path("roster.json").rename("copy2.json")
+    for ours, copy in ((kept, "copy2.json"), (Path("copy2.json").read_text(), "copy0.json")):
+        Path("roster.json").write_text(ours)
+        Path("copy0.json").write_text(kept)
+        said = refusal("roster", "merge", "roster.json", copy)
+        assert "roster: got two different openings of org0; takes each from its member's" in said
+        assert Path("roster.json").read_text() == ours
+
+
 def test_copies_with_other_commitments_are_not_merged(folder: Path) -> None:
     collected()
     found = read_roster(Path("roster.json"))
