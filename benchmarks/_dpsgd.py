@@ -14,7 +14,7 @@ import optax
 
 import fl
 from benchmarks._results import Row
-from benchmarks._script import ask_peer, beside_us
+from benchmarks._script import ask_peer, beside_us, versions_text
 from benchmarks._timing import cpu_seconds
 from benchmarks._training import mnist_like, model_of, plan_of
 from fl.records import BLOCK, record_messages
@@ -131,10 +131,10 @@ def text(name: str, found: Row) -> str:
         f" {found['loss']:.4f} without noise, {found['noised_loss']:.4f} with"
     ]
     for peer, one in found["peers"].items():
-        used = ", ".join(f"{key} {value}" for key, value in one["versions"].items())
         lines.append(
             f"  {peer}: {one['cpu_seconds']:.4f} CPU s per step, {one['cpu_seconds'] / cpu:.3g}x"
             f" ours, {one['cpu_seconds'] / alone:.3g}x our gradients alone; loss"
-            f" {one['loss']:.4f} without noise, {one['noised_loss']:.4f} with ({used})"
+            f" {one['loss']:.4f} without noise, {one['noised_loss']:.4f} with"
+            f" ({versions_text(one)})"
         )
     return "\n".join(lines)

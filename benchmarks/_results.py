@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("jax", "jaxlib", "numpy", "optax", "cryptography", "flwr", "dp-accounting", "opendp")
+PACKAGES = ("jax", "jaxlib", "numpy", "optax", "cryptography", "flwr")
 
 Row = dict[str, Any]
 
@@ -74,20 +74,10 @@ class Results:
             if run not in found["runs"]:
                 found["runs"].append(run)
             found["rows"][key] = {**row, "run": found["runs"].index(run)}
-            self._write(found)
-
-    def amend(self, key: str, facts: Mapping[str, Any]) -> None:
-        """Adds what follows from a finished row to it: the run that it comes from stays."""
-        with self._locked():
-            found = self._read()
-            found["rows"][key] |= facts
-            self._write(found)
-
-    def _write(self, found: dict[str, Any]) -> None:
-        found["rows"] = dict(sorted(found["rows"].items()))
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+            found["rows"] = dict(sorted(found["rows"].items()))
+            partial = self.path.with_suffix(".partial")
+            partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            partial.replace(self.path)
 
     def _read(self) -> dict[str, Any]:
         if not self.path.exists():

@@ -56,6 +56,11 @@ def beside_us(given: argparse.Namespace, able: tuple[str, ...]) -> list[str]:
     return [peer for peer in given.peers if peer in able]
 
 
+def versions_text(found: Row) -> str:
+    """The versions of a peer that found something, in one line."""
+    return ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+
+
 def pin() -> None:
     """Keeps this process on one core, where the system can."""
     if hasattr(os, "sched_setaffinity"):

@@ -30,7 +30,15 @@ import numpy as np
 
 import dp
 from benchmarks._results import Results, Row, beside
-from benchmarks._script import ask_peer, beside_us, integer_from, options_of, pin, take_peers
+from benchmarks._script import (
+    ask_peer,
+    beside_us,
+    integer_from,
+    options_of,
+    pin,
+    take_peers,
+    versions_text,
+)
 from benchmarks._timing import cpu_seconds
 
 ADD_REMOVE = dp.NeighboringRelation.ADD_REMOVE
@@ -155,7 +163,7 @@ ROWS: dict[str, Callable[[Peers], Row]] = {
 
 
 def text(name: str, row: Row) -> str:
-    """One line."""
+    """The interval or the noise that was found, and each peer's figure below it."""
     if "wide" in row:
         return (
             f"{name}: {row['wide']} of {row['count']} intervals wider than 0.1 % and 1e-5,"
@@ -173,7 +181,7 @@ def text(name: str, row: Row) -> str:
 
 def peer_text(peer: str, found: Row, row: Row) -> str:
     """A peer's figure, where it lies, and how much longer it took."""
-    used = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    used = versions_text(found)
     if "failed" in found:
         return f"  {peer}: no figure: {found['failed']} ({used})"
     return (

@@ -48,7 +48,15 @@ import secureagg
 from benchmarks import _dpsgd
 from benchmarks._primitives import by_primitives, packing, rates_of
 from benchmarks._results import Results, Row, beside
-from benchmarks._script import ask_peer, beside_us, integer_from, options_of, pin, take_peers
+from benchmarks._script import (
+    ask_peer,
+    beside_us,
+    integer_from,
+    options_of,
+    pin,
+    take_peers,
+    versions_text,
+)
 from benchmarks._timing import cpu_seconds
 from benchmarks._training import WORK, mnist_like, model_of, plan_of
 from fl import workers
@@ -106,10 +114,9 @@ def epoch_text(name: str, row: Row) -> str:
         f" {row['gflops']:.0f} GFLOP/s: {best / cpu:.0%} of it"
     ]
     for peer, found in row["peers"].items():
-        used = ", ".join(f"{key} {value}" for key, value in found["versions"].items())
         lines.append(
             f"  {peer}: {found['cpu_seconds']:.4f} CPU s, {found['cpu_seconds'] / cpu:.2f}x ours"
-            f" ({used}; {found['parameters']:,} parameters)"
+            f" ({versions_text(found)}; {found['parameters']:,} parameters)"
         )
     return "\n".join(lines)
 

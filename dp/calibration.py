@@ -119,15 +119,11 @@ def _bracket(
     while not meets(high):
         high *= 2.0
         if high > _HIGH:
-            reason = "even the largest misses it"
-            raise CalibrationError(target, (_START, _HIGH), reason) from _last(failure)
+            last, reason = failure[0] if failure else None, "even the largest misses it"
+            raise CalibrationError(target, (_START, _HIGH), reason) from last
     low = high / 2.0
     while meets(low):
         high, low = low, low / 2.0
         if low < _LOW:
             raise CalibrationError(target, (_LOW, _START), "even the smallest meets it")
     return low, high
-
-
-def _last(failure: list[DpError]) -> DpError | None:
-    return failure[0] if failure else None

@@ -51,7 +51,8 @@ def too_little_noise(
         slack: k bounds on what rounding moved a coordinate by; None where it moved none.
 
     Raises:
-        ParameterError: shapes that do not belong together, or a variance that is not positive.
+        ParameterError: shapes that do not belong together, noise that is not finite, or a variance
+            that is not positive.
     """
     rows, claimed, moved = _rows("noise", noise, variances, slack)
     return Detection(
@@ -236,6 +237,8 @@ def _rows(
     claimed = np.array([_validate.positive("variances", value) for value in variances])
     if rows.ndim != 2 or rows.shape[0] != claimed.size or rows.size == 0:
         raise ParameterError(field, f"shape {rows.shape}", f"[{claimed.size}, d]")
+    if not np.isfinite(rows).all():  # nothing follows from them: they would pass every test
+        raise ParameterError(field, "values that are not finite", "finite numbers")
     if slack is None:
         return rows, claimed, np.zeros(claimed.size)
     moved = np.array([_validate.real("slack", value, 0.0, math.inf) for value in slack])

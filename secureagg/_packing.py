@@ -61,7 +61,7 @@ def pack_bits(words: Words, bits: int) -> memoryview:
         `packed_bytes(length, bits)` bytes.
     """
     if bits in _DIRECT:
-        return words.astype(_DIRECT[bits], copy=False).view(np.uint8).data
+        return np.ascontiguousarray(words, _DIRECT[bits]).view(np.uint8).data
     rows, at = _rows(bits), 0
     out = np.empty(-(-len(words) // rows.words) * rows.size + _LANE.itemsize, dtype=np.uint8)
     step = max(1, BLOCK_WORDS // rows.words) * rows.words

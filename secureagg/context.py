@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from itertools import starmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,7 +136,7 @@ def roster_to_bytes(roster: Mapping[int, bytes]) -> bytes:
         MisuseError: an id is not an integer in 0..2^32 - 1.
     """
     check_ids(roster)
-    return b"".join(starmap(_entry, ((i, roster[i]) for i in sorted(roster))))
+    return b"".join(u32(i) + prefixed(roster[i]) for i in sorted(roster))
 
 
 def check_ids(ids: Collection[int]) -> None:
@@ -153,7 +152,3 @@ def check_identities(roster: Mapping[int, bytes]) -> None:
         raise MisuseError("roster", "a malicious server's roster maps ids to Ed25519 public keys")
     if len(set(keys)) != len(keys):
         raise MisuseError("roster", "two clients have the same identity key")
-
-
-def _entry(client_id: int, key: bytes) -> bytes:
-    return u32(client_id) + prefixed(key)

@@ -29,7 +29,7 @@ def commit_opening(name: bytes, public_key: bytes, opening: bytes) -> bytes:
         raise MisuseError("opening", "the run's name takes 1..255 bytes")
     if not isinstance(public_key, bytes) or not is_identity(public_key):
         raise MisuseError("opening", "takes an Ed25519 public key")
-    if not isinstance(opening, bytes) or len(opening) != OPENING_BYTES:
+    if not _is_opening(opening):
         raise MisuseError("opening", f"takes {OPENING_BYTES} bytes")
     return digest(Usage.OPENING, name, public_key, opening)
 
@@ -62,9 +62,15 @@ def opened_seed(
         sorted(
             i
             for i, opening in openings.items()
-            if i not in roster or commit_opening(name, roster[i], opening) != commitments[i]
+            if i not in roster
+            or not _is_opening(opening)
+            or commit_opening(name, roster[i], opening) != commitments[i]
         )
     )
     if missing or wrong:
         raise RosterError(missing, wrong, "opening")
     return digest(Usage.OPENED_SEED, hashed, *(openings[i] for i in sorted(roster)))
+
+
+def _is_opening(opening: object) -> bool:
+    return isinstance(opening, bytes) and len(opening) == OPENING_BYTES

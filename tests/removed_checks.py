@@ -19,7 +19,7 @@ import optax  # noqa: F401
 import pytest
 
 from tests.checks import Check, Suite
-from tests.fl.checks import answers, files
+from tests.fl.checks import answers, files, rosters
 from tests.secureagg.checks import plan, records, roles, wire
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ SECUREAGG = Suite(
 )  # fmt: skip
 ENGINES = Suite(
     "fl/engines", "tests/fl", ("secureagg", "dp", "fl", "tests/fl"),
-    (*answers.CHECKS, *files.CHECKS),
+    (*answers.CHECKS, *files.CHECKS, *rosters.CHECKS),
 )  # fmt: skip
 
 

@@ -1,13 +1,10 @@
 """The cells of benchmarks/privacy_utility.py: their jobs, refusals, differences and promises."""
 
-from pathlib import Path
-
 import pytest
 
 import fl
 from benchmarks import privacy_utility
 from benchmarks._cells import ADVERSARIES, IN_TURN, MECHANISMS, PRIVATE, SETS, Cell, cells
-from benchmarks._results import Results
 from fl.plan import settings_faults
 from fl.privacy import CORRELATED
 
@@ -85,28 +82,20 @@ def test_a_row_that_is_refused_says_why(monkeypatch: pytest.MonkeyPatch) -> None
         privacy_utility.run(cell, "nowhere")
 
 
-def test_promises_are_those_of_the_plan_and_of_no_other_noise(tmp_path: Path) -> None:
+def test_promises_are_those_of_the_plan() -> None:
     cell = Cell("digits", "skellam-16", 4.0, 0)
     plan, model, data = cell.job(None).build()
-    noise = fl.resolve(plan, data, model=model).noise_multiplier
+    promised = privacy_utility.promises(fl.resolve(plan, data, model=model))
+    assert promised["outsider"]["upper"] < 3.9 < promised["server"]["upper"] <= 4.0
     row = {
         "dataset": "digits", "epsilon": 4.0, "mechanism": "skellam-16", "adversary": "strongest",
-        "seed": 0, "accuracy": 0.9, "against": "server", "noise_multiplier": noise,
+        "seed": 0, "accuracy": 0.9, "against": "server", "promises": promised,
     }  # fmt: skip
-    results = Results("some", tmp_path)
-    results.add(cell.key, row)
-    privacy_utility.finish(cell, results, None, again=False)
-    (found,) = results.rows().values()
-    assert (
-        found["promises"]["outsider"]["upper"] < 3.9 < found["promises"]["server"]["upper"] <= 4.0
-    )
-    assert "90.00          4.00" in privacy_utility.table(results.rows())
+    assert "90.00          4.00" in privacy_utility.table({cell.key: row})
     told = {"server": {"reason": "none"}, "participants": {"upper": 2.0, "lower": 0.0},
             "outsider": {"upper": 1.671, "lower": 0.0}}  # fmt: skip
-    shown = privacy_utility.table({cell.key: {**found, "promises": told}})
+    shown = privacy_utility.table({cell.key: {**row, "promises": told}})
     assert "-          2.00          1.68\n-: none" in shown  # bounds are rounded up
-    with pytest.raises(SystemExit, match="has other noise now"):
-        privacy_utility.promises_of(cell, {**row, "noise_multiplier": 1.01 * (noise or 0)}, None)
 
 
 def test_a_weaker_adversary_takes_less_noise() -> None:

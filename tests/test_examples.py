@@ -4,7 +4,6 @@ The cheap ones run with --quick in every test run, and all but one in full among
 lines that must be found are looked for in order.
 """
 
-import os
 import re
 import runpy
 import sys
@@ -14,8 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.fl.originals import DATA_DIR
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
-DATA = Path(os.environ.get("FL_DATA_DIR", Path(__file__).parents[1].parent / "shared" / "data"))
 
 
 class Example(NamedTuple):
@@ -127,9 +127,9 @@ def run(name: str, tmp_path: Path, *, quick: bool, capsys, monkeypatch) -> str:
         pytest.skip(f"needs {case.module}")
     words = [str(tmp_path / "out") if word == "OUT" else word for word in case.more]
     if case.folder is not None:
-        if not (DATA / case.folder).is_dir():
+        if not (DATA_DIR / case.folder).is_dir():
             pytest.skip(f"needs the files of {case.folder}: FL_DATA_DIR")
-        words += ["--data-dir", str(DATA)]
+        words += ["--data-dir", str(DATA_DIR)]
     path = EXAMPLES / f"{name.split()[0]}.py"
     monkeypatch.setattr(sys, "argv", [str(path), *words, *(["--quick"] if quick else [])])
     monkeypatch.chdir(tmp_path)

@@ -111,16 +111,10 @@ def _gaussian(event: GaussianEvent, a: FloatArray) -> FloatArray:
     return result
 
 
-def _discrete_gaussian(event: DiscreteGaussianEvent, a: FloatArray) -> FloatArray:
-    """Order times l2^2 / (2 sigma^2) (Canonne, Kamath, Steinke 2020)."""
-    result: FloatArray = (1.0 + a) * (event.l2_sq / (2.0 * event.sigma**2))
-    return result
+def _discrete_gaussian(event: DiscreteGaussianEvent | MatrixEvent, a: FloatArray) -> FloatArray:
+    """Order times l2^2 / (2 sigma^2) (Canonne, Kamath, Steinke 2020).
 
-
-def _matrix(event: MatrixEvent, a: FloatArray) -> FloatArray:
-    """Order times l2^2 / (2 sigma^2) over all rounds, adaptive ones too.
-
-    docs/privacy.md, "Correlated noise".
+    Of a matrix event over all rounds, adaptive ones too: docs/privacy.md, "Correlated noise".
     """
     result: FloatArray = (1.0 + a) * (event.l2_sq / (2.0 * event.sigma**2))
     return result
@@ -258,7 +252,7 @@ _FORMULAS: Mapping[type, Callable[[Any, FloatArray], FloatArray]] = {
     DiscreteGaussianEvent: _discrete_gaussian,
     DiscreteGaussianSumEvent: _discrete_gaussian_sum,
     SkellamEvent: _skellam,
-    MatrixEvent: _matrix,
+    MatrixEvent: _discrete_gaussian,
     PoissonBinomialEvent: poisson_binomial.divergence_bound,
     PoissonSampledEvent: _poisson_sampled,
     RecordSampledEvent: _record_sampled,

@@ -107,12 +107,17 @@ class Roster:
         """Returns the roster with the signatures and openings of another copy too.
 
         Raises:
-            PlanError: the copy lists other names, keys or commitments.
+            PlanError: the copy lists other names, keys or commitments, or another opening of a
+                member: only one of the two can be what it committed to.
         """
         mine = (self.names, self.keys, self.commitments)
         if mine != (other.names, other.keys, other.commitments):
             got = "a copy with other names or keys, or other commitments"
             raise PlanError((fault("roster", got, "the same list"),))
+        both = sorted(self.openings.keys() & other.openings.keys())
+        if differ := [self.names[i] for i in both if self.openings[i] != other.openings[i]]:
+            got = f"two different openings of {', '.join(differ)}"
+            raise PlanError((fault("roster", got, "each from its member's own copy"),))
         return replace(
             self,
             signatures={**self.signatures, **other.signatures},
@@ -162,8 +167,10 @@ def read_roster(path: Path) -> Roster:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         rows = found["members"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise PlanError((fault("roster", f"{path}: {error!r}", _FILE_TAKES),)) from error
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        why = "no list of members" if isinstance(error, LookupError) else error
+        # Not its repr: where the path is another file's, a key's say, that could hold all of it.
+        raise PlanError((fault("roster", f"{path}: {why}", _FILE_TAKES),)) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PlanError((fault("roster", f"{path}: no list of members", _FILE_TAKES),))
     return _checked(rows)

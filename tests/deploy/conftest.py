@@ -1,7 +1,6 @@
 """What the tests of real processes share."""
 
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,8 @@ from fl.datasets import FederatedDataset
 from fl.job import Job
 from fl.presets import PRESETS
 from tests.deploy.federation import Federation
+from tests.fl.originals import DATA_DIR
 
-DATA_DIR = Path(os.environ.get("FL_DATA_DIR", Path(__file__).parents[2].parent / "shared" / "data"))
 JOB = Job(
     **{**vars(PRESETS["heart-disease"]), "graph": "complete", "dropout": 0.25,
        "seeded_secrets": True},

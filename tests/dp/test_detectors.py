@@ -210,6 +210,8 @@ def test_cohorts_that_are_drawn_anew_pass_and_others_alarm():
         ("noise", lambda: detectors.too_little_noise(np.zeros(3), [1.0])),
         ("noise", lambda: detectors.too_little_noise(np.zeros((2, 3)), [1.0])),
         ("variances", lambda: detectors.too_little_noise(np.zeros((1, 3)), [0.0])),
+        ("noise", lambda: detectors.too_little_noise(np.array([[0.0, math.nan]]), [1.0])),
+        ("noise", lambda: detectors.dependent_noise(np.full((2, 3), math.inf), [1.0] * 2, "x")),
         ("noise", lambda: detectors.dependent_noise(np.zeros((1, 3)), [1.0], "x")),
         ("slack", lambda: detectors.dependent_noise(np.zeros((2, 3)), [1.0] * 2, "x", [1.0])),
         ("projection", lambda: detectors.beyond_bound(math.nan, 0.0, 1.0)),

@@ -30,6 +30,20 @@ def call(*words: str) -> Called:
     return Called(status, out.getvalue(), err.getvalue())
 
 
+def output(*words: str) -> str:
+    """What a command prints that goes well."""
+    called = call(*words)
+    assert called.status == 0, called.err
+    return called.out
+
+
+def refusal(*words: str) -> str:
+    """What a command says that is refused."""
+    called = call(*words)
+    assert called.status == 2
+    return called.err
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

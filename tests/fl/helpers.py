@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 import dp
 import fl
+from fl.statement import statement
 from fl.types import PyTree
 
 MODEL = fl.models.logistic(4, 3)
@@ -88,6 +89,33 @@ def leaves(params: PyTree) -> list[NDArray[Any]]:
 def params_bytes(params: PyTree) -> bytes:
     """The bytes of a tree of arrays, leaves in canonical order."""
     return b"".join(leaf.tobytes() for leaf in leaves(params))
+
+
+def flat(params: Any) -> NDArray[np.float64]:
+    """The parameters of MODEL as one vector: b[3], then w[4, 3]."""
+    return np.concatenate([np.asarray(params["b"]), np.asarray(params["w"]).ravel()])
+
+
+def rows(resolved: fl.Resolved, ledger: dp.Ledger | None = None) -> dict[str, fl.Row]:
+    """The statement's rows by adversary."""
+    return {row.adversary: row for row in statement(resolved.exposure, ledger).rows}
+
+
+def released_norms(privacy: fl.Privacy) -> list[tuple[int, float]]:
+    """(survivors, norm of the released mean) of equal updates, with everybody and with dropouts."""
+    x = np.ones((60, 4), np.float32)
+    data = fl.FederatedDataset.from_arrays(
+        {"x": x, "y": np.zeros(60, np.int32)}, np.repeat(np.arange(12), 5), num_classes=3
+    )
+    found = []
+    for rate in (0.0, 0.9):
+        private = plan(
+            rounds=1, privacy=privacy, seeded_secrets=True,
+            aggregation=ideal(simulate_dropout={"mask_input": rate}),
+        )  # fmt: skip
+        (r,) = fl.rounds(private, MODEL, data)
+        found.append((len(r.survivors), float(np.linalg.norm(r.params["b"]))))
+    return found
 
 
 def upper(interval: dp.Interval | None) -> float:

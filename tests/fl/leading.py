@@ -14,9 +14,8 @@ from fl.prepare import prepare
 from fl.runners import Execution
 from fl.secure import ServerSession
 from tests.fl import helpers, organisations
-from tests.fl.organisations import ANY, SESSION, World, contents
+from tests.fl.organisations import ANY, FIVE, SESSION, World, contents
 
-DATA = helpers.small_data(num_clients=5)
 PLAN = organisations.shared_plan(
     seeded_secrets=False,
     rounds=4,
@@ -26,7 +25,7 @@ PLAN = organisations.shared_plan(
 
 
 def terms(plan: fl.Plan = PLAN) -> Terms:
-    ready = prepare(plan, helpers.MODEL, DATA, Execution(), alone())
+    ready = prepare(plan, helpers.MODEL, FIVE, Execution(), alone())
     keys = {i: organisations.key_of(i).public_key for i in range(5)}
     return terms_of(ready, SESSION, keys)
 
@@ -105,6 +104,6 @@ def finish(master: Master, stage: str) -> None:
 def reopened(folder: Path, session: bytes = SESSION) -> None:
     keys = {i: organisations.key_of(i).public_key for i in range(5)}
     open_organisation(
-        PLAN, helpers.MODEL, DATA, session=session, roster=keys, member=0,
+        PLAN, helpers.MODEL, FIVE, session=session, roster=keys, member=0,
         identity=organisations.key_of(0), state=folder / "member0",
     )  # fmt: skip

@@ -13,6 +13,7 @@ from fl.algorithms.named import ALGORITHMS, Recipe
 from fl.group import alone
 from fl.prepare import prepare
 from tests.fl import helpers
+from tests.fl.helpers import flat
 
 Floats = NDArray[np.float64]
 LOSS = helpers.MODEL.loss
@@ -33,10 +34,6 @@ EVERY = [
     pytest.param(name, marks=[pytest.mark.slow] if name in _ALIKE else []) for name in ALGORITHMS
 ]
 MADE = {name: recipe(name).build(LOSS, participation=1.0) for name in ALGORITHMS}
-
-
-def flat(params: Any) -> Floats:
-    return np.concatenate([np.asarray(params["b"]), np.asarray(params["w"]).ravel()])
 
 
 def gradient(params: Floats, rows: Any) -> Floats:

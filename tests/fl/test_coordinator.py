@@ -22,8 +22,8 @@ from fl.site import Order
 from fl.store import Store
 from secureagg import FaultyClientError
 from tests.fl import helpers, organisations
-from tests.fl.leading import DATA, terms
-from tests.fl.organisations import SESSION, key_of, node_of
+from tests.fl.leading import terms
+from tests.fl.organisations import FIVE, SESSION, key_of, node_of
 from tests.fl.test_organisation_states import scaffold
 
 ALL = (0, 1, 2, 3)
@@ -256,7 +256,7 @@ def test_a_store_is_of_one_plan_and_one_session(tmp_path: Path) -> None:
 def begun_at(folder: Path, plan: fl.Plan, session: bytes, *, resume: bool = True) -> None:
     keys = {i: key_of(i).public_key for i in range(5)}
     server.start_server(
-        plan, helpers.MODEL, DATA, session=session, roster=keys, names=[f"org{i}" for i in keys],
+        plan, helpers.MODEL, FIVE, session=session, roster=keys, names=[f"org{i}" for i in keys],
         transport=Nodes(()), timeouts=dict.fromkeys(STAGES, 1.0), join_timeout=0.0,
         out=folder / "run", resume=resume,
     ).store.close()  # fmt: skip

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import gzip
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,7 @@ import pytest
 from fl import datasets
 from fl.datasets import FederatedDataset, _columns, _files, tabular
 from fl.errors import ChecksumError, DataError, MissingFileError
-
-DATA_DIR = Path(os.environ.get("FL_DATA_DIR", Path(__file__).parents[2].parent / "shared" / "data"))
-
-
-def needs(folder: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(
-        not (DATA_DIR / folder).is_dir(),
-        reason=f"the original files are not here: set FL_DATA_DIR to the folder that has {folder}/",
-    )
+from tests.fl.originals import DATA_DIR, needs
 
 
 def published(file: _files.TextFile, text: str, folder: Path) -> _files.TextFile:

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,7 @@ from hypothesis import strategies as st
 from fl import datasets
 from fl.datasets import FederatedDataset, sensors, text
 from fl.errors import ChecksumError, DataError, MissingFileError
-
-DATA_DIR = Path(os.environ.get("FL_DATA_DIR", Path(__file__).parents[2].parent / "shared" / "data"))
-
-
-def needs(folder: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(
-        not (DATA_DIR / folder).is_dir(),
-        reason=f"the original files are not here: set FL_DATA_DIR to the folder that has {folder}/",
-    )
+from tests.fl.originals import DATA_DIR, needs
 
 
 def window(user: int, activity: str, peak: str = "2500") -> str:

@@ -13,6 +13,7 @@ import pytest
 import fl
 from fl.__main__ import main
 from fl.engines.deployment import read_deployment
+from tests.fl.command_line import output, refusal
 
 INIT = (
     *("deploy", "init", "app", "--preset", "heart-disease", "--graph", "complete"),
@@ -28,36 +29,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(words) == 0
-    return capsys.readouterr().out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(words) == 2
-    return capsys.readouterr().err
-
-
-def collected(capsys: pytest.CaptureFixture[str]) -> None:
+def collected() -> None:
     """The app, four members' keys and their plans beside it."""
-    run(capsys, *INIT)
-    keys = [run(capsys, "keygen", f"app/{i}.key").strip() for i in range(4)]
+    output(*INIT)
+    keys = [output("keygen", f"app/{i}.key").strip() for i in range(4)]
     members = [f"{name}={key}" for name, key in zip(NAMES, keys, strict=True)]
-    run(capsys, "roster", "collect", "app/roster.json", *members)
+    output("roster", "collect", "app/roster.json", *members)
     for i in range(4):
         own = f'member = {i}\nidentity = "{i}.key"\n'
         Path(f"app/{i}.toml").write_text(own + Path("app/plan.toml").read_text())
 
 
-def test_four_members_sign_and_the_server_verifies(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    collected(capsys)
-    said = {run(capsys, "roster", "sign", "--plan", f"app/{i}.toml").splitlines()[-1]
+def test_four_members_sign_and_the_server_verifies(folder: Path) -> None:
+    collected()
+    said = {output("roster", "sign", "--plan", f"app/{i}.toml").splitlines()[-1]
             for i in range(3)}  # fmt: skip
-    assert "no signature by va;" in refused(capsys, "roster", "verify", "--plan", "app/plan.toml")
-    said.add(run(capsys, "roster", "sign", "--plan", "app/3.toml").splitlines()[-1])
-    said.add(run(capsys, "roster", "verify", "--plan", "app/plan.toml").splitlines()[-1])
+    assert "no signature by va;" in refusal("roster", "verify", "--plan", "app/plan.toml")
+    said.add(output("roster", "sign", "--plan", "app/3.toml").splitlines()[-1])
+    said.add(output("roster", "verify", "--plan", "app/plan.toml").splitlines()[-1])
     assert len(said) == 1  # everybody sees the same hash
     assert read_deployment("app/plan.toml").read_roster().names == NAMES
 
@@ -74,21 +63,19 @@ def test_four_members_sign_and_the_server_verifies(
     ],
 )
 def test_who_signs_is_told_that_a_plan_is_not_private(
-    folder: Path, capsys: pytest.CaptureFixture[str], before: str, after: str, said: str
+    folder: Path, before: str, after: str, said: str
 ) -> None:
-    collected(capsys)
-    assert "NOT PRIVATE" not in run(capsys, "roster", "sign", "--plan", "app/0.toml")
+    collected()
+    assert "NOT PRIVATE" not in output("roster", "sign", "--plan", "app/0.toml")
     path = Path("app/1.toml")
     assert before in path.read_text()
     path.write_text(path.read_text().replace(before, after))
-    shown = run(capsys, "roster", "sign", "--plan", "app/1.toml")
+    shown = output("roster", "sign", "--plan", "app/1.toml")
     assert f"NOT PRIVATE: {said}" in shown
 
 
-def test_everybody_reads_the_same_promise_before_it_signs(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    collected(capsys)
+def test_everybody_reads_the_same_promise_before_it_signs(folder: Path) -> None:
+    collected()
     said = []
     for file, count in (("0.toml", 202), ("plan.toml", 0)):
         Path(f"app/{file}").write_text("classes = 2\n" + Path(f"app/{file}").read_text())
@@ -96,53 +83,47 @@ def test_everybody_reads_the_same_promise_before_it_signs(
         x, y = np.zeros((count, 21), np.float32), np.zeros(count, np.int32)
         np.savez(f"{file}.data/own.npz", x=x, y=y, offsets=np.array([0, count]))
         words = ("privacy", "--plan", f"app/{file}", "--data-dir", f"{file}.data")
-        said.append(run(capsys, *words))
+        said.append(output(*words))
     assert said[0] == said[1]
     assert re.search(r"^server +1e-05 .*<= [12]\.", said[0], re.MULTILINE)
-    missing = refused(capsys, "privacy", "--plan=app/1.toml", "--data-dir", "plan.toml.data")
+    missing = refusal("privacy", "--plan=app/1.toml", "--data-dir", "plan.toml.data")
     assert "1 clients with 0 examples; takes one client with 196 examples" in missing
 
 
-def test_copies_are_signed_apart_and_merged(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    collected(capsys)
+def test_copies_are_signed_apart_and_merged(folder: Path) -> None:
+    collected()
     unsigned = Path("app/roster.json").read_text()
     for i in range(4):
         Path("app/roster.json").write_text(unsigned)
-        out = run(capsys, "roster", "sign", "--plan", f"app/{i}.toml")
+        out = output("roster", "sign", "--plan", f"app/{i}.toml")
         assert out.count("(has not signed)") == 3
         Path("app/roster.json").rename(f"app/copy-{i}.json")
     Path("app/roster.json").write_text(unsigned)
     copies = [f"app/copy-{i}.json" for i in range(4)]
-    assert "4 of 4" in run(capsys, "roster", "merge", "app/roster.json", *copies)
-    run(capsys, "roster", "verify", "--plan", "app/0.toml")
+    assert "4 of 4" in output("roster", "merge", "app/roster.json", *copies)
+    output("roster", "verify", "--plan", "app/0.toml")
 
 
-def test_a_plan_that_was_changed_after_signing_is_refused(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    collected(capsys)
+def test_a_plan_that_was_changed_after_signing_is_refused(folder: Path) -> None:
+    collected()
     for i in range(4):
-        run(capsys, "roster", "sign", "--plan", f"app/{i}.toml")
+        output("roster", "sign", "--plan", f"app/{i}.toml")
     path = Path("app/plan.toml")
     path.write_text(path.read_text().replace("epsilon = 2.0", "epsilon = 9.0"))
-    said = refused(capsys, "roster", "verify", "--plan", "app/plan.toml")
+    said = refusal("roster", "verify", "--plan", "app/plan.toml")
     assert "no valid signature by cleveland, hungarian, switzerland, va" in said
 
 
-def test_a_member_cannot_sign_for_another(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    collected(capsys)
+def test_a_member_cannot_sign_for_another(folder: Path) -> None:
+    collected()
     path = Path("app/0.toml")
     path.write_text(path.read_text().replace("member = 0", "member = 2"))
-    assert "which the roster lists for 2" in refused(capsys, "roster", "sign", "--plan", str(path))
-    assert "not the server's" in refused(capsys, "roster", "sign", "--plan", "app/plan.toml")
+    assert "which the roster lists for 2" in refusal("roster", "sign", "--plan", str(path))
+    assert "not the server's" in refusal("roster", "sign", "--plan", "app/plan.toml")
 
 
-def test_the_app_ships_a_byte_pipe_and_no_other_code(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run(capsys, *INIT)
+def test_the_app_ships_a_byte_pipe_and_no_other_code(folder: Path) -> None:
+    output(*INIT)
     assert sorted(path.name for path in Path("app").iterdir()) == [
         "README.md", "client_app.py", "plan.toml", "pyproject.toml",
     ]  # fmt: skip
@@ -155,20 +136,18 @@ def test_the_app_ships_a_byte_pipe_and_no_other_code(
 
 
 @pytest.mark.parametrize("session", ["x", "3", "!!", "Zürich & Genève, the 3rd run of this spring"])
-def test_flower_takes_the_apps_name(
-    folder: Path, capsys: pytest.CaptureFixture[str], session: str
-) -> None:
-    run(capsys, *INIT, "--session", session)
+def test_flower_takes_the_apps_name(folder: Path, session: str) -> None:
+    output(*INIT, "--session", session)
     name = tomllib.loads(Path("app/pyproject.toml").read_text())["project"]["name"]
     assert re.fullmatch(r"[a-z][a-z0-9-]{0,30}[a-z0-9]", name)
     assert read_deployment("app/plan.toml").session == session
 
 
-def test_a_client_without_a_plan_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "client", "--plan", "none.toml", "--socket", "s")
+def test_a_client_without_a_plan_says_so(folder: Path) -> None:
+    said = refusal("client", "--plan", "none.toml", "--socket", "s")
     assert said.startswith("error: plan: got none.toml: ")
-    run(capsys, *INIT)
-    said = refused(capsys, "client", "--plan", "app/plan.toml", "--socket", "s")
+    output(*INIT)
+    said = refusal("client", "--plan", "app/plan.toml", "--socket", "s")
     assert said.startswith("error: roster: got ")
 
 
@@ -200,7 +179,7 @@ def test_a_word_is_no_short_for_another(folder: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_client_ends_when_it_is_told_to(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    folder: Path, monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
 ) -> None:  # fmt: skip
     handlers: dict[int, Callable[..., None]] = {}
@@ -212,36 +191,34 @@ def test_a_client_ends_when_it_is_told_to(
 
     monkeypatch.setattr("signal.signal", handlers.__setitem__)
     monkeypatch.setattr("fl.engines.commands.serve_client", told)
-    run(capsys, *INIT)
-    run(capsys, "client", "--plan", "app/plan.toml", "--socket", "s")
+    output(*INIT)
+    output("client", "--plan", "app/plan.toml", "--socket", "s")
 
 
-def test_a_session_is_new_unless_given(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_session_is_new_unless_given(folder: Path) -> None:
     def session(*words: str) -> str:
-        run(capsys, *INIT[:2], words[0], *INIT[3:], *words[1:])
+        output(*INIT[:2], words[0], *INIT[3:], *words[1:])
         return read_deployment(f"{words[0]}/plan.toml").session
 
     assert session("a") != session("b")
     assert session("c", "--session", 'The "first" run') == 'The "first" run'
 
 
-def test_nothing_is_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(capsys, *INIT)
-    assert "takes an empty directory" in refused(capsys, *INIT)
+def test_nothing_is_overwritten(folder: Path) -> None:
+    output(*INIT)
+    assert "takes an empty directory" in refusal(*INIT)
     Path("roster.json").touch()
-    key = run(capsys, "keygen", "a.key").strip()
-    assert "a new file" in refused(capsys, "roster", "collect", "roster.json", f"a={key}")
-    assert "never overwritten" in refused(capsys, "keygen", "a.key")
+    key = output("keygen", "a.key").strip()
+    assert "a new file" in refusal("roster", "collect", "roster.json", f"a={key}")
+    assert "never overwritten" in refusal("keygen", "a.key")
 
 
-def test_a_job_that_cannot_be_deployed_writes_nothing(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = refused(capsys, "deploy", "init", "app", "--preset", "digits-demo")
+def test_a_job_that_cannot_be_deployed_writes_nothing(folder: Path) -> None:
+    said = refusal("deploy", "init", "app", "--preset", "digits-demo")
     assert "job.simulate_dropout" in said
-    said = refused(capsys, *INIT, "--clip-norm", "-1", "--cohort", "cyclic:0")
+    said = refusal(*INIT, "--clip-norm", "-1", "--cohort", "cyclic:0")
     assert "job.clip_norm: got -1.0" in said  # before anybody signs, not when a process starts
     assert "job.cohort: got cyclic:0" in said
     assert not Path("app").exists()
-    said = refused(capsys, *INIT[:-4], "--records", "1,x")
+    said = refusal(*INIT[:-4], "--records", "1,x")
     assert said == "error: records: got 1,x; takes N,N,...\n"

@@ -289,6 +289,16 @@ def test_a_file_that_is_no_roster_is_refused(tmp_path: Path, content: str) -> No
         read_roster(tmp_path / "r.json")
 
 
+def test_a_file_that_is_read_as_a_roster_by_mistake_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_bytes(b"\xffsecret")
+    with pytest.raises(PlanError, match="takes a file of") as raised:
+        read_roster(tmp_path / "r.json")
+    assert "secret" not in str(raised.value)
+    (tmp_path / "r.json").write_text("[" * 100_000)
+    with pytest.raises(PlanError, match="takes a file of"):
+        read_roster(tmp_path / "r.json")
+
+
 def test_a_roster_that_cannot_be_written_leaves_the_old_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import dp
@@ -20,6 +19,7 @@ from fl.statement import worst_case
 from fl.store import FILE, RUN_FILES, Store
 from fl.train import start
 from tests.fl import helpers
+from tests.fl.helpers import params_bytes
 
 
 class CrashError(Exception):
@@ -28,10 +28,6 @@ class CrashError(Exception):
 
 def crash(*args: object, **kwargs: object) -> None:
     raise CrashError
-
-
-def params_bytes(params: Any) -> bytes:
-    return b"".join(np.asarray(params[name]).tobytes() for name in sorted(params))
 
 
 def test_one_process_at_a_time_holds_a_run(tmp_path: Path) -> None:
@@ -141,28 +137,19 @@ def test_attempts_end_where_the_protocols_failure_is_no_longer_covered(tmp_path:
     training.store.close()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"privacy": fl.NotPrivate(5.0), "aggregation": fl.Plain()},
+        {"privacy": fl.NotPrivate(5.0), "aggregation": helpers.ideal()},
+    ],
+    ids=["private", "not private, plain", "not private, ideal"],
+)
 def test_a_seeded_run_resumes_to_the_same_model_without_spare_releases(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    data, plan = helpers.small_data(), helpers.plan(seeded_secrets=True)
-    whole = fl.train(plan, helpers.MODEL, data)
-    training = start(plan, helpers.MODEL, data, out=tmp_path)
-    training.step()
-    monkeypatch.setattr(type(training.store), "finish_round", crash)
-    with pytest.raises(CrashError):
-        training.step()
-    training.store.close()
-    monkeypatch.undo()
-    *_, last = fl.rounds(plan, helpers.MODEL, data, out=tmp_path, resume=True)
-    assert params_bytes(last.params) == params_bytes(whole.params)
-
-
-@pytest.mark.parametrize("aggregation", [fl.Plain(), helpers.ideal()], ids=["plain", "ideal"])
-def test_a_run_without_privacy_resumes_after_a_crash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aggregation: Any
-) -> None:
-    data = helpers.small_data()
-    plan = helpers.plan(privacy=fl.NotPrivate(5.0), aggregation=aggregation, seeded_secrets=True)
+    data, plan = helpers.small_data(), helpers.plan(seeded_secrets=True, **changes)
     whole = fl.train(plan, helpers.MODEL, data)
     training = start(plan, helpers.MODEL, data, out=tmp_path)
     training.step()

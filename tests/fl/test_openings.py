@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fl.__main__ import main
 from fl.engines.deployment import read_deployment
 from fl.engines.openings import draw_opening, held_opening, opening_file, reveal_opening
 from fl.engines.roster import read_roster
 from fl.errors import PlanError
+from tests.fl.command_line import output, refusal
 from tests.fl.test_deployment_run import SIZES, write_plans
 
 NAME, OTHER = bytes(32), bytes(range(32))
@@ -95,24 +95,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(words) == 0
-    return capsys.readouterr().out
+def roster(action: str, *members: int) -> str:
+    return "".join(output("roster", action, "--plan", f"{i}.toml") for i in members)
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(words) == 2
-    return capsys.readouterr().err
-
-
-def roster(capsys: pytest.CaptureFixture[str], action: str, *members: int) -> str:
-    return "".join(run(capsys, "roster", action, "--plan", f"{i}.toml") for i in members)
-
-
-def collected(capsys: pytest.CaptureFixture[str]) -> None:
-    committed = [roster(capsys, "commit", i).strip() for i in range(3)]
+def collected() -> None:
+    committed = [roster("commit", i).strip() for i in range(3)]
     Path("roster.json").unlink(missing_ok=True)
-    run(capsys, "roster", "collect", "roster.json", *(f"org{i}={committed[i]}" for i in range(3)))
+    output("roster", "collect", "roster.json", *(f"org{i}={committed[i]}" for i in range(3)))
 
 
 def edit(member: int, **changes: str) -> None:
@@ -121,118 +111,119 @@ def edit(member: int, **changes: str) -> None:
     Path("roster.json").write_text(json.dumps(rows))
 
 
-def test_all_commit_all_sign_all_reveal_and_everybody_finds_the_same_seed(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    collected(capsys)
-    assert roster(capsys, "commit", 1).strip().partition(":")[2] == (
+def test_all_commit_all_sign_all_reveal_and_everybody_finds_the_same_seed(folder: Path) -> None:
+    collected()
+    assert roster("commit", 1).strip().partition(":")[2] == (
         read_roster(Path("roster.json")).commitments[1].hex()
     )  # it says the same as before
-    roster(capsys, "sign", 0, 1)
-    said = refused(capsys, "roster", "reveal", "--plan", "0.toml")
+    roster("sign", 0, 1)
+    said = refusal("roster", "reveal", "--plan", "0.toml")
     assert "no signature by org2" in said  # a commitment could still be changed
     assert (
         "revealed"
         not in opening_file(Path("0.key"), read_deployment("0.toml").run_name).read_text()
     )
-    roster(capsys, "sign", 2)
+    roster("sign", 2)
     unrevealed = Path("roster.json").read_text()
     for i in range(3):
         Path("roster.json").write_text(unrevealed)
-        assert roster(capsys, "reveal", i).count("(has not revealed)") == 2
+        assert roster("reveal", i).count("(has not revealed)") == 2
         Path("roster.json").rename(f"copy{i}.json")
     Path("roster.json").write_text(unrevealed)
-    assert "0 of 3 openings" in run(capsys, "roster", "merge", "roster.json", "roster.json")
-    run(capsys, "roster", "merge", "roster.json", "copy0.json", "copy2.json")
+    assert "0 of 3 openings" in output("roster", "merge", "roster.json", "roster.json")
+    output("roster", "merge", "roster.json", "copy0.json", "copy2.json")
     for party in ("0", "server"):
-        said = refused(capsys, "roster", "verify", "--plan", f"{party}.toml")
+        said = refusal("roster", "verify", "--plan", f"{party}.toml")
         assert "no opening by org1; takes that of everybody listed" in said
-    assert "3 of 3 openings" in run(capsys, "roster", "merge", "roster.json", "copy1.json")
+    assert "3 of 3 openings" in output("roster", "merge", "roster.json", "copy1.json")
     plans = [read_deployment(f"{party}.toml") for party in (0, 1, 2, "server")]
     (seed,) = {plan.graph_seed(plan.read_roster()) for plan in plans}
     assert seed is not None
     assert len(seed) == 32
     edit(1, opening="00" * 32)
-    said = refused(capsys, "roster", "verify", "--plan", "server.toml")
+    said = refusal("roster", "verify", "--plan", "server.toml")
     assert "no valid opening by org1" in said
 
 
-def test_commitments_are_in_what_is_signed(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    collected(capsys)
-    roster(capsys, "sign", 0, 1, 2)
+def test_commitments_are_in_what_is_signed(folder: Path) -> None:
+    collected()
+    roster("sign", 0, 1, 2)
     edit(1, commitment="00" * 32)
-    said = refused(capsys, "roster", "verify", "--plan", "server.toml")
+    said = refusal("roster", "verify", "--plan", "server.toml")
     assert "no valid signature by org0, org1, org2" in said
 
 
-def test_nobody_signs_a_commitment_that_is_not_its_own(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    collected(capsys)
+def test_nobody_signs_a_commitment_that_is_not_its_own(folder: Path) -> None:
+    collected()
     edit(1, commitment="00" * 32)
-    said = refused(capsys, "roster", "sign", "--plan", "1.toml")
+    said = refusal("roster", "sign", "--plan", "1.toml")
     assert f"commitment: got {'00' * 32}; takes " in said
-    roster(capsys, "sign", 0)  # whoever it is not of cannot tell
+    roster("sign", 0)  # whoever it is not of cannot tell
 
 
-def test_who_has_revealed_signs_no_other_roster_of_the_session(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    collected(capsys)
-    roster(capsys, "sign", 0, 1, 2)
-    roster(capsys, "reveal", 0, 0)
+def test_who_has_revealed_signs_no_other_roster_of_the_session(folder: Path) -> None:
+    collected()
+    roster("sign", 0, 1, 2)
+    roster("reveal", 0, 0)
     path = opening_file(Path("2.key"), read_deployment("2.toml").run_name)
     path.unlink()  # member 2 withholds, and would choose its opening again, now knowing another's
     Path("roster.json").rename("first.json")
-    said = refused(capsys, "roster", "commit", "--plan", "0.toml")
+    said = refusal("roster", "commit", "--plan", "0.toml")
     assert "takes a new session in everybody's plan" in said
     keys = [row["key"] for row in json.loads(Path("first.json").read_text())["members"]]
     old = read_roster(Path("first.json")).commitments
     new = [f"{keys[0]}:{old[0].hex()}", f"{keys[1]}:{old[1].hex()}"]
-    new.append(roster(capsys, "commit", 2).strip())
-    run(capsys, "roster", "collect", "roster.json", *(f"org{i}={new[i]}" for i in range(3)))
-    said = refused(capsys, "roster", "sign", "--plan", "0.toml")
+    new.append(roster("commit", 2).strip())
+    output("roster", "collect", "roster.json", *(f"org{i}={new[i]}" for i in range(3)))
+    said = refusal("roster", "sign", "--plan", "0.toml")
     assert "takes a new session in everybody's plan" in said
     for i in range(3):
         Path(f"{i}.toml").write_text(Path(f"{i}.toml").read_text().replace("three", "again, three"))
-    collected(capsys)
-    roster(capsys, "sign", 0, 1, 2)
-    roster(capsys, "reveal", 0, 1, 2)
+    collected()
+    roster("sign", 0, 1, 2)
+    roster("reveal", 0, 1, 2)
 
 
-def test_a_sparse_graph_takes_a_commitment_of_everybody(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    committed = [roster(capsys, "commit", i).strip() for i in range(3)]
+def test_a_sparse_graph_takes_a_commitment_of_everybody(folder: Path) -> None:
+    committed = [roster("commit", i).strip() for i in range(3)]
     words = ("roster", "collect", "roster.json")
     some = [f"org{i}={text[: None if i else 64]}" for i, text in enumerate(committed)]
-    said = refused(capsys, *words, *some)
+    said = refusal(*words, *some)
     assert "roster: got 2 commitments of 3 members; takes one of everybody, or none" in said
-    said = refused(capsys, *words, f"org0={committed[0][:-1]}", *some[1:])
+    said = refusal(*words, f"org0={committed[0][:-1]}", *some[1:])
     assert "roster[0].commitment: got " in said
-    run(capsys, *words, *(text[:69] for text in some[1:]), some[0])
-    said = refused(capsys, "roster", "sign", "--plan", "0.toml")
+    output(*words, *(text[:69] for text in some[1:]), some[0])
+    said = refusal("roster", "sign", "--plan", "0.toml")
     assert "roster: got no commitments under a sparse graph; takes one of each member" in said
 
 
-def test_openings_are_of_members_and_of_sparse_graphs(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = refused(capsys, "roster", "commit", "--plan", "server.toml")
+def test_openings_are_of_members_and_of_sparse_graphs(folder: Path) -> None:
+    said = refusal("roster", "commit", "--plan", "server.toml")
     assert "identity: got None; takes that of a member: not the server's" in said
     Path("0.toml").write_text(Path("0.toml").read_text().replace('"sparse"', '"complete"'))
     for action in ("commit", "reveal"):
-        said = refused(capsys, "roster", action, "--plan", "0.toml")
+        said = refusal("roster", action, "--plan", "0.toml")
         assert "job.graph: got complete; takes sparse" in said
     assert read_deployment("0.toml").graph_seed(None) is None  # type: ignore[arg-type]
 
 
-def test_copies_with_other_commitments_are_not_merged(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    collected(capsys)
+def test_an_opening_is_not_replaced_by_a_copy_with_another(folder: Path) -> None:
+    collected()
+    roster("sign", 0, 1, 2)
+    roster("reveal", 0, 1)
+    kept = Path("roster.json").read_text()
+    edit(0, opening="00" * 32)  # by member 2: who would be blamed, and all begin again?
+    Path("roster.json").rename("copy2.json")
+    for ours, copy in ((kept, "copy2.json"), (Path("copy2.json").read_text(), "copy0.json")):
+        Path("roster.json").write_text(ours)
+        Path("copy0.json").write_text(kept)
+        said = refusal("roster", "merge", "roster.json", copy)
+        assert "roster: got two different openings of org0; takes each from its member's" in said
+        assert Path("roster.json").read_text() == ours
+
+
+def test_copies_with_other_commitments_are_not_merged(folder: Path) -> None:
+    collected()
     found = read_roster(Path("roster.json"))
     other = dataclasses.replace(found, commitments=(bytes(32), *found.commitments[1:]))
     with pytest.raises(PlanError, match="other commitments"):

@@ -16,7 +16,6 @@ from fl.secure import ClientSession, ServerSession
 from secureagg._packing import unpack_bits
 from tests.fl import helpers
 from tests.fl.leading import (
-    DATA,
     MODEL,
     PLAN,
     TERMS,
@@ -26,12 +25,12 @@ from tests.fl.leading import (
     refused,
     reopened,
 )
-from tests.fl.organisations import SESSION, World, key_of
+from tests.fl.organisations import FIVE, SESSION, World, key_of
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    found = World(PLAN, DATA, tmp_path)
+    found = World(PLAN, FIVE, tmp_path)
     yield found
     found.close()
 
@@ -51,7 +50,7 @@ def test_a_journal_is_of_one_member(world: World) -> None:
     world.journals[0].close()
     with pytest.raises(StoreError, match="got that of member 0; takes that of member 1"):
         open_organisation(
-            PLAN, helpers.MODEL, DATA, session=SESSION, roster=world.roster, member=1,
+            PLAN, helpers.MODEL, FIVE, session=SESSION, roster=world.roster, member=1,
             identity=world.keys[1], state=world.folder / "member0",
         )  # fmt: skip
     reopened(world.folder)
@@ -151,7 +150,7 @@ def test_nothing_secret_passes_over_the_socket(world: World) -> None:
     def tap(index: int, client: int, segments: Mapping[str, NDArray[np.uint64]]) -> None:
         (plain[client],) = segments.values()
 
-    secrets = {rows.tobytes() for i in members for rows in DATA.client(i).values()}
+    secrets = {rows.tobytes() for i in members for rows in FIVE.client(i).values()}
     secrets |= {bytes([i + 1]) * 32 for i in members}
     assert all(key_of(i).public_key == world.roster[i] for i in members)  # made of these seeds
     said, session = b"", ServerSession(TERMS.params_of(0, 0), TERMS.roster_of(members))

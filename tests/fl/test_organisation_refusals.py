@@ -24,7 +24,6 @@ from fl.errors import PlanError, StoreError
 from fl.secure import STAGES, ClientSession, ServerSession
 from tests.fl import helpers, organisations
 from tests.fl.leading import (
-    DATA,
     MODEL,
     PLAN,
     TERMS,
@@ -35,12 +34,12 @@ from tests.fl.leading import (
     reopened,
     terms,
 )
-from tests.fl.organisations import ANY, SESSION, World, contents
+from tests.fl.organisations import ANY, FIVE, SESSION, World, contents
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    found = World(PLAN, DATA, tmp_path)
+    found = World(PLAN, FIVE, tmp_path)
     yield found
     found.close()
 
@@ -74,7 +73,7 @@ def test_a_message_goes_by_the_name_of_its_stage(world: World) -> None:
 def test_a_witness_signs_one_view_and_unmasks_by_a_quorum_alone(tmp_path: Path) -> None:
     aggregation = helpers.secure(graph="complete", server="malicious", corrupt=0.25, dropout=0.0)
     malicious = dataclasses.replace(PLAN, aggregation=aggregation)
-    world = World(malicious, DATA, tmp_path)
+    world = World(malicious, FIVE, tmp_path)
     master = lead(world, "check_consistency", of=terms(malicious))
     member, statuses = master.member, master.outbound[master.member]
     for i, message in master.outbound.items():

@@ -15,9 +15,7 @@ from fl.engines import wire
 from fl.engines.wire import Step
 from tests.fl import helpers, organisations
 from tests.fl.leading import refused
-from tests.fl.organisations import SESSION, KilledError, World, in_process, kill_at, losing
-
-DATA = helpers.small_data(num_clients=5)
+from tests.fl.organisations import FIVE, SESSION, KilledError, World, in_process, kill_at, losing
 
 
 def scaffold(participation: float = 1.0) -> fl.Algorithm:
@@ -33,7 +31,7 @@ def plan_of(**overrides: Any) -> fl.Plan:
 
 @contextlib.contextmanager
 def world_of(plan: fl.Plan, folder: Path) -> Iterator[World]:
-    world = World(plan, DATA, folder)
+    world = World(plan, FIVE, folder)
     yield world
     world.close()
 
@@ -47,9 +45,9 @@ def test_states_in_journals_give_the_model_of_the_run_in_one_process(
     with world_of(plan, tmp_path) as world:
         world.before = lambda stage, asked: world.restart(asked) if asked == member else None
         model, _ = world.run()
-    assert model == in_process(plan, helpers.MODEL, DATA)
+    assert model == in_process(plan, helpers.MODEL, FIVE)
     stateless = dataclasses.replace(plan, algorithm=helpers.plan().algorithm)
-    assert model != in_process(stateless, helpers.MODEL, DATA)
+    assert model != in_process(stateless, helpers.MODEL, FIVE)
 
 
 def test_states_of_the_lost_stay_behind_as_in_one_process(tmp_path: Path) -> None:
@@ -57,7 +55,7 @@ def test_states_of_the_lost_stay_behind_as_in_one_process(tmp_path: Path) -> Non
     plan = plan_of(aggregation=aggregation)
     rates = {"mask_input": 0.3, "unmask": 0.3}
     lossy = dataclasses.replace(aggregation, simulate_dropout=rates)
-    expected = in_process(dataclasses.replace(plan, aggregation=lossy), helpers.MODEL, DATA)
+    expected = in_process(dataclasses.replace(plan, aggregation=lossy), helpers.MODEL, FIVE)
     drawn = [draw_dropouts(lossy, range(5), plan.seed, index) for index in range(3)]
     with world_of(plan, tmp_path) as world:
         world.faults = [losing(lambda index: drawn[index])]
@@ -82,7 +80,7 @@ def test_a_server_that_was_killed_tells_members_which_state_counts(
         world.faults = []
         model, rounds = world.run(resume=True)
     assert [r.index for r in rounds] == [1, 2]
-    assert model == in_process(world.plan, helpers.MODEL, DATA)
+    assert model == in_process(world.plan, helpers.MODEL, FIVE)
 
 
 def test_a_state_commits_with_the_charge_and_moves_on_with_the_release(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from fl.errors import DataError
 from fl.job import Job
 from fl.secure import STAGES
 from tests.fl.helpers import small_data
+from tests.fl.originals import DATA_DIR, needs
 
 RECORDS = (3, 2, 4)
 JOB = Job(
@@ -113,13 +114,7 @@ def test_a_public_data_set_has_the_plans_clients_and_sizes(
         own_data(member(1), 3, tmp_path)
 
 
-DATA_DIR = Path(os.environ.get("FL_DATA_DIR", Path(__file__).parents[2].parent / "shared" / "data"))
-
-
-@pytest.mark.skipif(
-    not (DATA_DIR / "heart-disease").is_dir(),
-    reason="the original files are not here: set FL_DATA_DIR to the folder that has heart-disease/",
-)
+@needs("heart-disease")
 def test_a_hospital_from_its_own_file_is_the_one_of_the_public_files(tmp_path: Path) -> None:
     job = dataclasses.replace(JOB, dataset="heart-disease")
     whole = datasets.heart_disease(DATA_DIR)

@@ -10,8 +10,8 @@ import dp
 import fl
 from fl.encoding import UPDATE, ClientValue, PrivateEncoding, round_rotation
 from fl.privacy import ADVERSARIES
-from fl.statement import statement
 from tests.fl import helpers
+from tests.fl.helpers import rows
 
 ZERO_OUT = dp.NeighboringRelation.ZERO_OUT
 
@@ -36,10 +36,6 @@ def spent(event: dp.Event) -> float:
 
 def stream(seed: int) -> dp.RandomBytes:
     return np.random.default_rng(seed).bytes
-
-
-def rows(resolved: fl.Resolved, ledger: dp.Ledger | None = None) -> dict[str, fl.Row]:
-    return {row.adversary: row for row in statement(resolved.exposure, ledger).rows}
 
 
 @pytest.mark.parametrize("against", ADVERSARIES)
@@ -129,18 +125,7 @@ def test_a_run_with_a_broken_client_trains_and_tells_its_owner_alone() -> None:
 
 def test_a_released_mean_is_that_of_the_clients_and_does_not_follow_the_survivors() -> None:
     """Little noise: the mean of equal updates shrinks with who is absent, and is not shifted."""
-    x = np.ones((60, 4), np.float32)
-    data = fl.FederatedDataset.from_arrays(
-        {"x": x, "y": np.zeros(60, np.int32)}, np.repeat(np.arange(12), 5), num_classes=3
-    )
-    norms = []
-    for rate in (0.0, 0.9):
-        plan = helpers.plan(
-            rounds=1, privacy=coins(epsilon=5000.0, trials=4096), seeded_secrets=True,
-            aggregation=helpers.ideal(simulate_dropout={"mask_input": rate}),
-        )  # fmt: skip
-        (r,) = fl.rounds(plan, helpers.MODEL, data)
-        norms.append((len(r.survivors), np.linalg.norm(r.params["b"])))
+    norms = helpers.released_norms(coins(epsilon=5000.0, trials=4096))
     assert [count for count, _ in norms] == [12, 9]
     assert norms[1][1] / norms[0][1] == pytest.approx(9 / 12, abs=0.05)
 

@@ -1,7 +1,6 @@
 """The presets reach what the change log and README say of them."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,12 @@ import pytest
 import fl
 from fl.__main__ import main
 from fl.summary import read_summary
-
-DATA = Path(os.environ.get("FL_DATA_DIR", Path(__file__).parents[2].parent / "shared" / "data"))
-
-
-def needs(folder: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(
-        not (DATA / folder).is_dir(), reason=f"needs the files of {folder}: FL_DATA_DIR"
-    )
+from tests.fl.originals import DATA_DIR, needs
 
 
 def metrics(name: str, **changed: Any) -> Mapping[str, float]:
     """What a preset reaches under Ideal, whose models are those of Secure."""
-    changed = {"aggregation": "ideal", "data_dir": str(DATA), "eval_every": 1000, **changed}
+    changed = {"aggregation": "ideal", "data_dir": str(DATA_DIR), "eval_every": 1000, **changed}
     plan, model, data = dataclasses.replace(fl.PRESETS[name], **changed).build()
     return fl.train(plan, model, data).metrics
 
@@ -46,7 +38,7 @@ def test_the_digits_demo_reaches_its_accuracy_at_epsilon_four() -> None:
 @needs("mnist")
 def test_mnist_writers_gives_one_model_under_ideal_and_secure() -> None:
     preset = dataclasses.replace(
-        fl.PRESETS["mnist-writers"], rounds=2, seeded_secrets=True, data_dir=str(DATA)
+        fl.PRESETS["mnist-writers"], rounds=2, seeded_secrets=True, data_dir=str(DATA_DIR)
     )
     models = []
     for aggregation in ("ideal", "secure"):
@@ -116,7 +108,7 @@ def test_the_character_lstm_learns_more_than_the_most_frequent_character() -> No
 def test_the_command_line_trains_the_small_sets_under_the_protocol(
     name: str, tmp_path: Path
 ) -> None:
-    words = ["train", "--dataset", name, "--data-dir", str(DATA), "--rounds", "2"]
+    words = ["train", "--dataset", name, "--data-dir", str(DATA_DIR), "--rounds", "2"]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     summary = read_summary(tmp_path / "run")
     assert summary["dataset"] == name

@@ -14,6 +14,7 @@ from fl.cohort import drawn
 from fl.records import BLOCK, RecordRunner
 from fl.train import start
 from tests.fl import helpers
+from tests.fl.helpers import flat
 
 MODEL = fl.models.logistic(13, 2)
 SGD = fl.fedsgd(MODEL.loss, server_optimizer=optax.sgd(2.0))
@@ -43,10 +44,6 @@ def record_plan(*, data_privacy: dict[str, Any] | None = None, **overrides: Any)
         "aggregation": helpers.ideal(corrupt=0.25, dropout=0.0),
     }
     return helpers.plan(**{**settings, **overrides})
-
-
-def flat(params: Any) -> Floats:
-    return np.concatenate([np.asarray(params["b"]), np.asarray(params["w"]).ravel()])
 
 
 @pytest.mark.parametrize("mechanism", ["skellam", "discrete_gaussian"])

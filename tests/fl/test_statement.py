@@ -12,16 +12,13 @@ import fl
 from fl.privacy import ADVERSARIES, cohort_bounds, floor_fraction
 from fl.statement import so_far, statement
 from tests.fl import helpers
+from tests.fl.helpers import rows
 
 
 def spent(event: dp.Event, delta: float) -> float:
     """The event's own upper epsilon, without the statement."""
     zero_out = dp.NeighboringRelation.ZERO_OUT
     return dp.epsilon(event, delta, neighboring=zero_out, accountant="rdp").upper
-
-
-def rows(resolved: fl.Resolved, ledger: dp.Ledger | None = None) -> dict[str, fl.Row]:
-    return {row.adversary: row for row in statement(resolved.exposure, ledger).rows}
 
 
 def sigma_of(resolved: fl.Resolved) -> float:

@@ -54,9 +54,10 @@ def test_whose_opening_is_missing_or_wrong_is_named() -> None:
     with pytest.raises(secureagg.RosterError, match="no opening by 4, 7;") as caught:
         seed(openings={1: OPENINGS[1]})
     assert caught.value.missing == (4, 7)
-    for wrong in (bytes(32), OPENINGS[7]):
+    given: Any
+    for given in (bytes(32), OPENINGS[7], OPENINGS[4][:31], OPENINGS[4].hex(), None):
         with pytest.raises(secureagg.RosterError, match="no valid opening by 4;") as caught:
-            seed(openings=OPENINGS | {4: wrong})
+            seed(openings=OPENINGS | {4: given})
         assert (caught.value.missing, caught.value.wrong) == ((), (4,))
     with pytest.raises(secureagg.RosterError, match="no valid opening by 9;"):
         seed(openings=OPENINGS | {9: bytes(32)})

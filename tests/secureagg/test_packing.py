@@ -51,6 +51,13 @@ def test_bits_above_the_modulus_are_left_out(bits):
     assert np.array_equal(words, kept)
 
 
+@pytest.mark.parametrize("bits", [7, 8, 13, 16, 27, 32, 40])
+def test_words_may_lie_apart_and_backwards(bits):
+    words = residues(bits, 131)
+    for part in (words[::3], words[::-1]):
+        assert bytes(_packing.pack_bits(part, bits)) == reference(part, bits)
+
+
 @given(st.integers(1, 62), st.integers(1, 40))
 def test_unpacking_refuses_set_padding_and_wrong_length(bits, length):
     packed = bytes(_packing.pack_bits(np.zeros(length, _packing.word_dtype(bits)), bits))

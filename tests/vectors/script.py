@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import secureagg
 
@@ -21,6 +22,20 @@ def secret(*parts: object) -> bytes:
 def given(data: bytes, size: int) -> bytes:
     """A byte source with `data` and nothing else in it."""
     return data[:size]
+
+
+def words_of(params: secureagg.Params, client_id: int) -> dict[str, NDArray[np.uint64]]:
+    """A client's input: a residue for each place of each segment."""
+    return {
+        s.name: np.array(
+            [
+                int.from_bytes(secret(s.name, client_id, j)[:8], "little") % (1 << s.modulus_bits)
+                for j in range(s.length)
+            ],
+            dtype=np.uint64,
+        )
+        for s in params.segments
+    }
 
 
 class Script:
@@ -51,19 +66,7 @@ class Script:
             i: secureagg.IdentityKey(secret("identity", i)) if malicious else None for i in ids
         }
         self.roster = {i: key.public_key if key else b"" for i, key in self.keys.items()}
-        self.inputs = {
-            i: {
-                s.name: np.array(
-                    [
-                        int.from_bytes(secret(s.name, i, j)[:8], "little") % (1 << s.modulus_bits)
-                        for j in range(s.length)
-                    ],
-                    dtype=np.uint64,
-                )
-                for s in self.params.segments
-            }
-            for i in ids
-        }
+        self.inputs = {i: words_of(self.params, i) for i in ids}
         self.clients = {
             i: secureagg.ClientSession(
                 self.params,
