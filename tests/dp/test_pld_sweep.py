@@ -165,6 +165,7 @@ def test_the_direction_that_is_rough_never_decides(q, sigma):
         assert both == pld.epsilon(sides, 1e-6)
 
 
+@pytest.mark.slow
 def test_many_different_laws_contain_what_few_say():
     # 150 laws that differ in the tenth digit: as one law 150 times, but with as many transforms.
     mixed = dp.ComposedEvent(tuple(sampled(0.02, 1.0 + 1e-10 * i) for i in range(150)))

@@ -68,6 +68,7 @@ def test_the_cnn_by_hand(form: Form) -> None:
     np.testing.assert_allclose(CNNS[form].apply(params, x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_both_forms_of_the_cnn_have_the_same_start_outputs_and_gradients() -> None:
     ours, other = (CNNS[form].init(helpers.KEY) for form in FORMS)
     assert helpers.params_bytes(ours) == helpers.params_bytes(other)

@@ -196,7 +196,9 @@ def test_ten_thousand_clients_have_an_outcome_at_once():
     assert len(survivors) == 9_500
 
 
-@pytest.mark.parametrize("server", ["semi_honest", "malicious"])
+@pytest.mark.parametrize(
+    "server", ["semi_honest", pytest.param("malicious", marks=pytest.mark.slow)]
+)
 def test_predicted_costs_have_the_stages_of_the_round(make_params, server):
     params = make_params(server=server, threshold=4)
     inputs = {i: np.zeros(5, dtype=int) for i in range(6)}
