@@ -22,6 +22,7 @@ EXAMPLES, BATCH, RATE = 600, 10, 0.1
 
 
 def network(name: str) -> Any:
+    """The row's model, in Haiku, as FedJAX takes it."""
     if name == "2nn":
         layers = [hk.Linear(200), jax.nn.relu, hk.Linear(200), jax.nn.relu, hk.Linear(10)]
     else:

@@ -62,6 +62,7 @@ class Client(NumPyClient):
 
 
 def client_of(name: str, context: Context) -> Any:
+    """The client of a simulated node, by its partition."""
     return Client(name, int(context.node_config["partition-id"])).to_client()
 
 

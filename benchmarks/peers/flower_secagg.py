@@ -166,6 +166,7 @@ def one_round(given: argparse.Namespace, seed: int) -> tuple[float, float]:
 
 
 def empty_context(node_id: int) -> Context:
+    """What a node keeps before its first message."""
     return Context(run_id=1, node_id=node_id, node_config={}, state=RecordDict(), run_config={})
 
 
