@@ -1,10 +1,14 @@
 """The directory of a Flower app for one deployment: what `flwr run` ships, and the plan to sign."""
 
+import contextlib
 import json
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from fl.engines.deployment import Deployment
+from fl.engines.files import write_file
 from fl.errors import PlanError, fault
 
 _PYPROJECT = """\
@@ -80,8 +84,21 @@ def write_app(plan: Deployment, folder: Path, *, timeout: float) -> None:
         timeout: seconds per stage.
 
     Raises:
-        PlanError: the folder holds something or cannot be made.
+        PlanError: the folder holds something, or it or a file cannot be made; nothing is left then.
     """
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    written: list[Path] = []
+    try:
+        _make_empty(folder)
+        for file, text in _files(plan, timeout).items():
+            write_file(folder / file, text, "dir", new="a new file")
+            written.append(folder / file)
+    except PlanError:
+        _remove(written, made)
+        raise
+
+
+def _make_empty(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = next(folder.iterdir(), None)
@@ -89,13 +106,16 @@ def write_app(plan: Deployment, folder: Path, *, timeout: float) -> None:
         raise PlanError((fault("dir", f"{folder}: {error.strerror}", "a directory"),)) from error
     if held is not None:
         raise PlanError((fault("dir", f"{folder}, which holds {held.name}", "an empty directory"),))
+
+
+def _files(plan: Deployment, timeout: float) -> dict[str, str]:
     # Flower's rule for names: a letter, then letters, digits and hyphens, at most 32 in all.
     name = f"run-{re.sub(r'[^a-z0-9]+', '-', plan.session.lower())}"[:32].strip("-")
     shared = (
         "" if plan.records is None else f"records = {list(plan.records)}   # examples of each\n"
     )
     shared += "" if plan.classes is None else f"classes = {plan.classes}\n"
-    files = {
+    return {
         "pyproject.toml": _PYPROJECT.format(name=name),
         "plan.toml": _PLAN.format(
             session=json.dumps(plan.session, ensure_ascii=False),
@@ -104,7 +124,15 @@ def write_app(plan: Deployment, folder: Path, *, timeout: float) -> None:
             job=plan.job.describe(),
         ),
         "README.md": _README.format(session=plan.session),
+        "client_app.py": Path(__file__).with_name("client_app.py").read_text(encoding="utf-8"),
     }
-    files["client_app.py"] = Path(__file__).with_name("client_app.py").read_text(encoding="utf-8")
-    for file, text in files.items():
-        (folder / file).write_text(text, encoding="utf-8")
+
+
+def _remove(written: Sequence[Path], made: Sequence[Path]) -> None:
+    """Files and, the innermost first, folders; what is not to be removed has not been made."""
+    for path in written:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    for path in made:
+        with contextlib.suppress(OSError):
+            path.rmdir()

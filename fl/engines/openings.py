@@ -8,6 +8,7 @@ committed to again, nor revealed under another.
 import os
 from pathlib import Path
 
+from fl.engines.files import write_file
 from fl.errors import PlanError, fault
 
 _WORD = "fl-opening-1"
@@ -32,18 +33,14 @@ def draw_opening(identity: Path, name: bytes) -> bytes:
         PlanError: it was revealed already; or its file cannot be made or read.
     """
     path = opening_file(identity, name)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    if os.path.exists(path):  # where it cannot be told, neither can one be written
         opening, roster = _read(path)
         if roster is not None:
             got = f"{path}, revealed under roster {roster}"
-            raise PlanError((fault("opening", got, _ONCE),)) from None
+            raise PlanError((fault("opening", got, _ONCE),))
         return opening
-    except OSError as error:
-        raise PlanError((fault("opening", f"{path}: {error.strerror}", "a new file"),)) from error
     opening = os.urandom(32)
-    _write(handle, f"{_WORD} {opening.hex()}\n")
+    write_file(path, _text(opening), "opening", private=True, new="a new file")
     return opening
 
 
@@ -69,19 +66,20 @@ def reveal_opening(identity: Path, name: bytes, roster: str) -> bytes:
     """As `held_opening`, to be handed out: from now on it is of this roster, on disk.
 
     Everybody's signature of the roster was verified before: it is what fixes the commitments.
+
+    Raises:
+        PlanError: as `held_opening`; or its file cannot be written.
     """
     opening = held_opening(identity, name, roster)
     path = opening_file(identity, name)
     if _read(path)[1] is None:
-        _write(os.open(path, os.O_WRONLY | os.O_APPEND), f"{_REVEALED} {roster}\n")
+        text = f"{_text(opening)}{_REVEALED} {roster}\n"
+        write_file(path, text, "opening", private=True)
     return opening
 
 
-def _write(handle: int, text: str) -> None:
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+def _text(opening: bytes) -> str:
+    return f"{_WORD} {opening.hex()}\n"
 
 
 def _read(path: Path) -> tuple[bytes, str | None]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fl import secure
+from fl.engines.files import write_file
 from fl.errors import PlanError, fault
 
 _IDENTITY_WORD = "fl-identity-1"
@@ -125,7 +126,11 @@ class Roster:
         )
 
     def write(self, path: Path) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file, whole or not at all.
+
+        Raises:
+            PlanError: it cannot be written.
+        """
         rows = [
             {
                 "name": name,
@@ -136,9 +141,7 @@ class Roster:
             }
             for i, (name, key) in enumerate(zip(self.names, self.keys, strict=True))
         ]
-        beside = path.with_name(f".{path.name}.new")
-        beside.write_text(json.dumps({"members": rows}, indent=2) + "\n", encoding="utf-8")
-        beside.replace(path)
+        write_file(path, json.dumps({"members": rows}, indent=2) + "\n", "roster")
 
 
 def collect(members: Sequence[tuple[str, str]]) -> Roster:
@@ -240,15 +243,8 @@ def make_identity(path: Path) -> bytes:
         PlanError: there is such a file already, or it cannot be written.
     """
     seed = os.urandom(32)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        takes = "a new file; a key in use is never overwritten"
-        raise PlanError((fault("identity", f"{path}: {error.strerror}", takes),)) from error
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(f"{_IDENTITY_WORD} {seed.hex()}\n")
-        file.flush()
-        os.fsync(file.fileno())
+    new = "a new file; a key in use is never overwritten"
+    write_file(path, f"{_IDENTITY_WORD} {seed.hex()}\n", "identity", private=True, new=new)
     return secure.IdentityKey(seed).public_key
 
 

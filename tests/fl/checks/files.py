@@ -271,4 +271,7 @@ CHECKS: tuple[Check, ...] = (
     check("a directory that holds something", SAID, "appdir.py",
           "    if held is not None:", "    if False:",
           "test_deployment_commands.py::test_nothing_is_overwritten"),
+    check("a half-made directory is removed", SAID, "appdir.py",
+          "        _remove(written, made)\n", "",
+          "test_full_disk.py::test_deploy_init"),
 )  # fmt: skip
