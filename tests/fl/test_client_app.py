@@ -93,6 +93,24 @@ def test_nobody_waits_longer_than_the_stage(path: Path, answer: Answer) -> None:
         client_app.ask(str(path), FRAME, 0.3)
 
 
+def test_nor_for_a_process_that_takes_no_connection(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float | None] = []
+
+    class Busy(socket.socket):
+        def connect(self, address: object) -> None:
+            limits.append(self.gettimeout())
+            raise TimeoutError
+
+    monkeypatch.setattr(client_app.socket, "socket", Busy)
+    with pytest.raises(TimeoutError):
+        client_app.ask(str(path), FRAME, 5.0)
+    (limit,) = limits
+    assert limit is not None
+    assert 0.0 < limit <= 5.0
+
+
 def test_a_bulk_beyond_the_limit_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def claims(connection: socket.socket) -> None:
         connection.sendall(struct.pack("<IQ", 1, client_app.LIMIT + 1) + b"x")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import sqlite3
 import subprocess
 import sys
@@ -178,6 +179,37 @@ def test_plan_files_give_the_model_of_the_run_in_one_process(
     assert summary["cost_by_stage"]["mask_input"]["client_seconds"] is None
     with contextlib.closing(sqlite3.connect(folder / "state1" / "journal.sqlite")) as db:
         assert db.execute("select round, attempt from charges").fetchall() == [(0, 0), (1, 0)]
+
+
+@pytest.mark.parametrize("error", [None, OSError("the SuperLink is gone")])
+def test_the_servers_log_is_its_owners_alone_and_ends_with_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    ours, said = logging.getLogger("fl"), logging.getLogger("fl.server")
+    before, opened = list(ours.handlers), list[logging.Handler]()
+
+    def run(*_: object, **__: object) -> None:
+        opened.extend(handler for handler in ours.handlers if handler not in before)
+        said.info("in the run")
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(flower, "run_server", run)
+    config = {"plan": str(folder / "server.toml")}
+    with pytest.raises(OSError, match="is gone") if error else contextlib.nullcontext():
+        flower.main(SocketGrid(folder), SimpleNamespace(run_config=config))
+    said.warning("after it")
+    left = [handler for handler in ours.handlers if handler not in before]
+    closed = [h.stream is None for h in opened if isinstance(h, logging.FileHandler)]
+    for handler in opened:
+        ours.removeHandler(handler)
+        handler.close()
+    assert left == []
+    assert closed == [True]
+    state = folder / "stateserver"
+    assert state.stat().st_mode & 0o777 == 0o700
+    (line,) = (state / "server.log").read_text().splitlines()
+    assert line.endswith("INFO fl.server: in the run")
 
 
 def test_the_server_takes_no_roster_that_somebody_has_not_signed(folder: Path) -> None:

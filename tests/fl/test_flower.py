@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -166,6 +167,19 @@ def test_a_reply_that_stops_half_way_keeps_nobody_waiting(world: World, grid: Fa
     assert one_stage(grid, world) == [node_of(0), node_of(1), node_of(2)]
     assert not stalled.is_set()
     stalled.set()
+
+
+def test_the_barrier_counts_nodes_and_not_replies(world: World, grid: FakeGrid) -> None:
+    pull = grid.pull_messages
+
+    def late(message_ids: Iterable[str]) -> list[Any]:
+        if list(message_ids) == ["query.hello3"]:
+            time.sleep(0.3)  # the others' replies, twice as many as nodes, are there by then
+        return pull(message_ids)
+
+    grid.pull_messages = late  # type: ignore[method-assign]
+    grid.change = lambda message, reply: [reply, reply]
+    assert one_stage(grid, world) == sorted(2 * [node_of(i) for i in range(4)])
 
 
 def test_nothing_is_asked_after_the_barrier(

@@ -174,6 +174,23 @@ def test_a_socket_left_behind_is_replaced_and_nothing_else_is(tmp_path: Path) ->
     assert "takes a path for a socket" in serve_error(tmp_path / ("x" * 200), whole=True)
 
 
+def test_a_process_that_takes_no_connection_is_one_that_answers(tmp_path: Path) -> None:
+    """It is busy with another; whoever asks without a time limit would wait with that one."""
+    path = tmp_path / "client.sock"
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as busy,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as first,
+    ):
+        busy.bind(str(path))
+        busy.listen(0)
+        first.connect(str(path))
+        waiting = threading.Thread(target=serve_error, args=(path,), daemon=True)
+        waiting.start()
+        waiting.join(20.0)
+        assert not waiting.is_alive()
+        assert serve_error(path) == f"socket: got {path}, where another process answers"
+
+
 def serve_error(path: Path, *, whole: bool = False, group: str | None = None) -> str:
     stop = threading.Event()
     stop.set()  # a path that is taken after all is let go at once
