@@ -22,6 +22,7 @@ from fl.errors import StoreError
 LOG = logging.getLogger("fl.pipe")
 _CHUNK = 2**20
 _POLL = 0.2  # seconds between looks at whether to stop
+_UMASK = threading.Lock()  # the process has one: two threads would put back each other's
 
 
 def serve(
@@ -71,19 +72,25 @@ def _listen(path: Path, group: str | None) -> socket.socket:
             raise StoreError("socket", f"{path}, where another process answers", takes)
         path.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)  # the socket is never open to others, not even between two calls
     try:
-        listener.bind(str(path))
+        _bind(listener, path)
         if group is not None:
             shutil.chown(path, group=group)
             path.chmod(0o660)
     except (OSError, LookupError) as error:  # a group that there is not, or that is not one's own
         listener.close()
         raise StoreError("socket", f"{path}: {error}", takes) from error
-    finally:
-        os.umask(before)
     listener.listen()
     return listener
+
+
+def _bind(listener: socket.socket, path: Path) -> None:
+    with _UMASK:
+        before = os.umask(0o177)  # the socket is never open to others, not even between two calls
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
 
 
 def _answers(path: Path) -> bool:

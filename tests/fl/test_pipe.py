@@ -191,6 +191,29 @@ def test_a_process_that_takes_no_connection_is_one_that_answers(tmp_path: Path) 
         assert serve_error(path) == f"socket: got {path}, where another process answers"
 
 
+def test_sockets_that_are_made_at_once_leave_the_umask_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks, umask, second = list[int](), os.umask, list[threading.Thread]()
+
+    def swap(mask: int) -> int:
+        before = umask(mask)
+        masks.append(before)
+        if not second:  # while the first is at it
+            second.append(threading.Thread(target=make, args=(tmp_path / "b.sock",)))
+            second[0].start()
+            second[0].join(0.2)
+        return before
+
+    def make(path: Path) -> None:
+        pipe._listen(path, None).close()
+
+    monkeypatch.setattr("os.umask", swap)
+    make(tmp_path / "a.sock")
+    second[0].join()
+    assert masks == [masks[0], 0o177] * 2
+
+
 def serve_error(path: Path, *, whole: bool = False, group: str | None = None) -> str:
     stop = threading.Event()
     stop.set()  # a path that is taken after all is let go at once
