@@ -286,7 +286,9 @@ def _assumptions(exposure: Exposure) -> tuple[str, ...]:
         notes.append(
             "nobody could predict the masking graph's seed when clients registered: in one process "
             "the operating system draws it, which stands for a public beacon; across organisations "
-            "it follows from the openings of all"
+            "it follows from the openings of all, and the protocol failure is that of a member "
+            "which signed one roster for this run: at most R times as much if it signed R, which "
+            "it alone can count (`python -m fl roster sign` does)"
         )
     notes += [_participation(exposure), *_records(exposure), *_correlation(exposure)]
     covered = "this run alone" if exposure.runs == 1 else f"these {exposure.runs} runs together"

@@ -15,6 +15,7 @@ from fl.engines.deployment import Deployment
 from fl.engines.journal import Journal
 from fl.engines.organisation import Organisation
 from fl.engines.owndata import own_data
+from fl.engines.signings import check_signed_last, signings_line
 from fl.engines.terms import terms_of
 from fl.errors import StoreError
 from fl.group import alone
@@ -111,7 +112,7 @@ def serve_client(
         group: whose members may connect too, where the SuperNode runs as another user.
 
     Raises:
-        PlanError: with every fault of plan, roster or key.
+        PlanError: with every fault of plan, roster or key; or it signed another roster last.
         DataError: the data cannot be read.
         StoreError: the journal or the socket cannot be used.
     """
@@ -119,12 +120,13 @@ def serve_client(
     identity = deployment.read_identity(roster)
     data = own_data(deployment, len(roster), data_dir)
     plan, model, data = deployment.job.build(data)
-    session = deployment.session_id(roster)
+    session, key = deployment.session_id(roster), deployment.key_file
+    check_signed_last(key, deployment.run_name, roster.digest(session))
     organisation, journal = open_organisation(
         plan, model, data, session=session, roster=roster.identities,
         member=roster.keys.index(identity.public_key), identity=identity, state=deployment.state,
         graph_seed=deployment.graph_seed(roster), execution=deployment.job.execution,
-        trace=_trace(deployment, session),
+        trace=key.with_name(f"{key.name}.{session.hex()[:16]}"),  # one journal in a session
     )  # fmt: skip
     organisation.warm_up()
     try:
@@ -138,15 +140,11 @@ def serve_client(
         journal.close()
 
 
-def _trace(deployment: Deployment, session: bytes) -> Path | None:
-    """Beside the key: whoever holds it has one journal in a session."""
-    key = deployment.identity
-    return key and key.with_name(f"{key.name}.{session.hex()[:16]}")
-
-
 def _tell(organisation: Organisation, journal: Journal, deployment: Deployment) -> None:
     """What whoever starts the process has to know before it answers."""
     LOG.info("charged so far: %s", organisation.releases)
+    sparse = deployment.job.graph == "sparse"
+    LOG.info("%s", signings_line(deployment.key_file, deployment.run_name, sparse=sparse))
     if journal.is_new:
         LOG.warning(
             "new journal: %s. It, and all the releases that it counts, belong to this session:"

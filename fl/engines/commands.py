@@ -29,6 +29,7 @@ from fl.engines.deployment import Deployment, read_deployment
 from fl.engines.openings import draw_opening, held_opening, reveal_opening
 from fl.engines.owndata import own_data
 from fl.engines.roster import Roster, collect, make_identity, read_identity, read_roster
+from fl.engines.signings import check_signed_last, record_signing, signings_line
 from fl.errors import PlanError, fault
 from fl.job import Job
 from fl.plan import resolve
@@ -113,12 +114,16 @@ def roster(words: Sequence[str]) -> None:
     collecting.add_argument("members", nargs="+", metavar="NAME=KEY", help="in the order of ids")
     planned: dict[str, tuple[str, Callable[[Deployment], None]]] = {
         "commit": ("draw the member's part of a sparse graph's seed", _commit),
-        "sign": ("add a signature", _sign),
+        "sign": ("add a signature", lambda plan: _sign(plan, another=asked.another)),
         "reveal": ("add the member's part of the seed, once all have signed", _reveal),
         "verify": ("check everybody's signature", _verify),
     }
+    parsers: dict[str, argparse.ArgumentParser] = {}
     for name, (help_, _) in planned.items():
-        actions.add_parser(name, help=help_).add_argument("--plan", type=Path, required=True)
+        parsers[name] = actions.add_parser(name, help=help_)
+        parsers[name].add_argument("--plan", type=Path, required=True)
+    another = "though this member signed one in this session; it runs under this one alone then"
+    parsers["sign"].add_argument("--another", action="store_true", help=another)
     merging = actions.add_parser("merge", help="add the signatures of other copies")
     merging.add_argument("file", type=Path)
     merging.add_argument("copies", nargs="+", type=Path)
@@ -143,9 +148,7 @@ def _identity_file(plan: Deployment) -> Path:
     """The file of the member's key, of a plan whose graph has a seed to be drawn."""
     if plan.job.graph == "complete":
         raise PlanError((fault("job.graph", "complete", "sparse: another has no seed"),))
-    if plan.identity is None:
-        raise PlanError((fault("identity", None, "that of a member: not the server's"),))
-    return plan.identity
+    return plan.key_file
 
 
 def _commit(plan: Deployment) -> None:
@@ -166,12 +169,14 @@ def _check_commitment(plan: Deployment, found: Roster, own: Path) -> None:
         raise PlanError((fault("commitment", found.commitments[member].hex(), takes),))
 
 
-def _sign(plan: Deployment) -> None:
+def _sign(plan: Deployment, *, another: bool) -> None:
     found = plan.read_unsigned()
-    key = plan.read_identity(found)
+    key, session, own = plan.read_identity(found), plan.session_id(found), plan.key_file
     if plan.job.graph == "sparse":
-        _check_commitment(plan, found, _identity_file(plan))
-    found.signed(key, plan.session_id(found)).write(plan.roster)
+        _check_commitment(plan, found, own)
+    signed = found.signed(key, session)
+    record_signing(own, plan.run_name, found.digest(session), another=another)
+    signed.write(plan.roster)
     _show(plan)
 
 
@@ -181,6 +186,7 @@ def _reveal(plan: Deployment) -> None:
     session = plan.session_id(found)
     found.verify(session)
     _check_commitment(plan, found, own)
+    check_signed_last(own, plan.run_name, found.digest(session))
     opening = reveal_opening(own, plan.run_name, found.digest(session))
     member = found.keys.index(plan.read_identity(found).public_key)
     found.opened(member, opening).write(plan.roster)
@@ -213,6 +219,8 @@ def _show(plan: Deployment) -> None:
         print("NOT PRIVATE: this plan adds no noise")
     elif plan.job.seeded_secrets:
         print("NOT PRIVATE: keys, masks and noise of this plan follow from its seed")
+    if plan.identity is not None:
+        print(signings_line(plan.identity, plan.run_name, sparse=plan.job.graph == "sparse"))
     print(
         f"hash of plan and roster, to compare by telephone: {found.digest(plan.session_id(found))}"
     )

@@ -119,6 +119,17 @@ class Deployment:
             raise PlanError((fault("identity", key.public_key.hex(), takes),))
         return key
 
+    @property
+    def key_file(self) -> Path:
+        """File of this member's key.
+
+        Raises:
+            PlanError: there is none.
+        """
+        if self.identity is None:
+            raise PlanError((fault("identity", None, "that of a member: not the server's"),))
+        return self.identity
+
     def session_id(self, roster: Roster) -> bytes:
         """Returns 32 bytes that stand for the session's name, plan, members' names, commitments.
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import signal
 import sqlite3
 import sys
@@ -18,11 +19,12 @@ import numpy as np
 from fl import datasets
 from fl.datasets import FederatedDataset
 from fl.engines.appdir import write_app
-from fl.engines.deployment import Deployment, read_deployment
-from fl.engines.roster import collect, make_identity, read_identity
+from fl.engines.deployment import Deployment
+from fl.engines.roster import make_identity
 from fl.job import Job
 from fl.secure import STAGES
 from tests.deploy.federation import Federation
+from tests.fl.command_line import output
 
 _LOOK_SECONDS = 30.0  # between questions to Flower, each of which is a process that takes seconds
 
@@ -49,6 +51,7 @@ class Organisations:
         holdable: Sequence[str] = (),
     ) -> None:
         self.federation, self.names, self.holdable = federation, tuple(names), tuple(holdable)
+        self._sparse = job.graph == "sparse"
         self.folder = federation.folder
         per_stage = dict.fromkeys(STAGES, timeouts) if isinstance(timeouts, float) else timeouts
         plan = Deployment(
@@ -65,6 +68,7 @@ class Organisations:
     def _write_plans(self, timeouts: Mapping[str, float]) -> None:
         text = (self.app / "plan.toml").read_text()
         head, _, job = text.partition("[job]")
+        self._keys: dict[str, str] = {}
         rows = "".join(f"{stage} = {seconds}\n" for stage, seconds in timeouts.items())
         for party in (*self.names, "server"):
             own = self.folder / party
@@ -72,7 +76,7 @@ class Organisations:
             mine = ""
             if party != "server":
                 mine = f'member = {self.names.index(party)}\nidentity = "identity.key"\n'
-                make_identity(own / "identity.key")
+                self._keys[party] = make_identity(own / "identity.key").hex()
             (own / "plan.toml").write_text(f"{mine}{head}[timeouts]\n{rows}\n[job]{job}")
 
     def _write_data(self, data: FederatedDataset) -> None:
@@ -87,15 +91,26 @@ class Organisations:
         datasets.to_npz(test, self.folder / "server" / "own.npz")
 
     def sign(self) -> None:
-        """Every member signs; everybody gets the signed roster."""
-        keys = [read_identity(self.folder / name / "identity.key") for name in self.names]
-        pairs = zip(self.names, keys, strict=True)
-        roster = collect([(name, key.public_key.hex()) for name, key in pairs])
-        plan = read_deployment(self.folder / "server" / "plan.toml")
-        for key in keys:
-            roster = roster.signed(key, plan.session_id(roster))
+        """Every member signs, and reveals where the graph is sparse; everybody gets the roster."""
+        keys = self._keys
+        if self._sparse:
+            keys = {name: self._roster("commit", name).strip() for name in self.names}
+        roster = self.folder / "roster.json"
+        output("roster", "collect", str(roster), *(f"{name}={keys[name]}" for name in self.names))
+        for action in ("sign", "reveal") if self._sparse else ("sign",):
+            self._hand_out(roster)
+            for name in self.names:
+                self._roster(action, name)
+            copies = [str(self.folder / name / "roster.json") for name in self.names]
+            output("roster", "merge", str(roster), *copies)
+        self._hand_out(roster)
+
+    def _roster(self, action: str, name: str) -> str:
+        return output("roster", action, "--plan", str(self.folder / name / "plan.toml"))
+
+    def _hand_out(self, roster: Path) -> None:
         for party in (*self.names, "server"):
-            roster.write(self.folder / party / "roster.json")
+            shutil.copy(roster, self.folder / party / "roster.json")
 
     def start(
         self,

@@ -66,6 +66,32 @@ def test_a_member_is_killed_in_each_stage_in_turn_and_comes_back(
     assert run.charges("east") == [place for place in may_mask if place != unmasked]
 
 
+def test_the_smallest_sparse_graph_survives_a_kill(
+    federation: Federation, patients: FederatedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three members each masks with both others; of four, with two of three."""
+    job = dataclasses.replace(JOB, graph="sparse", server="semi_honest", corrupt=0.0, rounds=2)
+    run = Organisations(federation, job, patients, NAMES, SECONDS, holdable=["east"])
+    run.start()
+    run.hold("east", "mask_input", "before", 1)
+    run_id = run.run()
+    assert run.wait_until_held("east") == (1, 0)
+    run.kill("east")
+    run.finish(run_id)
+
+    rounds = [(0, 0), (1, 0)]
+    expected = reference(job, patients, {1: {"mask_input": [1]}}, monkeypatch)
+    assert expected.survivors == [(0, 1, 2, 3), (0, 2, 3)]
+    assert run.released() == dict(zip(rounds, expected.survivors, strict=True))
+    assert run.summary["model_sha256"] == expected.model
+    assert run.summary["details"]["graph"]["degree"] == 2
+    assert "sparse graph: at most R times" in federation.log("client-north")
+    assert run.charged() == {name: rounds for name in NAMES}
+    assert run.charges("east") == [(0, 0)]  # it died before it masked
+    for name in ("north", "south", "west"):
+        assert run.charges(name) == rounds
+
+
 def test_what_clients_keep_survives_a_kill_and_moves_on_with_releases_alone(
     federation: Federation, patients: FederatedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

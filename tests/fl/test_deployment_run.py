@@ -23,6 +23,7 @@ from fl.engines.deployment import read_deployment
 from fl.engines.journal import Journal, Open
 from fl.engines.roster import collect, make_identity, read_identity
 from fl.engines.server import run_server
+from fl.engines.signings import record_signing
 from fl.errors import PlanError
 from fl.tree import sha256
 
@@ -85,7 +86,9 @@ def write(folder: Path) -> None:
     for i in range(3):
         plan = read_deployment(folder / f"{i}.toml")
         roster = plan.read_unsigned()
-        roster.signed(plan.read_identity(roster), plan.session_id(roster)).write(plan.roster)
+        session = plan.session_id(roster)
+        record_signing(plan.key_file, plan.run_name, roster.digest(session))
+        roster.signed(plan.read_identity(roster), session).write(plan.roster)
 
 
 def put(folder: Path, rows: Any, test: Any) -> None:
@@ -170,7 +173,7 @@ def test_plan_files_give_the_model_of_the_run_in_one_process(
     assert (folder / "stateserver" / "run").stat().st_mode & 0o777 == 0o700
     assert f"new journal: {folder / 'state1' / 'journal.sqlite'}" in caplog.text
     assert "no protection against the server: not private: secrets derive from" in caplog.text
-    assert len(list(folder.glob("1.key.*"))) == 1  # the trace of its journal
+    assert len(list(folder.glob("1.key.*"))) == 2  # its signature, the trace of its journal
     summary = json.loads((folder / "stateserver" / "run" / "summary.json").read_text())
     plan, model, data = read_deployment(folder / "server.toml").job.build(ours())
     alone = fl.train(plan, model, data)

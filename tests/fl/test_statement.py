@@ -231,3 +231,12 @@ def test_the_statement_says_which_server_it_is_about(server: str, words: str) ->
 def test_the_statement_says_that_test_data_are_public(aggregation: fl.Ideal | fl.Secure) -> None:
     told = statement(resolve(aggregation=aggregation).exposure, None).assumptions
     assert any("test data are public" in line for line in told)
+
+
+@pytest.mark.parametrize(("graph", "told"), [("sparse", 1), ("complete", 0)])
+def test_a_sparse_graph_is_that_of_a_member_which_signed_one_roster(graph: str, told: int) -> None:
+    """How many it signed it alone can count: the statement says what more than one costs."""
+    lines = statement(resolve(aggregation=helpers.secure(graph=graph)).exposure, None).assumptions
+    about = [line for line in lines if "masking graph's seed" in line]
+    assert len(about) == told
+    assert all("at most R times as much if it signed R" in line for line in about)
