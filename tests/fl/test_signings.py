@@ -1,5 +1,6 @@
 """Which rosters a member has signed: one in a session, and it runs under the last alone."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,9 @@ def test_the_last_of_many_is_the_last(key: Path) -> None:
     for roster in rosters:
         record_signing(key, RUN, roster, another=True)
     check_signed_last(key, RUN, rosters[-1])
+    for roster in rosters[:-1]:
+        with pytest.raises(PlanError, match=f"{roster}; it has signed {rosters[-1]} since"):
+            check_signed_last(key, RUN, roster)
 
 
 def test_two_commands_at_once_do_not_sign_two_rosters(
@@ -116,8 +120,10 @@ def test_a_members_process_runs_under_the_roster_that_it_signed_last(folder: Pat
     write(folder)
     plan = read_deployment("0.toml")
     record_signing(plan.key_file, plan.run_name, FIRST, another=True)
+    stop = threading.Event()
+    stop.set()  # a process that starts after all ends at once
     with pytest.raises(PlanError, match=f"it has signed {FIRST} since"):
-        serve_client(plan, folder / "0.sock", data_dir="data0")
+        serve_client(plan, folder / "0.sock", data_dir="data0", stop=stop)
     assert not (folder / "state0").exists()
 
 
