@@ -54,7 +54,8 @@ SETS = {
         (1.0, 4.0), only_turns=True,
         turns={
             "model": "char-lstm-small", "cohort": "cyclic:50", "rounds": 27, "no_dp": False,
-            "unit": "client", "delta": 1e-4, "clip_norm": 4.0,
+            "unit": "client", "delta": 1e-4, "clip_norm": 4.0, "client_lr": 3.0,
+            "server_momentum": 0.0,
         },
     ),
 }  # fmt: skip

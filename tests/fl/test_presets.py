@@ -98,8 +98,8 @@ def test_five_rounds_of_mcmahans_2nn() -> None:
 @pytest.mark.slow
 @needs("shakespeare")
 def test_the_character_lstm_learns_more_than_the_most_frequent_character() -> None:
-    """Without noise, as its draw moves this short run by points; the blank alone is 16.4 %."""
-    assert metrics("shakespeare", no_dp=True)["accuracy"] > 0.2
+    """23.9 % in three runs of three, 22.6 to 26.8 with other seeds; the blank alone is 16.4 %."""
+    assert metrics("shakespeare")["accuracy"] > 0.2
 
 
 @pytest.mark.slow
