@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
+_SLAB = 1 << 16  # elements transformed at a time: with their copy 1 MiB, which a cache holds
+
 
 def hadamard(vector: FloatArray, scratch: FloatArray) -> None:
     """H v in place, with the unnormalised Hadamard matrix of natural (Sylvester) order.
@@ -25,16 +27,24 @@ def hadamard(vector: FloatArray, scratch: FloatArray) -> None:
     bits = vector.size.bit_length() - 1
     rows = 1 << ((bits + 1) // 2)
     cols = vector.size // rows
-    done, spare = _stages(vector, scratch, rows)
-    np.copyto(spare.reshape(cols, rows), done.reshape(rows, cols).T)
-    done, spare = _stages(spare, done, cols)
-    np.copyto(spare.reshape(rows, cols), done.reshape(cols, rows).T)
-    if spare is not vector:
-        np.copyto(vector, spare)
+    buffers = np.empty((2, min(vector.size, _SLAB)))
+    _along_first(vector.reshape(rows, cols), scratch.reshape(cols, rows), buffers)
+    _along_first(scratch.reshape(cols, rows), vector.reshape(rows, cols), buffers)
 
 
-def _stages(source: FloatArray, spare: FloatArray, rows: int) -> tuple[FloatArray, FloatArray]:
-    """Transform along the first axis of `rows` rows; returns (result, spare buffer)."""
+def _along_first(source: FloatArray, out: FloatArray, buffers: FloatArray) -> None:
+    """Write the transform of [rows, cols] along its first axis to `out`, transposed."""
+    rows, cols = source.shape
+    width = max(1, buffers.shape[1] // rows)
+    for start in range(0, cols, width):
+        slab = source[:, start : start + width]
+        flat, spare = buffers[:, : slab.size]
+        np.copyto(flat.reshape(slab.shape), slab)
+        np.copyto(out[start : start + width], _stages(flat, spare, rows).reshape(slab.shape).T)
+
+
+def _stages(source: FloatArray, spare: FloatArray, rows: int) -> FloatArray:
+    """Transform along the first axis of `rows` rows; the result lies in one of the two buffers."""
     half = source.size // 2
     for _ in range(rows.bit_length() - 1):
         pairs, out = source.reshape(-1, 2, half), spare.reshape(-1, 2, half)
@@ -42,4 +52,4 @@ def _stages(source: FloatArray, spare: FloatArray, rows: int) -> tuple[FloatArra
         np.subtract(pairs[:, 0], pairs[:, 1], out=out[:, 1])
         source, spare = spare, source
         half //= 2
-    return source, spare
+    return source

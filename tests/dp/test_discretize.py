@@ -48,6 +48,14 @@ def test_hadamard_is_the_sylvester_matrix(bits):
     np.testing.assert_array_equal(y, matrix(1 << bits) @ x)  # integers: exact
 
 
+def test_hadamard_of_a_vector_beyond_the_cache_is_the_matrix_on_both_sides():
+    x = np.random.default_rng(18).integers(-1000, 1000, (512, 512)).astype(float)
+    y = x.copy().reshape(-1)
+    _hadamard.hadamard(y, np.empty_like(y))
+    side = matrix(512).astype(float)
+    np.testing.assert_array_equal(y.reshape(512, 512), side @ x @ side.T)
+
+
 @pytest.mark.parametrize("dim", [1, 2, 3, 7, 8, 100, 650, 4097])
 def test_rotation_is_orthonormal_and_inverted(dim):
     rotation = dp.Rotation.from_seed(dim, b"seed")
