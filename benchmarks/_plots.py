@@ -131,13 +131,14 @@ def speed(rows: Rows) -> list[Plot]:
             bars(f"{label}: a round of training", "CPU seconds", values, caption, ["this"])
         )
     for key, row in rows.items():
-        if key.partition(",")[0] == "dpsgd-2nn":
+        model = key.partition(",")[0].removeprefix("dpsgd-")
+        if key.startswith("dpsgd-"):
             values = {"this": row["cpu_seconds"], "its gradients alone": row["gradients_seconds"]}
             values |= {peer: one["cpu_seconds"] for peer, one in row["peers"].items()}
             caption = (
                 f"{row['records']} records, one core, in one run; the same losses without noise."
             )
-            title = "2NN: a DP-SGD step"
+            title = f"{model.upper()}: a DP-SGD step"
             found.append(bars(title, "CPU seconds", values, caption, ["this"]))
     if "memory" in rows:
         values = {key: one["peak_mib"] for key, one in rows["memory"].items() if key != "run"}

@@ -9,7 +9,8 @@ written to results/simulation_speed.json, over older ones; `--show` prints those
 
     gemm       float32 GFLOP/s of a 1024^3 product: the limit of the others
     2nn, cnn   10 clients x 600 examples, batches of 10, one local epoch
-    dpsgd-2nn  one DP-SGD step on 64 records: gradients clipped one by one, noise, server step
+    dpsgd-2nn, dpsgd-cnn
+               one DP-SGD step on 64 records: gradients clipped one by one, noise, server step
     two-cores  2NN, 100 clients: two pinned processes against one
     encode     rotate, round, noise for one client, d = 199,210
     secure, secure-2nn
@@ -19,7 +20,7 @@ written to results/simulation_speed.json, over older ones; `--show` prints those
     memory     memory of the 2NN, clients side by side ("vmap"), as chunk and cohort grow
 
 `--peers` runs the same round by others right after the rows 2nn and cnn, and the same step by
-Opacus after dpsgd-2nn, on the same core, and then ours once more: ratios are to the mean of
+Opacus after those of DP-SGD, on the same core, and then ours once more: ratios are to the mean of
 the two. Their environments are made by peers/environments.py. FedJAX, pfl-research and Flower train
 by their own federated averaging (peers/*_round.py): FedJAX with JAX, the others with torch clients;
 Flower's simulation is counted with all its Ray processes. Opacus takes the same steps on the same
@@ -248,7 +249,7 @@ def text(name: str, row: Row) -> str:
     """What a row says."""
     if name.partition(",")[0] in WORK:
         return epoch_text(name, row)
-    if name.startswith("dpsgd-2nn"):
+    if name.startswith("dpsgd-"):
         return _dpsgd.text(name, row)
     if name.startswith("secure"):
         return secure_text(name, row)
@@ -268,7 +269,8 @@ ROWS: dict[str, Callable[[argparse.Namespace], Row]] = {
     "gemm": lambda _: {"gflops": gflops()},
     "2nn": functools.partial(epoch_row, "2nn"),
     "cnn": functools.partial(epoch_row, "cnn"),
-    "dpsgd-2nn": _dpsgd.row,
+    "dpsgd-2nn": functools.partial(_dpsgd.row, "2nn"),
+    "dpsgd-cnn": functools.partial(_dpsgd.row, "cnn"),
     "two-cores": two_cores_row,
     "encode": encode_row,
     "secure": functools.partial(secure_row, "logistic"),

@@ -20,7 +20,14 @@ from fl.cohort import drawn
 from fl.datasets.dataset import FederatedDataset
 from fl.types import FloatVector, Purpose, PyTree, RandomBytes, jax_key
 
-BLOCK = 64  # records in flight: memory is BLOCK x parameters
+# Messages computed together: few calls for small models, while large ones stay within a few MiB,
+# as fresh memory costs more than their gradients.
+_MOST_RECORDS, _FEWEST_RECORDS, _MOST_FLOATS = 64, 4, 1 << 20
+
+
+def records_at_once(dim: int) -> int:
+    """Returns how many messages of `dim` floats are computed together."""
+    return max(_FEWEST_RECORDS, min(_MOST_RECORDS, _MOST_FLOATS // dim))
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,14 @@ class RecordRunner:
         examples = self.data.client(client)
         joined = np.flatnonzero(drawn(int(self.data.sizes[client]), self.sampling, coins))
         key = jax.random.fold_in(jax_key(self.seed, Purpose.TRAINING, round_index), client)
-        for start in range(0, len(joined), BLOCK):
-            rows = joined[start : start + BLOCK]
+        width = records_at_once(sum(leaf.size for leaf in jax.tree.leaves(broadcast)))
+        for start in range(0, len(joined), width):
+            rows = joined[start : start + width]
             block = {}
             for name, field in examples.items():
-                block[name] = np.zeros((BLOCK, *field.shape[1:]), field.dtype)
+                block[name] = np.zeros((width, *field.shape[1:]), field.dtype)
                 block[name][: len(rows)] = field[rows]
-            ids = np.zeros(BLOCK, dtype=np.uint32)
+            ids = np.zeros(width, dtype=np.uint32)
             ids[: len(rows)] = rows
             vectors = record_messages(self.algorithm, self.max_norm, broadcast, block, ids, key)
             yield from np.asarray(vectors)[: len(rows)]
@@ -76,14 +84,14 @@ def record_messages(
     ids: jax.Array,
     key: jax.Array,
 ) -> jax.Array:
-    """Returns the message of each record trained on alone, f32[BLOCK, d].
+    """Returns the message of each record trained on alone, f32[k, d].
 
     Args:
         algorithm: its local epochs are steps on the one record.
         max_norm: bound on each message's l2 norm.
         broadcast: what the server sent.
-        records: fields [BLOCK, ...].
-        ids: uint32[BLOCK], the records' places in their client.
+        records: fields [k, ...].
+        ids: uint32[k], the records' places in their client.
         key: of the client and round.
     """
     steps = algorithm.batching.local_epochs

@@ -9,6 +9,8 @@ import sys
 import unittest.mock
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ import dp
 import fl
 import secureagg
 from benchmarks import (
+    _dpsgd,
     _script,
     accounting,
     attack,
@@ -351,3 +354,18 @@ def test_every_size_is_predicted_or_says_why_it_cannot_be(
     assert len(lines) == 2 * len(deployment._PREDICTED)
     (refused,) = [line for line in lines if "takes" in line]
     assert re.search(r"4 malicious +dropout=0.25: takes c \+ 2 D \+ 3 <= n", refused)
+
+
+def test_torch_gets_the_cnn_that_is_trained_here() -> None:
+    """By layers that hold channels and outputs first, as torch's do."""
+    model = fl.models.cnn(784, 10, channels=(2, 64), hidden=5)
+    params = jax.tree.map(lambda leaf: leaf + 0.01, model.init(jax.random.key(0)))
+    *convolutions, dense, bias, out, last = _dpsgd.torch_weights("cnn", params)
+    x = np.random.default_rng(0).random((3, 784), dtype=np.float32)
+    images = jnp.asarray(x).reshape(3, 1, 28, 28)
+    for kernel, shift in zip(convolutions[::2], convolutions[1::2], strict=True):
+        images = jax.lax.conv(images, jnp.asarray(kernel), (1, 1), "SAME") + shift[:, None, None]
+        pooled = jax.nn.relu(images).reshape(*images.shape[:2], images.shape[2] // 2, 2, -1, 2)
+        images = pooled.max(axis=(3, 5))
+    logits = jax.nn.relu(images.reshape(3, -1) @ dense.T + bias) @ out.T + last
+    np.testing.assert_allclose(logits, model.apply(params, jnp.asarray(x)), rtol=1e-4, atol=1e-5)

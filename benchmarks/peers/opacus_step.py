@@ -1,6 +1,6 @@
-"""CPU seconds of Opacus' DP-SGD steps on the 2NN: gradients per example by hooks and by ghosts.
+"""CPU seconds of Opacus' DP-SGD steps: gradients per example by hooks and by ghosts.
 
-    python benchmarks/peers/opacus_step.py --start START.npz --clip 1 --noise 1e-3
+    python benchmarks/peers/opacus_step.py --model 2nn --start START.npz --clip 1 --noise 1e-3
         --rate 0.1 --steps 9
 
 START holds a batch, x and y, and the weights w0, w1, ... to begin with. For an environment of
@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 def steps(given: argparse.Namespace, kind: str, noise: float) -> tuple[float, float]:
     """Trains on the one batch, whole in every step: (median seconds of a step, last loss)."""
-    start, net = np.load(given.start), model("2nn")
+    start, net = np.load(given.start), model(given.model)
     for place, weight in enumerate(net.parameters()):
         weight.data.copy_(torch.from_numpy(start[f"w{place}"]))
     x, y = torch.from_numpy(start["x"]), torch.from_numpy(start["y"]).long()
@@ -57,6 +57,7 @@ def steps(given: argparse.Namespace, kind: str, noise: float) -> tuple[float, fl
 def main() -> None:
     """Prints both kinds."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=["2nn", "cnn"], required=True)
     parser.add_argument("--start", type=Path, required=True)
     parser.add_argument("--clip", type=float, required=True)
     parser.add_argument("--noise", type=float, required=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import dp
 import fl
 from fl.cohort import drawn
-from fl.records import BLOCK, RecordRunner
+from fl.records import RecordRunner, records_at_once
 from fl.train import start
 from tests.fl import helpers
 from tests.fl.helpers import flat
@@ -119,15 +119,32 @@ def rows_of(data: fl.FederatedDataset, client: int, sampling: float, seed: int) 
 
 
 def test_every_record_is_bounded_alone_and_joins_by_its_coin() -> None:
-    data = hospitals((3 * BLOCK + 5, 10))
+    data = hospitals((197, 10))
     everybody = rows_of(data, 0, 1.0, 0)
-    assert len(everybody) == 3 * BLOCK + 5
+    assert len(everybody) == 197
     assert all(np.linalg.norm(row) <= 0.3 * (1 + 1e-6) for row in everybody)
     some = rows_of(data, 0, 0.25, 1)
     assert 0 < len(some) < len(everybody)
     joined = {row.tobytes() for row in some}
     assert joined < {row.tobytes() for row in everybody}
     assert joined != {row.tobytes() for row in rows_of(data, 0, 0.25, 2)}
+
+
+def test_how_many_records_are_computed_together_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = hospitals((23, 10))
+    together = rows_of(data, 0, 1.0, 0)
+    monkeypatch.setattr(fl.records, "_MOST_FLOATS", 5 * 28)
+    assert records_at_once(28) == 5
+    few = rows_of(data, 0, 1.0, 0)
+    assert len(few) == 23
+    np.testing.assert_allclose(few, together, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("dim", "records"), [(28, 64), (1 << 16, 16), (1_663_370, 4)])
+def test_few_records_of_a_large_model_are_in_memory(dim: int, records: int) -> None:
+    assert records_at_once(dim) == records
 
 
 def test_coins_fall_with_the_probability() -> None:
