@@ -130,7 +130,7 @@ def test_every_record_is_bounded_alone_and_joins_by_its_coin() -> None:
     assert joined != {row.tobytes() for row in rows_of(data, 0, 0.25, 2)}
 
 
-def test_how_many_records_are_computed_together_changes_nothing(
+def test_how_many_records_are_computed_together_changes_last_bits_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = hospitals((23, 10))
