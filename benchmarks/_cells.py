@@ -49,7 +49,8 @@ SETS = {
     "wisdm": Set((8.0,)),
     "adult": Set((1.0, 4.0)),
     "credit-default": Set((1.0, 4.0)),
-    # 1,394 roles, each in one round of 27. Noise grows with the parameters: an LSTM of 8,528.
+    # 1,394 roles, each in one round of 27. Noise grows with the parameters: an LSTM of 8,528, and
+    # the rate at which its rows were measured.
     "shakespeare": Set(
         (1.0, 4.0), only_turns=True,
         turns={

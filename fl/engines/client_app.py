@@ -29,7 +29,7 @@ def ask(path: str, frame: bytes, seconds: float) -> tuple[bytes, bytes]:
     while True:
         try:
             return _ask_once(path, frame, deadline)
-        except (ConnectionError, FileNotFoundError):
+        except (ConnectionError, FileNotFoundError, BlockingIOError):  # the last: a full queue
             if time.monotonic() + RETRY_SECONDS >= deadline:
                 raise
             time.sleep(RETRY_SECONDS)

@@ -122,7 +122,7 @@ def roster(words: Sequence[str]) -> None:
     for name, (help_, _) in planned.items():
         parsers[name] = actions.add_parser(name, help=help_)
         parsers[name].add_argument("--plan", type=Path, required=True)
-    another = "though this member signed one in this session; it runs under this one alone then"
+    another = "though this member signed one in this session; it starts under this one alone then"
     parsers["sign"].add_argument("--another", action="store_true", help=another)
     merging = actions.add_parser("merge", help="add the signatures of other copies")
     merging.add_argument("file", type=Path)

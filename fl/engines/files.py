@@ -9,6 +9,7 @@ from fl.errors import PlanError, fault
 _TAKES = (
     "a file that can be written: nothing was; free space, or mend its folder, and run this again"
 )
+_SYNCED = "a folder that can be synced; the file is there, but could be lost with the power"
 
 
 def write_file(
@@ -25,7 +26,7 @@ def write_file(
 
     Raises:
         PlanError: it cannot be written (a full disk, say), or it is there already. Either way what
-            was there before is as it was, and nothing else is.
+            was there before is as it was, and nothing else is. Or as `sync_folder`.
     """
     beside = path.parent / f".{path.name}.{secrets.token_hex(4)}.new"
     try:
@@ -43,16 +44,23 @@ def write_file(
                 os.link(beside, path)  # unlike a rename, it takes the place of nothing
         finally:
             beside.unlink(missing_ok=True)
-        _sync(path.parent)
     except OSError as error:
         takes = new if new is not None and isinstance(error, FileExistsError) else _TAKES
         raise PlanError((fault(field, f"{path}: {error.strerror}", takes),)) from error
+    sync_folder(path, field)
 
 
-def _sync(folder: Path) -> None:
-    """The name of a new file is on disk with its folder alone."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_folder(path: Path, field: str) -> None:
+    """Has the name of a file on disk, which it is with its folder alone; as `write_file`.
+
+    Raises:
+        PlanError: the folder cannot be synced; the file is there.
+    """
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise PlanError((fault(field, f"{path}: {error.strerror}", _SYNCED),)) from error

@@ -8,7 +8,7 @@ committed to again, nor revealed under another.
 import os
 from pathlib import Path
 
-from fl.engines.files import write_file
+from fl.engines.files import sync_folder, write_file
 from fl.errors import PlanError, fault
 
 _WORD = "fl-opening-1"
@@ -75,6 +75,8 @@ def reveal_opening(identity: Path, name: bytes, roster: str) -> bytes:
     if _read(path)[1] is None:
         text = f"{_text(opening)}{_REVEALED} {roster}\n"
         write_file(path, text, "opening", private=True)
+    else:
+        sync_folder(path, "opening")  # which may be what failed before
     return opening
 
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from fl.engines.files import write_file
+from fl.engines.files import sync_folder, write_file
 from fl.errors import PlanError, fault
 
 _FORM = re.compile(r"fl-signed-1 ([0-9a-f]{64})\n")
@@ -29,7 +29,7 @@ class _Signing(NamedTuple):
 
 
 def record_signing(identity: Path, name: bytes, roster: str, *, another: bool = False) -> None:
-    """Keeps on disk, before the signature is made, that a member signs a roster.
+    """Keeps on disk, before the signature is handed out, that a member signs a roster.
 
     Args:
         identity: file of the member's key.
@@ -42,12 +42,13 @@ def record_signing(identity: Path, name: bytes, roster: str, *, another: bool = 
     """
     found = _of_run(identity, name)
     if found and found[-1].roster == roster:
+        sync_folder(_file(identity, found[-1].run, found[-1].number), "signed")
         return
     if found and not another:
         got = f"{roster}, after {found[-1].roster} in the same session"
         raise PlanError((fault("roster", got, _ANOTHER),))
     number = found[-1].number + 1 if found else 1
-    path = identity.with_name(f"{identity.name}.{name.hex()[:16]}.signed.{number}")
+    path = _file(identity, name.hex()[:16], number)
     # A new file for each: two commands at once cannot take each other's place.
     write_file(path, f"fl-signed-1 {roster}\n", "signed", private=True, new="a new file")
 
@@ -75,8 +76,8 @@ def signings_line(identity: Path, name: bytes, *, sparse: bool) -> str:
     """
     here = len({signing.roster for signing in _of_run(identity, name)})
     total = len({signing.roster for signing in _signings(identity)})
-    line = f"rosters signed with this key: {here} in this session, {total} in all"
-    if not sparse:
+    line = f"rosters on record beside this key: {here} in this session, {total} in all"
+    if not sparse or here == 0:
         return line
     span = str(here) if here == total else f"{here} to {total}"
     bits = math.ceil(10 * math.log2(max(1, total))) / 10
@@ -84,6 +85,10 @@ def signings_line(identity: Path, name: bytes, *, sparse: bool) -> str:
         f"{line}; sparse graph: at most R times the statement's protocol failure, R = {span}, the"
         f" rosters signed for this run: at most {bits} of security_bits"
     )
+
+
+def _file(identity: Path, run: str, number: int) -> Path:
+    return identity.with_name(f"{identity.name}.{run}.signed.{number}")
 
 
 def _of_run(identity: Path, name: bytes) -> list[_Signing]:
@@ -105,4 +110,10 @@ def _signings(identity: Path) -> list[_Signing]:
         if said is None:
             raise PlanError((fault("signed", f"{path}: no hash of a roster", _FILE),))
         found.append(_Signing(name[1], int(name[2]), said[1]))
-    return sorted(found)
+    found.sort()
+    for i, signing in enumerate(found):
+        before = (signing.run, signing.number - 1)
+        if signing.number > 1 and found[i - 1][:2] != before:
+            got = f"{_file(identity, signing.run, signing.number)}, without the one before it"
+            raise PlanError((fault("signed", got, _FILE),))
+    return found

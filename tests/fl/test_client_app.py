@@ -111,6 +111,30 @@ def test_nor_for_a_process_that_takes_no_connection(
     assert 0.0 < limit <= 5.0
 
 
+def test_a_full_queue_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = threading.Event()
+    monkeypatch.setattr(client_app.time, "sleep", lambda seconds: waits.set())
+    found: list[tuple[bytes, bytes]] = []
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as before,
+    ):
+        listener.bind(str(path))
+        listener.listen(0)
+        listener.settimeout(20.0)
+        before.connect(str(path))  # and nobody takes it
+        asks = threading.Thread(target=lambda: found.append(client_app.ask(str(path), FRAME, 20.0)))
+        asks.start()
+        assert waits.wait(10.0)
+        listener.accept()[0].close()
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(len(FRAME))
+            whole(connection)
+        asks.join()
+    assert found == [(b"control", b"bulk")]
+
+
 def test_a_bulk_beyond_the_limit_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def claims(connection: socket.socket) -> None:
         connection.sendall(struct.pack("<IQ", 1, client_app.LIMIT + 1) + b"x")

@@ -112,10 +112,17 @@ def test_a_roster(plans: Path, action: str) -> None:
     output("roster", action, *words)
 
 
-def test_a_file_and_its_name_are_on_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(number: int) -> None:
-        raise OSError(5, "Input/output error")
+def broken(number: int) -> None:
+    """os.fsync on a disk that fails."""
+    raise OSError(5, "Input/output error")
 
+
+def broken_for_folders(number: int) -> None:
+    if Path(f"/dev/fd/{number}").is_dir():
+        broken(number)
+
+
+def test_a_file_and_its_name_are_on_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "x").write_text("before")
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", broken)
@@ -128,6 +135,12 @@ def test_a_file_and_its_name_are_on_disk(folder: Path, monkeypatch: pytest.Monke
         write_file(Path("x"), "after", "field")
     assert synced == [False, True]
     assert contents() == {Path("x"): b"after"}
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", broken_for_folders)
+        said = "field: got x: Input/output error; takes a folder that can be synced; the file is"
+        with pytest.raises(PlanError, match=said):
+            write_file(Path("x"), "last", "field")
+    assert contents() == {Path("x"): b"last"}
 
 
 def test_a_new_file_takes_the_place_of_none(folder: Path) -> None:

@@ -14,6 +14,7 @@ from fl.engines.roster import read_roster
 from fl.errors import PlanError
 from tests.fl.command_line import output, refusal
 from tests.fl.test_deployment_run import SIZES, write_plans
+from tests.fl.test_full_disk import broken
 
 NAME, OTHER = bytes(32), bytes(range(32))
 HASH, ANOTHER = "ab" * 32, "cd" * 32
@@ -47,6 +48,10 @@ def test_an_opening_is_revealed_under_one_roster_and_never_committed_to_again(
         assert reveal_opening(key, NAME, HASH) == opening
     assert synced[0] == opening_file(key, NAME).stat().st_size  # before anybody is told
     assert reveal_opening(key, NAME, HASH) == opening == held_opening(key, NAME, HASH)
+    with monkeypatch.context() as patch:  # the first time may have ended before the disk had it
+        patch.setattr("os.fsync", broken)
+        with pytest.raises(PlanError, match="Input/output error; takes a folder that can be sync"):
+            reveal_opening(key, NAME, HASH)
     attempts: list[Callable[[], bytes]] = [
         lambda: reveal_opening(key, NAME, ANOTHER),
         lambda: held_opening(key, NAME, ANOTHER),

@@ -11,6 +11,7 @@ from fl.engines.signings import check_signed_last, record_signing, signings_line
 from fl.errors import PlanError
 from tests.fl.command_line import output, refusal
 from tests.fl.test_deployment_run import SIZES, write, write_plans
+from tests.fl.test_full_disk import broken
 
 RUN, OTHER = bytes(32), bytes(range(32))
 FIRST, SECOND, THIRD = "ab" * 32, "cd" * 32, "ef" * 32
@@ -90,8 +91,30 @@ def test_a_record_that_was_changed_is_refused(key: Path, text: str) -> None:
         signings_line(key.parent / "nowhere" / "a.key", RUN, sparse=True)
 
 
+def test_a_record_that_is_gone_is_missed(key: Path) -> None:
+    for roster in (FIRST, SECOND, THIRD):
+        record_signing(key, RUN, roster, another=True)
+    record_signing(key, OTHER, FIRST)
+    key.with_name("a.key.0000000000000000.signed.2").unlink()
+    with pytest.raises(PlanError, match=r"signed\.3, without the one before it; takes files of"):
+        check_signed_last(key, RUN, THIRD)
+    key.with_name("a.key.0000000000000000.signed.1").unlink()
+    with pytest.raises(PlanError, match="without the one before it"):
+        signings_line(key, OTHER, sparse=False)
+
+
+def test_a_record_is_on_disk_before_it_counts(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record_signing(key, RUN, FIRST)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", broken)
+        said = r"signed: got .*\.signed\.1: Input/output error; takes a folder that can be synced"
+        with pytest.raises(PlanError, match=said):
+            record_signing(key, RUN, FIRST)
+
+
 def test_what_a_member_signed_is_counted_by_roster(key: Path) -> None:
-    assert signings_line(key, RUN, sparse=False).endswith(": 0 in this session, 0 in all")
+    for sparse in (False, True):  # without a record there is no R to speak of
+        assert signings_line(key, RUN, sparse=sparse).endswith(": 0 in this session, 0 in all")
     record_signing(key, RUN, FIRST)
     one = signings_line(key, RUN, sparse=True)
     assert "R = 1, the rosters signed for this run: at most 0.0 of security_bits" in one
@@ -113,7 +136,7 @@ def test_a_member_signs_one_plan_of_a_session(folder: Path) -> None:
     assert "in the same session; takes the roster that this member signed" in said
     assert Path("roster.json").read_bytes() == before
     said = output("roster", "sign", "--plan", "0.toml", "--another")
-    assert "rosters signed with this key: 2 in this session, 2 in all\n" in said
+    assert "rosters on record beside this key: 2 in this session, 2 in all\n" in said
 
 
 def test_a_members_process_runs_under_the_roster_that_it_signed_last(folder: Path) -> None:

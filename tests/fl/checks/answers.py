@@ -219,6 +219,10 @@ CHECKS: tuple[Check, ...] = (
           "                    self.node_ids()  # raises where the SuperLink is "
           "gone; else it is the reply\n", "",
           "test_flower.py::test_what_flower_raises_is_raised_at_the_barrier"),
+    check("a full queue before an organisation's process", TIME, "client_app.py",
+          "(ConnectionError, FileNotFoundError, BlockingIOError)",
+          "(ConnectionError, FileNotFoundError)",
+          "test_client_app.py::test_a_full_queue_is_waited_for"),
     check("no retry beyond the stage", TIME, "client_app.py",
           "            if time.monotonic() + RETRY_SECONDS >= deadline:\n"
           "                raise\n", "",
