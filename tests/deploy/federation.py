@@ -252,12 +252,17 @@ class Federation:
                 os.kill(pid, signal.SIGKILL)
         process.wait(timeout=10)
 
+    def apps(self, name: str) -> set[int]:
+        """The process ids of the ClientApps that a node runs now."""
+        return {
+            pid for pid in descendants(self.pid(f"node-{name}")) if _runs(pid, "flwr-clientapp")
+        }
+
     def kill_command(self, command: str) -> None:
         """Kills the processes of this federation that run a command, as kill -9 does."""
         for pid in self.pids():
-            with contextlib.suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                if any(word.endswith(command.encode()) for word in words[:2]):
+            if _runs(pid, command):
+                with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
 
     def says(self, name: str, words: str) -> bool:
@@ -372,6 +377,14 @@ def _ip(*words: str) -> None:
     if command is None:
         raise FileNotFoundError("ip")
     subprocess.run([command, *words], check=True, capture_output=True)
+
+
+def _runs(pid: int, command: str) -> bool:
+    """Whether a process runs a command; not, if it has ended."""
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return any(word.endswith(command.encode()) for word in words[:2])
+    return False
 
 
 def descendants(pid: int) -> Iterator[int]:

@@ -231,12 +231,17 @@ def test_too_few_survivors_release_nothing_and_real_ledgers_count_the_attempt(
     for name in lost:
         run.hold(name, "mask_input", "before")
     run_id = run.run()
+    asking: set[int] = set()
     for name in lost:
         assert run.wait_until_held(name) == (0, 0)
+        asking |= federation.apps(name)
         federation.kill(f"client-{name}")
         run.let_go(name)
-    # Its app asks until its time is up, and would have an answer from a process that is back.
+    assert len(asking) >= len(lost)
     federation.wait(lambda: run.stage_is_over(0, "mask_input"), "the barrier", 120.0)
+    # An app asks until its own time is up, which began a little later than the server's, and would
+    # have an answer from a process that is back.
+    federation.wait(lambda: not asking & set(federation.pids()), "the apps' end", 120.0)
     for name in lost:
         run.start_client(name)
     run.finish(run_id)
