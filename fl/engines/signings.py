@@ -80,7 +80,7 @@ def signings_line(identity: Path, name: bytes, *, sparse: bool) -> str:
     if not sparse or here == 0:
         return line
     span = str(here) if here == total else f"{here} to {total}"
-    bits = math.ceil(10 * math.log2(max(1, total))) / 10
+    bits = math.ceil(10 * math.log2(total)) / 10
     return (
         f"{line}; sparse graph: at most R times the statement's protocol failure, R = {span}, the"
         f" rosters signed for this run: at most {bits} of security_bits"
